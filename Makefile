@@ -1,0 +1,65 @@
+# Every target makes or refreshes .venv by itself; nothing but a Python 3.11 or newer and make has to be there.
+# Another Python: make PYTHON=/path/to/python3.13 test.  Further arguments: make test ARGS="-k queue -x".
+
+PYTHON ?= $(shell sh tools/find_python.sh)
+RUN = .venv/bin/python -m
+# Tests wait far more than they compute, so two at once pay off even on two cores.
+PYTEST = $(RUN) pytest -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-full check lint format types contract chaos bench mutants lock docs clean install install-dev
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: install ## run everything on this machine: Redis, demo backend, worker, API, Flower
+	@.venv/bin/aqueduct up $(ARGS)
+
+test: install ## run every test that needs only Python
+	@$(PYTEST) -m "not full" $(ARGS)
+
+test-full: install ## run all tests, those that need Node, Chromium or nginx too; a skip fails
+	@$(PYTEST) --forbid-skips $(ARGS)
+
+check: lint types contract test ## what CI runs
+
+lint: install-dev ## check style
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: install-dev ## bring the code into the project's style
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+types: install-dev ## check types, tests included
+	@.venv/bin/mypy
+
+contract: install-dev ## check that api and workers never import each other
+	@.venv/bin/lint-imports
+
+chaos: install ## only the tests that kill, freeze and cut
+	@$(RUN) pytest -m chaos $(ARGS)
+
+bench: install ## measure what the gateway adds on this machine
+	@$(RUN) benchmarks $(ARGS)
+
+mutants: install ## break the code in known ways; each break must fail a test
+	@.venv/bin/python tools/mutants.py $(ARGS)
+
+lock: install-dev ## write both lock files anew with the newest versions
+	@.venv/bin/uv pip compile pyproject.toml --group test --group build --output-file requirements.lock --upgrade $(LOCK)
+	@.venv/bin/uv pip compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock --upgrade $(LOCK)
+LOCK = --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
+
+docs: install ## write the generated pages of docs/ anew
+	@.venv/bin/python tools/docs.py $(ARGS)
+
+clean: ## remove what the targets made; data in .aqueduct stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install:
+	@python="$(PYTHON)"; test -n "$$python" && "$$python" tools/bootstrap.py requirements.lock
+
+install-dev:
+	@python="$(PYTHON)"; test -n "$$python" && "$$python" tools/bootstrap.py requirements-dev.lock

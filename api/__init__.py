@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out. Never talks to a backend, never imports `workers`."""

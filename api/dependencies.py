@@ -1,0 +1,27 @@
+"""What a handler may ask for, as annotated aliases."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.gateway import Gateway
+from shared.settings import TokenSettings
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway = request.scope["state"]["gateway"]
+    assert isinstance(gateway, Gateway)
+    return gateway
+
+
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+
+
+def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
+    value = request.headers.get("authorization")
+    return gateway.tokens.authenticate(value.encode("latin-1") if value is not None else None)
+
+
+TokenDep = Annotated[TokenSettings, Depends(_token)]

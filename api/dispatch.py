@@ -1,0 +1,120 @@
+"""A validated request becomes a job in its model's waiting room, and a ticket on its queue; cancels take it back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from api.validation import ChatRequest, apply_extra_policy, backend_body
+from shared.errors import UnknownModel
+from shared.jobs import Call
+from shared.redis import RedisRefused, RedisUnavailable
+from shared.room import Admission, Admitted, Rooms
+from shared.settings import Lane, Settings, TokenSettings
+
+log = logging.getLogger("aqueduct.api.dispatch")
+
+ADMIT_SECONDS = 1.8
+"""An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
+
+_TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
+_LANE_RANK: dict[Lane, int] = {"priority": 0, "default": 1, "flex": 2, "batch": 3}
+
+
+def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
+    """Return the token's lane, or the one its `service_tier` asks for when that is not above the token's."""
+    wanted = _TIER_LANES.get(service_tier or "", token.lane)
+    return wanted if _LANE_RANK[wanted] >= _LANE_RANK[token.lane] else token.lane
+
+
+class Dispatcher:
+    """Makes jobs of requests and hands them to the waiting rooms."""
+
+    def __init__(self, rooms: Rooms, settings: Settings, owner: str) -> None:
+        self._rooms = rooms
+        self._settings = settings
+        self._owner = owner
+        self._names = settings.public_names()
+
+    def model_name(self, requested: str) -> str:
+        """Return the model's own name for a name or alias; raises UnknownModel."""
+        name = self._names.get(requested)
+        if name is None:
+            raise UnknownModel(requested)
+        return name
+
+    def prepare(
+        self, request: ChatRequest, token: TokenSettings, job_id: str, read_timeout_seconds: float | None
+    ) -> Admission:
+        """Return the job for a request; raises InvalidRequest for extra parameters that the model refuses."""
+        name = self.model_name(request.model)
+        model = self._settings.models[name]
+        request = apply_extra_policy(request, model.extra_parameters)
+        body = backend_body(request)
+        call = Call(
+            stream=request.stream,
+            include_usage=request.include_usage,
+            max_tokens=request.max_tokens,
+            max_tokens_field="max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens",
+            created=int(time.time()),
+            tenant=token.name,
+            lane=(lane := choose_lane(token, request.service_tier)),
+            stream_options=request.stream_options_rest,
+            client_seconds=None if request.stream else read_timeout_seconds,
+            public_model=request.model,
+        )
+        return Admission(
+            id=job_id, model=name, token=token, lane=lane, owner=self._owner, body=body, call=call,
+            cost=max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n),
+        )  # fmt: skip
+
+    async def admit(self, job: Admission) -> Admitted:
+        """Put the job into its waiting room. Raises QueueFull, RateLimited, NoWorker or BrokerUnavailable."""
+        return await self._rooms.admit(job, not_after_ms=self._rooms.redis_now_ms() + ADMIT_SECONDS * 1000)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    since: float
+
+
+class Canceller:
+    """Cancels jobs in the background, in batches, again and again until Redis has answered."""
+
+    GIVE_UP_SECONDS = 900.0
+    """Longer than any admission can linger; the owner's heartbeat ends what is left."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._wanted: dict[str, _Wanted] = {}
+        self._wake = asyncio.Event()
+
+    def cancel(self, job_id: str) -> None:
+        """See to it that the job neither waits nor runs any more."""
+        self._wanted[job_id] = _Wanted(time.monotonic())
+        self._wake.set()
+
+    async def run_forever(self) -> None:
+        """Send what `cancel` was asked for."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wanted:
+                batch = list(self._wanted)[:500]
+                try:
+                    await self._rooms.cancel(batch)
+                except (RedisUnavailable, RedisRefused):
+                    limit = time.monotonic() - self.GIVE_UP_SECONDS
+                    self._wanted = {k: v for k, v in self._wanted.items() if v.since > limit}
+                    await asyncio.sleep(0.25)
+                    continue
+                for job_id in batch:
+                    self._wanted.pop(job_id, None)
+
+    async def drain(self) -> None:
+        """Send what is left, once; for shutdown."""
+        if self._wanted:
+            await self._rooms.cancel(list(self._wanted))
+            self._wanted.clear()

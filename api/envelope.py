@@ -1,0 +1,109 @@
+"""The outermost layer, plain ASGI: ids, standing headers and log lines for every request, and errors in one shape.
+
+`x-request-id` is on every answer. The id is also the job's, Flower's and the backend call's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.exchange import Message, Receive, Scope, Send
+from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
+from shared.jobs import new_id, request_id
+
+log = logging.getLogger("aqueduct.api.requests")
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Envelope:
+    """ASGI middleware: gives each request its id and start time, adds the standing headers, logs the end."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        job_id = new_id()
+        state = scope.setdefault("state", {})
+        started_at = time.monotonic()
+        state["job_id"], state["request_id"], state["started_at"] = job_id, request_id(job_id), started_at
+        standing = ((b"x-request-id", state["request_id"].encode()), (b"openai-version", b"2020-10-01"))
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *standing]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            if scope["path"] not in _QUIET_PATHS and log.isEnabledFor(logging.INFO):
+                fields = {k: state[k] for k in _LOGGED if k in state}
+                log.info(
+                    "%s %s", scope["method"], scope["path"][:200],
+                    extra={
+                        "request_id": state["request_id"], "status": state.get("status", status),
+                        "ms": int((time.monotonic() - started_at) * 1000), **fields,
+                    },
+                )  # fmt: skip
+
+
+_LOGGED = ("tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code", "client_request_id")
+
+
+def error_response(error: AqueductError) -> Response:
+    """Return an error as a whole response, for handlers of the framework."""
+    return Response(error.json(), error.status, error.response_headers(), "application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every failure, the framework's own included, the OpenAI shape."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AqueductError)
+        return error_response(error)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return error_response(_from_framework(request, error))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or None
+        return error_response(InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value"))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return error_response(AqueductError())
+
+    app.add_exception_handler(AqueductError, known)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _from_framework(request: Request, error: HTTPException) -> AqueductError:
+    path = request.url.path[:200]
+    if error.status_code == 404:
+        return UnknownUrl(f"Unknown request URL: {request.method} {path}. Please check the URL for typos.")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow") or ""
+        return MethodNotAllowed(f"Not allowed to {request.method} on {path}. Use {allow}.", headers={"allow": allow})
+    found = RequestError(str(error.detail)) if error.status_code < 500 else AqueductError()
+    found.status = error.status_code
+    return found

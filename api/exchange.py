@@ -1,0 +1,130 @@
+"""One HTTP exchange on the bare ASGI interface: headers and body in, one response out.
+
+The chat endpoint speaks ASGI directly because it needs what response classes hide: headers held back until the first
+event, the client's disconnect from the moment the body is read, and bytes that go out as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from shared.errors import AqueductError, InvalidRequest, RequestTooLarge, UnsupportedMediaType
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client has closed the connection; there is nobody to answer."""
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = ("_headers", "_send", "receive", "request_id", "scope", "started", "started_at")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.request_id: str = scope["state"]["request_id"]
+        self.started_at: float = scope["state"]["started_at"]
+        self.started = False
+        """The response's headers are out: its status is fixed."""
+        self._headers: Headers = []
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first header of that (lower-case) name."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return value  # type: ignore[no-any-return]
+        return None
+
+    def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add to the response's headers, as long as they are not out."""
+        self._headers.extend(headers)
+
+    def require_json(self) -> None:
+        """Raise UnsupportedMediaType unless the body says that it is JSON."""
+        content_type = self.header(b"content-type") or b""
+        media_type = content_type.partition(b";")[0].strip().lower()
+        if media_type != b"application/json" and not media_type.endswith(b"+json"):
+            raise UnsupportedMediaType
+        if self.header(b"content-encoding") not in (None, b"identity"):
+            raise UnsupportedMediaType("Send the request body without Content-Encoding.")
+
+    async def body(self, *, max_bytes: int, timeout_seconds: float) -> bytes:
+        """Read the body; raises RequestTooLarge without reading the rest, InvalidRequest when it stalls, ClientGone."""
+        too_large = RequestTooLarge(
+            f"The request body is larger than {max_bytes} bytes. Send less, or ask the operator."
+        )
+        length = self.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > max_bytes:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive_part(timeout_seconds)
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > max_bytes:
+                raise too_large
+            if not message.get("more_body", False):
+                # The usual body arrives in one piece, which is then not copied.
+                return b"".join([*parts, part]) if parts else part
+            parts.append(part)
+
+    async def _receive_part(self, timeout_seconds: float) -> Message:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self.receive()
+        except TimeoutError as error:
+            raise InvalidRequest(
+                f"No more of the request body arrived for {timeout_seconds:g} s. Send the whole body.",
+                code="request_timeout",
+            ) from error
+
+    async def disconnect(self, then: Callable[[], None]) -> None:
+        """Wait until the client closes the connection, then call `then`."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        then()
+
+    async def start(self, status: int, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send status and headers."""
+        self.started = True
+        elapsed_ms = int((time.monotonic() - self.started_at) * 1000)
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type),
+                    (b"openai-processing-ms", b"%d" % elapsed_ms),
+                    *self._headers,
+                    *headers,
+                ],
+            }
+        )
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of the body, the last one with `more=False`."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole JSON response."""
+        await self.start(status, b"application/json", [(b"content-length", b"%d" % len(body)), *headers])
+        await self.write(body, more=False)
+
+    async def fail(self, error: AqueductError) -> None:
+        """Send an error as a whole response."""
+        headers = [(key.encode(), value.encode()) for key, value in error.response_headers().items()]
+        await self.answer(error.status, error.json(), headers)

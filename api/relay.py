@@ -1,0 +1,187 @@
+"""A job's events, from Redis to the handler that waits for them.
+
+One subscriber connection serves every stream of this process. Pub/sub is only the fast path: events are numbered by their
+place in the job's log, so a gap, a reconnect or silence is noticed and mended by reading the log (`peek`), many jobs in
+one bounded call. Losing every pub/sub message costs time, never bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from shared import events
+from shared.errors import JobLost
+from shared.redis import RedisRefused, RedisUnavailable
+from shared.room import Rooms
+
+log = logging.getLogger("aqueduct.api.relay")
+
+MAX_BUFFERED_BYTES = 1024 * 1024
+"""A reader that falls behind by more drops what it holds and reads the log again when it is ready."""
+PEEK_BYTES = 4 * 1024 * 1024
+PEEK_JOBS = 500
+MAX_SILENCE_FACTOR = 4
+"""A silent job's log is read after 1, 2, then every 4 silence periods."""
+
+
+class Relay:
+    """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
+
+    __slots__ = (
+        "_buffer", "_buffered_bytes", "_waiter", "admitted", "behind", "check_at", "client_gone", "ended", "id",
+        "next_number", "silence_factor",
+    )  # fmt: skip
+
+    def __init__(self, job_id: str) -> None:
+        self.id = job_id
+        self.next_number = 0
+        self.admitted = False
+        """Before admission an unknown job is no reason for alarm."""
+        self.behind = False
+        """Events were missed or dropped; the log must be read."""
+        self.ended = False
+        """The last event was handed out."""
+        self.client_gone = False
+        self.check_at = 0.0
+        self.silence_factor = 1
+        self._buffer: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, number: int, event: bytes | None) -> None:
+        """Take one event; repeats are ignored, a gap marks the relay as behind."""
+        if number < self.next_number:
+            return
+        if number > self.next_number or event is None or self._buffered_bytes > MAX_BUFFERED_BYTES:
+            self.behind = True
+            return
+        self.next_number += 1
+        self._buffered_bytes += len(event)
+        self._buffer.append(event)
+        self.wake()
+
+    def hang_up(self) -> None:
+        """Say that the client has closed the connection."""
+        self.client_gone = True
+        self.wake()
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    @property
+    def has_room(self) -> bool:
+        return self._buffered_bytes <= MAX_BUFFERED_BYTES
+
+    async def next(self, timeout_seconds: float | None) -> Sequence[bytes]:
+        """Return every event that is ready, waiting for the first; empty after the time limit or when the client left."""
+        if not self._buffer and not self.client_gone:
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_seconds, self.wake) if timeout_seconds is not None else None
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        if self.client_gone:
+            return ()
+        ready = tuple(self._buffer)
+        self._buffer.clear()
+        self._buffered_bytes = 0
+        if ready and ready[-1][0] in events.ENDINGS:
+            self.ended = True
+        return ready
+
+
+class RelayHub:
+    """All relays of an API process, fed by its one subscription."""
+
+    def __init__(self, rooms: Rooms, *, silence_seconds: float, drop_live_events: bool = False) -> None:
+        self._rooms = rooms
+        self._relays: dict[bytes, Relay] = {}
+        self._silence_seconds = silence_seconds
+        self._drop_live_events = drop_live_events
+        self._behind = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._relays)
+
+    def open(self, job_id: str) -> Relay:
+        """Listen for a job's events; call before admitting it, so that not even the first can be missed."""
+        relay = Relay(job_id)
+        relay.check_at = asyncio.get_running_loop().time() + self._silence_seconds
+        self._relays[job_id.encode()] = relay
+        return relay
+
+    def close(self, relay: Relay) -> None:
+        """Stop listening."""
+        self._relays.pop(relay.id.encode(), None)
+
+    def on_message(self, message: bytes) -> None:
+        """Hand the frames of one pub/sub message to their relays."""
+        if self._drop_live_events:
+            return
+        relays = self._relays
+        behind = False
+        for job_id, number, event in events.frames(message):
+            relay = relays.get(job_id)
+            if relay is not None:
+                relay.feed(number, event)
+                behind = behind or relay.behind
+        if behind:
+            self._behind.set()
+
+    def on_subscribed(self) -> None:
+        """After a (re)connection anything may have been missed."""
+        for relay in self._relays.values():
+            relay.behind = True
+        self._behind.set()
+
+    async def recover_forever(self) -> None:
+        """Read the log for relays that are behind, at once, and for silent ones, now and then."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_seconds / 2):
+                    await self._behind.wait()
+            except TimeoutError:
+                pass
+            self._behind.clear()
+            now = loop.time()
+            due = [
+                r
+                for r in self._relays.values()
+                if r.admitted and not r.ended and r.has_room and (r.behind or r.check_at <= now)
+            ]
+            try:
+                while due:
+                    due = due[await self._recover(due[:PEEK_JOBS]) :]
+            except (RedisUnavailable, RedisRefused):
+                await asyncio.sleep(self._silence_seconds / 4)
+                self._behind.set()
+
+    async def _recover(self, relays: list[Relay]) -> int:
+        """Read the log of these relays; returns how many of them the budget allowed (at least one)."""
+        answers = await self._rooms.peek([(relay.id, relay.next_number) for relay in relays], PEEK_BYTES)
+        now = asyncio.get_running_loop().time()
+        asked = [relay.next_number for relay in relays]
+        for relay, number, (state, *missed) in zip(relays, asked, answers, strict=False):
+            relay.behind = False
+            before = relay.next_number
+            for offset, event in enumerate(missed):
+                relay.feed(number + offset, event)
+            if relay.next_number > before:
+                relay.silence_factor = 1
+            else:
+                relay.silence_factor = min(relay.silence_factor * 2, MAX_SILENCE_FACTOR)
+            relay.check_at = now + self._silence_seconds * relay.silence_factor
+            if state == b"u" and not missed:
+                log.warning("job record lost", extra={"request_id": "req_" + relay.id})
+                relay.feed(relay.next_number, events.failed(JobLost("The queue lost this request's record. Retry.")))
+        return max(1, len(answers))

@@ -1,0 +1,1 @@
+"""Thin handlers, one resource a module."""

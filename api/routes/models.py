@@ -1,0 +1,44 @@
+"""`GET /models` and `GET /models/{id}`: the models this token may use."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.dependencies import GatewayDep, TokenDep
+from shared.errors import UnknownModel
+from shared.schemas import ErrorResponse, Model, ModelList
+
+router = APIRouter(tags=["Models"])
+
+_STARTED = int(time.time())
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": text}
+    for status, text in ((401, "No or bad token"), (503, "Temporarily unavailable"))
+}
+
+
+def _model(name: str) -> Model:
+    return Model(id=name, object="model", created=_STARTED, owned_by="aqueduct")
+
+
+@router.get("/models", responses=_ERRORS, operation_id="listModels")
+@router.get("/v1/models", responses=_ERRORS, include_in_schema=False)
+async def list_models(gateway: GatewayDep, token: TokenDep) -> ModelList:
+    """List the models this token may use, aliases included."""
+    names = gateway.settings.public_names()
+    return ModelList(
+        object="list", data=[_model(name) for name, own in names.items() if gateway.tokens.allows(token, own)]
+    )
+
+
+@router.get("/models/{model:path}", responses={**_ERRORS, 404: {"model": ErrorResponse}}, operation_id="retrieveModel")
+@router.get("/v1/models/{model:path}", responses=_ERRORS, include_in_schema=False)
+async def retrieve_model(model: str, gateway: GatewayDep, token: TokenDep) -> Model:
+    """Return one model; ids may hold slashes."""
+    own = gateway.settings.public_names().get(model)
+    if own is None or not gateway.tokens.allows(token, own):
+        raise UnknownModel(model)
+    return _model(model)

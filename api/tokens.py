@@ -1,0 +1,86 @@
+"""The Authorization header in, the token's record or a 401 out; from memory, refreshed beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.errors import Unauthenticated
+from shared.keys import TOKENS
+from shared.settings import TokenSettings
+from shared.tokens import hash_token, parse_records
+
+log = logging.getLogger("aqueduct.tokens")
+
+Call = Callable[..., Awaitable[Any]]
+"""One Redis command: `await call("HGETALL", key)` gives a mapping or a flat list of bytes."""
+
+_CHALLENGE = {"www-authenticate": "Bearer"}
+_MALFORMED = "The Authorization header could not be understood. Send it as: Authorization: Bearer YOUR_KEY."
+_UNKNOWN = "The API key is not valid: it is unknown or was revoked. Ask your operator for another one."
+_EXPIRED = "The API key has expired. Ask your operator for another one."
+MAX_HEADER_BYTES = 4096
+
+
+class TokenTable:
+    """Static tokens from the file and created ones from Redis, by hash."""
+
+    def __init__(self, static: Sequence[TokenSettings], public_names: Mapping[str, str]) -> None:
+        self._static = {record.sha256: record for record in static}
+        self._dynamic: dict[str, TokenSettings] = {}
+        self._public_names = public_names
+
+    def authenticate(self, authorization: bytes | None) -> TokenSettings:
+        """Return whose token the header holds; raise Unauthenticated without a word of the token."""
+        if authorization is None or not authorization.strip():
+            raise Unauthenticated(headers=_CHALLENGE)
+        scheme, _, token = authorization.strip().partition(b" ")
+        token = token.strip()
+        if scheme.lower() != b"bearer" or not token or len(token.split()) > 1 or len(token) > MAX_HEADER_BYTES:
+            raise Unauthenticated(_MALFORMED, headers=_CHALLENGE)
+        digest = hash_token(token)
+        record = self._static.get(digest) or self._dynamic.get(digest)
+        if record is None or not hmac.compare_digest(record.sha256, digest):
+            raise Unauthenticated(_UNKNOWN, code="invalid_api_key", headers=_CHALLENGE)
+        if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
+            raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
+        return record
+
+    def allows(self, token: TokenSettings, model_name: str) -> bool:
+        """Whether the token may use the model of this name or alias. Says nothing on whether the model exists."""
+        if "*" in token.models or model_name in token.models:
+            return True
+        names = self._public_names
+        wanted = names.get(model_name)
+        return wanted is not None and any(names.get(name) == wanted for name in token.models)
+
+    def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:
+        """Take these as the created tokens; one that has a static token's name is left out, the file wins."""
+        static_names = {record.name for record in self._static.values()}
+        self._dynamic = {record.sha256: record for record in records if record.name not in static_names}
+
+    async def refresh(self, call: Call) -> None:
+        """Read the created tokens once; raises what `call` raises, and then keeps the last good set.
+
+        A hash that is wholly absent was lost (a revoked last token leaves a marker), so the last good set stays too.
+        """
+        if reply := await call("HGETALL", TOKENS):
+            self.replace_dynamic(parse_records(reply))
+
+    async def refresh_forever(self, call: Call, interval_seconds: float = 5) -> None:
+        """Refresh now and every interval until cancelled; the first failure of a row is logged."""
+        is_failing = False
+        while True:
+            try:
+                async with asyncio.timeout(interval_seconds):
+                    await self.refresh(call)
+                is_failing = False
+            except Exception as error:  # the outermost edge of this task
+                if not is_failing:
+                    log.warning("created tokens cannot be read (%s); the last known ones stay", type(error).__name__)
+                is_failing = True
+            await asyncio.sleep(interval_seconds)

@@ -1,0 +1,7 @@
+"""`python -m aqueduct` is the `aqueduct` command."""
+
+import sys
+
+from aqueduct.cli import main
+
+sys.exit(main())

@@ -1,0 +1,128 @@
+"""`aqueduct check`: the configuration file, Redis and every backend looked at; one line each, and what to mend."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from aqueduct.commands.redis_choice import chosen_redis_url
+from shared.config import ConfigError, config_path, load_settings
+from shared.config_problems import suggestion
+from shared.redis_checks import Check, redis_checks, redis_problems
+from shared.redis_sync import connect
+from shared.settings import BackendSettings, Settings
+
+__all__ = ["Check", "add_parser", "backend_check", "redis_problems", "run"]
+
+BACKEND_TIMEOUT_SECONDS = 5.0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `check`; `args.run` is what to call."""
+    parser = subparsers.add_parser("check", help="validate the configuration, probe Redis and every backend")
+    parser.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON list")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every finding; 0 if none failed, else 1."""
+    checks = list(_all_checks(config_path(getattr(args, "config", None))))
+    if args.json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
+    else:
+        for check in checks:
+            print(_line(check))
+        sys.stdout.flush()
+    return 1 if any(check.status == "fail" for check in checks) else 0
+
+
+def _line(check: Check) -> str:
+    status = "FAIL" if check.status == "fail" else check.status
+    fix = f". Fix: {check.fix}" if check.fix else ""
+    return f"{status:<4}  {check.name}: {check.message}{fix}"
+
+
+def _all_checks(path: Path | None) -> Iterable[Check]:
+    try:
+        settings = load_settings(path)
+    except ConfigError as error:
+        yield from (Check("configuration", "fail", str(problem)) for problem in error.problems)
+        return
+    backends = sum(len(model.backends) for model in settings.models.values())
+    counts = f"{len(settings.models)} models, {backends} backends, {len(settings.tokens)} static tokens"
+    yield Check("configuration", "ok", f"{path}: {counts}")
+    yield from _token_checks(settings)
+    yield from _redis(settings)
+    yield from _backends(settings)
+
+
+def _token_checks(settings: Settings) -> Iterable[Check]:
+    known = settings.public_names()
+    for token in settings.tokens:
+        for name in token.models:
+            if name != "*" and name not in known:
+                message = f"may use {name!r}, but no model is called so{suggestion(name, known)}"
+                yield Check(f"token {token.name}", "warn", message, "mend the name, or remove it")
+
+
+def _redis(settings: Settings) -> Iterable[Check]:
+    url = chosen_redis_url(settings)
+    if url is None:
+        return [Check("redis", "ok", "redis_url is not set: `aqueduct up` starts a server of its own")]
+    with connect(url) as client:
+        checks = redis_checks(client)
+    if settings.redis_url is None and checks[0].name == "redis":
+        return [Check("redis", "ok", "redis_url is not set and `aqueduct up` is not running here")]
+    return checks
+
+
+def _backends(settings: Settings) -> Iterable[Check]:
+    probes = [(name, backend) for name, model in settings.models.items() for backend in model.backends]
+    # As the worker does: no proxy from the environment stands between it and a backend.
+    with httpx.Client(timeout=BACKEND_TIMEOUT_SECONDS, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
+        yield from pool.map(lambda probe: backend_check(client, *probe), probes)
+
+
+def backend_check(client: httpx.Client, public_name: str, backend: BackendSettings) -> Check:
+    """Ask a backend for its models; the finding shows neither its key nor a password in its URL."""
+    parts = urlsplit(backend.url)
+    name = f"backend {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} of {public_name}"
+    key = backend.api_key.get_secret_value() if backend.api_key else None
+    try:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        response = client.get(f"{backend.url}/models", headers=headers)
+    except httpx.TimeoutException:
+        message = f"did not answer within {BACKEND_TIMEOUT_SECONDS:g} s"
+        return Check(name, "fail", message, "see whether it is overloaded")
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+        return Check(name, "fail", f"cannot be reached ({type(error).__name__})", "start it, or mend its url")
+    if response.status_code in (401, 403):
+        fix = "mend api_key" if key else "give it an api_key: ${NAME}"
+        return Check(name, "fail", f"answered {response.status_code}: it refuses {'the key' if key else 'no key'}", fix)
+    if response.status_code in (404, 405):
+        return Check(name, "warn", f"answered {response.status_code}: it has no list of models", "most urls end in /v1")
+    if response.status_code != 200:
+        return Check(name, "fail", f"answered {response.status_code}", "see its own log")
+    return _listed(name, backend.model or public_name, response)
+
+
+def _listed(name: str, wanted: str, response: httpx.Response) -> Check:
+    try:
+        listed = [str(model["id"]) for model in response.json()["data"]]
+    except (ValueError, KeyError, TypeError):
+        fix = "see whether the url is that of an OpenAI-compatible server; most end in /v1"
+        return Check(name, "warn", "answered 200, but no list of models", fix)
+    if wanted in listed:
+        return Check(name, "ok", f"reachable, lists {wanted!r}")
+    some = ", ".join(map(repr, listed[:5])) or "none"
+    return Check(name, "warn", f"does not list {wanted!r} (it lists {some})", "set `model:` to the backend's own name")

@@ -1,0 +1,86 @@
+"""`aqueduct flower`: Flower over the gateway's broker, behind a login and read-only, until SIGTERM or Ctrl-C.
+
+It shows requests and their outcomes, not how many wait: that is in `/metrics`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from aqueduct.commands.common import CommandError, Subparsers, add_common_options, require_redis_url, settings_for
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+MAX_TASKS = 5000
+PURGE_OFFLINE_WORKERS_SECONDS = 60
+
+
+def add_parser(subparsers: Subparsers[Any]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("flower", help="run Flower, the view for operators", description=__doc__)
+    add_common_options(parser)
+    parser.add_argument("--host", help="address to listen on (AQUEDUCT_FLOWER__HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (AQUEDUCT_FLOWER__PORT)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; blocks."""
+    settings = settings_for(args, resolve_backend_keys=False)
+    require_redis_url(settings)
+    given = {name: value for name, value in (("host", args.host), ("port", args.port)) if value is not None}
+    settings = settings.model_copy(update={"flower": settings.flower.model_copy(update=given)})
+    if settings.flower.password is None or not settings.flower.password.get_secret_value():
+        raise CommandError(
+            "flower.password is not set, and Flower does not run without a login: write `password: ${FLOWER_PASSWORD}` "
+            "under `flower:`, or set AQUEDUCT_FLOWER__PASSWORD"
+        )
+    serve(settings)
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Run Flower in this process, so that neither password nor broker address is on a command line."""
+    from flower.app import Flower  # noqa: PLC0415 - keeps `--help` fast
+    from flower.urls import settings as application_settings  # noqa: PLC0415
+    from tornado.options import options  # noqa: PLC0415
+
+    from shared.broker import celery_app  # noqa: PLC0415
+
+    _set_options(options, settings)
+    application_settings["cookie_secret"] = options.cookie_secret
+    flower = Flower(capp=celery_app(settings), options=options, **application_settings)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        port = flower.start_http_server()
+    except OSError as error:
+        address = f"{settings.flower.host}:{settings.flower.port}"
+        raise CommandError(f"cannot listen on {address} ({error.strerror}). Choose another with --port.") from None
+    print(f"flower ready on http://{settings.flower.host}:{port or settings.flower.port}", flush=True)
+    try:
+        flower.start()
+    except (KeyboardInterrupt, SystemExit):
+        pass
+    finally:
+        flower.stop()
+
+
+def _set_options(options: Any, settings: Settings) -> None:
+    """Set Flower's options; those of its environment variables and its file do not count here."""
+    password = settings.flower.password
+    assert password is not None  # noqa: S101 - run() refused that
+    options.address = settings.flower.host
+    options.port = settings.flower.port
+    options.basic_auth = [f"{settings.flower.user}:{password.get_secret_value()}"]
+    options.read_only = True  # its revoke and terminate would act on tickets, not on requests
+    options.persistent = False
+    options.max_tasks = MAX_TASKS
+    options.purge_offline_workers = PURGE_OFFLINE_WORKERS_SECONDS
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

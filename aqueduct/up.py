@@ -1,0 +1,264 @@
+"""All of the gateway under one supervisor: a `Plan` in, an exit status out, and nothing left running.
+
+Order of start: Redis, then all others at once. Order of end: API and workers drain, then Flower and the demo backend,
+Redis last. Children are started again when they end by themselves; a second Ctrl-C ends all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from aqueduct.commands.api import listen
+from aqueduct.commands.common import CommandError
+from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from aqueduct.supervisor import Child, Pause
+from aqueduct.up_plan import TOKEN_NAME, Plan, free_port
+
+READY_POLL_SECONDS = 0.1
+REMIND_AFTER_SECONDS = 60
+KILL_MARGIN_SECONDS = 5
+"""Given to a process beyond its own grace time before it is killed."""
+
+
+def up(plan: Plan, *, api_processes: int = 1, with_flower: bool = True) -> int:
+    """Run everything until a signal says to end; returns 0, or 1 when something could not be started.
+
+    Raises:
+        CommandError: a port is taken, or Redis cannot be started.
+    """
+    listener = listen(plan.settings.api.host, plan.settings.api.port)
+    redis = EmbeddedRedis(plan.settings.data_dir) if plan.settings.redis_url is None else None
+    try:
+        if redis is not None:
+            redis.start()
+        return asyncio.run(_Up(plan, redis, listener, api_processes, with_flower).run())
+    except EmbeddedRedisError as error:
+        raise CommandError(str(error)) from None
+    finally:
+        if redis is not None:
+            redis.stop()
+        listener.close()
+
+
+class _Up:
+    """One run of `aqueduct up`."""
+
+    def __init__(
+        self, plan: Plan, redis: EmbeddedRedis | None, listener: socket.socket, api_processes: int, with_flower: bool
+    ) -> None:
+        self._plan = plan
+        self._redis = redis
+        self._listener = listener
+        self._host, self._port = listener.getsockname()[:2]
+        self._flower_port = (
+            _port_for_flower(plan.settings.flower.host, plan.settings.flower.port) if with_flower else None
+        )
+        self._serving = self._apis(api_processes) + self._workers()
+        self._helping = self._helpers()
+        self._end = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def _child(self, name: str, *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
+        environment = self._plan.environment_for(name)
+        if self._redis is not None:
+            environment["AQUEDUCT_REDIS_URL"] = self._redis.url
+        environment["PYTHONUNBUFFERED"] = "1"
+        # -P: a folder `api` or `workers` where the person happens to be must not be taken for ours.
+        return Child(name, [sys.executable, "-P", "-m", *arguments], environment, say, pass_fds=pass_fds)
+
+    def _apis(self, count: int) -> list[Child]:
+        fd = self._listener.fileno()
+        return [
+            self._child(_numbered("api", index, count), "aqueduct", "api", "--fd", str(fd), pass_fds=(fd,))
+            for index in range(count)
+        ]
+
+    def _workers(self) -> list[Child]:
+        """Return one worker a model, up to the number of cores; beyond that models share a worker."""
+        models = list(self._plan.settings.models)
+        count = min(len(models), os.cpu_count() or 1)
+        return [
+            self._child(_numbered("worker", index, count), "aqueduct", "worker", "--", *models[index::count])
+            for index in range(count)
+        ]
+
+    def _helpers(self) -> list[Child]:
+        helpers = []
+        if self._plan.demo_port is not None:
+            helpers.append(self._child("demo", "aqueduct.demo", "--port", str(self._plan.demo_port)))
+        if self._flower_port is not None:
+            helpers.append(self._child("flower", "aqueduct", "flower", "--port", str(self._flower_port)))
+        return helpers
+
+    async def run(self) -> int:
+        """Start, wait for the end, and end everything in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        children = [*self._serving, *self._helping]
+        runs = {child: asyncio.create_task(child.run()) for child in children}
+        others: list[asyncio.Task[None]] = [
+            asyncio.create_task(self._keep_redis()),
+            asyncio.create_task(self._announce()),
+        ]
+        ending = asyncio.create_task(self._end.wait())
+        try:
+            awaited: list[asyncio.Task[Any]] = [ending, *runs.values(), *others]
+            while not (self._end.is_set() or any(task.done() for task in runs.values())):
+                finished, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished.intersection(others):
+                    task.result()  # an error of ours is no reason to go on
+                    awaited.remove(task)
+            given_up = [child.name for child, task in runs.items() if task.done()]
+            if not self._end.is_set():
+                say("up", f"{given_up[0]} cannot run: its last lines are above. Ending." if given_up else "ending")
+            await self._shut_down(runs)
+            return 0 if self._end.is_set() and not given_up else 1
+        finally:
+            for child in children:
+                child.kill()
+            for task in (*others, ending):
+                task.cancel()
+            await asyncio.gather(*runs.values(), *others, ending, return_exceptions=True)
+
+    def _on_signal(self) -> None:
+        if self._end.is_set():
+            self._hurry.set()
+        self._end.set()
+
+    async def _shut_down(self, runs: dict[Child, asyncio.Task[int]]) -> None:
+        settings = self._plan.settings
+        grace_seconds = max(settings.api.drain_seconds, settings.worker.drain_seconds)
+        say("up", f"ending; open requests get up to {grace_seconds:g} s (Ctrl-C again ends them now)")
+        for children, seconds in ((self._serving, grace_seconds), (self._helping, 0.0)):
+            for child in children:
+                child.terminate()
+            hurry = asyncio.create_task(self._hurry.wait())
+            done = asyncio.gather(*(runs[child] for child in children), return_exceptions=True)
+            either: list[asyncio.Future[Any]] = [hurry, done]
+            await asyncio.wait(either, timeout=seconds + KILL_MARGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            for child in children:
+                child.kill()
+            await done
+
+    async def _keep_redis(self) -> None:
+        """Start the embedded Redis again, with its data and address, when it ends by itself."""
+        if self._redis is None:
+            await asyncio.Event().wait()
+            return
+        loop = asyncio.get_running_loop()
+        pause, started = Pause(), loop.time()
+        while True:
+            await asyncio.sleep(0.2)
+            if self._redis.pid is not None:
+                continue
+            seconds = pause.after(loop.time() - started)
+            say("redis", f"ended; starting it again in {seconds:g} s. Its last lines: {self._redis.log_tail()}")
+            await asyncio.sleep(seconds)
+            started = loop.time()
+            try:
+                self._redis.spawn()
+                await asyncio.to_thread(self._redis.wait_ready)
+            except (EmbeddedRedisError, OSError) as error:
+                say("redis", str(error))
+
+    async def _announce(self) -> None:
+        """Wait until the API is ready, then print what a person needs."""
+        loop = asyncio.get_running_loop()
+        remind_at = loop.time() + REMIND_AFTER_SECONDS
+        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+            while not await _is_ready(client, f"{self._url}/readyz"):
+                if loop.time() > remind_at:
+                    say("up", f"not ready yet; {self._url}/readyz says why")
+                    remind_at = loop.time() + REMIND_AFTER_SECONDS
+                await asyncio.sleep(READY_POLL_SECONDS)
+        for child in (*self._serving, *self._helping):
+            child.settled = True
+        if self._plan.token_is_ours and self._redis is not None and not self._plan.settings.tokens:
+            await asyncio.to_thread(_keep_token, self._plan, self._redis.url)
+        print(self._banner(), flush=True)
+
+    @property
+    def _url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - not an address to bind
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    def _banner(self) -> str:
+        plan = self._plan
+        models = list(plan.settings.models)
+        token = plan.credentials.token if plan.token_is_ours else "YOUR_TOKEN"
+        shown = token if plan.token_is_ours else "one of your configuration's (or `aqueduct token create NAME`)"
+        body = f'{{"model": "{models[0]}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        lines = [
+            "",
+            "Aqueduct is ready.",
+            "",
+            f"  API     {self._url}/v1",
+            f"  Token   {shown}",
+            f"  Models  {', '.join(models[:8])}{', …' if len(models) > 8 else ''}",
+        ]
+        if self._flower_port is not None:
+            given = plan.settings.flower.password is not None
+            password = "as configured" if given else plan.credentials.flower_password
+            lines += [
+                f"  Flower  http://{plan.settings.flower.host}:{self._flower_port}",
+                f"          user {plan.settings.flower.user}, password {password}",
+            ]
+        lines += [
+            "",
+            "Try it:",
+            "",
+            f"  curl -N {self._url}/v1/chat/completions \\",
+            f'    -H "Authorization: Bearer {token}" -H "Content-Type: application/json" \\',
+            f"    -d '{body}'",
+            "",
+            "Ctrl-C ends it.",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return (await client.get(url)).status_code == 200
+    return False
+
+
+def _keep_token(plan: Plan, redis_url: str) -> None:
+    """Make the printed token valid where the configuration file has no token at all."""
+    from shared.redis_sync import connect  # noqa: PLC0415 - rarely needed
+    from shared.tokens import StoredToken, TokenNameTaken, TokenStore, hash_token  # noqa: PLC0415
+
+    record = StoredToken(name=TOKEN_NAME, sha256=hash_token(plan.credentials.token), created_at=datetime.now(UTC))
+    with connect(redis_url) as client, contextlib.suppress(TokenNameTaken):
+        TokenStore(client, plan.settings.data_dir).create(record)
+
+
+def _port_for_flower(host: str, port: int) -> int:
+    """Return Flower's port, or a free one when that is taken: nobody depends on it, and the banner names it."""
+    try:
+        listen(host, port).close()
+    except CommandError:
+        say("flower", f"port {port} is taken; using a free one")
+        return free_port()
+    return port or free_port()
+
+
+def _numbered(name: str, index: int, count: int) -> str:
+    return name if count == 1 else f"{name}-{index + 1}"
+
+
+def say(name: str, line: str) -> None:
+    """Print one line of a child, or of ours, under its name."""
+    print(f"{name:<9}| {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,122 @@
+"""The only maker of Celery apps: Redis as broker, JSON only, no result backend; and the ticket's bytes.
+
+A ticket says "jobs wait for model M" and nothing else. Its bytes are those of Celery's own message builder, made once a
+model with a placeholder for the id, so that the `admit` script can push it without Celery's publishing cost.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlparse, urlunparse
+
+from celery import Celery
+from kombu import Queue
+from kombu.serialization import dumps
+
+from shared import keys
+from shared.redis_url import certificate_check, parse_sentinel_url
+from shared.settings import Settings
+
+TICKET_TASK = "aqueduct.ticket"
+ID_PLACEHOLDER = "@ID@"
+
+
+def broker_url(redis_url: str) -> tuple[str, dict[str, Any]]:
+    """Return kombu's URL and transport options for a Redis URL of ours."""
+    parts = urlparse(redis_url)
+    if parts.scheme == "sentinel":
+        return _sentinel_url(redis_url)
+    if parts.scheme == "rediss":
+        query = dict(parse_qsl(parts.query))
+        # kombu's `rediss://` alone verifies nothing.
+        query["ssl_cert_reqs"] = "CERT_" + certificate_check(redis_url).upper()
+        return urlunparse(parts._replace(query=urlencode(query))), {}
+    if parts.scheme == "unix":
+        database = dict(parse_qsl(parts.query)).get("db", "0")
+        password = f":{parts.password}@" if parts.password else ""
+        return f"redis+socket://{password}{parts.path}?virtual_host={database}", {}
+    return redis_url, {}
+
+
+def _sentinel_url(redis_url: str) -> tuple[str, dict[str, Any]]:
+    sentinel = parse_sentinel_url(redis_url)
+    user = (
+        f"{quote(sentinel.username or '', safe='')}:{quote(sentinel.password, safe='')}@" if sentinel.password else ""
+    )
+    options: dict[str, Any] = {"master_name": sentinel.master_name}
+    if sentinel.sentinel_password:
+        options["sentinel_kwargs"] = {"username": sentinel.sentinel_username, "password": sentinel.sentinel_password}
+    return ";".join(f"sentinel://{user}{host}:{port}/{sentinel.db}" for host, port in sentinel.hosts), options
+
+
+def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Celery:
+    """Return the Celery app for workers and Flower; `models` limits the queues it consumes (default: all)."""
+    url, options = broker_url(settings.redis)
+    app = Celery("aqueduct", broker=url, set_as_current=False)
+    served = tuple(settings.models) if models is None else models
+    app.conf.update(
+        broker_transport_options={
+            **options,
+            # Tickets may be lost or doubled without harm, so nothing is emulated: no `unacked` hash, no visibility
+            # timeout, one BRPOP a ticket, and a worker that survives a Redis that goes away while it receives.
+            "ack_emulation": False,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_queues=[Queue(keys.queue(model), routing_key=keys.queue(model)) for model in served],
+        task_default_queue=keys.queue(served[0]),
+        task_default_exchange="aqueduct",
+        task_create_missing_queues=True,
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_store_errors_even_if_ignored=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=False,
+        worker_enable_remote_control=True,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        control_queue_ttl=60.0,
+        control_queue_expires=60.0,
+        event_queue_ttl=5.0,
+        event_queue_expires=60.0,
+        enable_utc=True,
+    )
+    return app
+
+
+@cache
+def ticket(model: str) -> bytes:
+    """Return the ticket for a model, with `@ID@` where Celery puts the task's id; a test compares it with `send_task`'s."""
+    app = Celery("aqueduct", set_as_current=False)
+    message = app.amqp.as_task_v2(
+        ID_PLACEHOLDER, TICKET_TASK, args=(model,), kwargs={}, ignore_result=True, origin="aqueduct"
+    )  # fmt: skip
+    content_type, encoding, body = dumps(message.body, serializer="json")
+    envelope = {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": encoding,
+        "content-type": content_type,
+        "headers": message.headers,
+        "properties": {
+            **message.properties,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": keys.queue(model)},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": ID_PLACEHOLDER,
+        },
+    }
+    return json.dumps(envelope).encode()

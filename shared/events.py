@@ -1,0 +1,74 @@
+"""What can happen to a job, as bytes: the events of its log, and the frames in which they travel to the API.
+
+An event is one kind byte and data:
+    S  started    `queue_ms`, decimal; first event of a stream
+    C  chunks     one or more whole SSE events, as the client gets them
+    D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, and a plain answer's body
+    E  failed     an error as `AqueductError.to_wire` writes it
+A frame is the job id (32 hex digits), the event's number and its length (4 bytes each, big-endian), and the event; length
+0xFFFFFFFF says that the event is large and stands in the log alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shared.errors import AqueductError
+
+STARTED, CHUNKS, COMPLETED, FAILED = b"SCDE"
+ENDINGS = (COMPLETED, FAILED)
+_FRAME = struct.Struct(">32sII")
+LOG_ONLY = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished job: times in ms, tokens (-1 unknown), and the body of a plain answer."""
+
+    queue_ms: int
+    run_ms: int
+    prompt_tokens: int
+    completion_tokens: int
+    body: bytes
+
+
+def started(queue_ms: int) -> bytes:
+    """Return the event that opens a stream."""
+    return b"S%d" % queue_ms
+
+
+def chunks(data: bytes) -> bytes:
+    """Return an event of whole SSE events."""
+    return b"C" + data
+
+
+def completed(done: Completed) -> bytes:
+    """Return the event that ends a job well."""
+    return b"D%d %d %d %d\n%b" % (done.queue_ms, done.run_ms, done.prompt_tokens, done.completion_tokens, done.body)
+
+
+def read_completed(event: bytes) -> Completed:
+    """Read what `completed` wrote."""
+    end = event.index(b"\n")
+    queue_ms, run_ms, prompt, completion = map(int, event[1:end].split())
+    return Completed(queue_ms, run_ms, prompt, completion, event[end + 1 :])
+
+
+def failed(error: AqueductError) -> bytes:
+    """Return the event that ends a job with an error."""
+    return b"E" + error.to_wire()
+
+
+def frames(message: bytes) -> Iterator[tuple[bytes, int, bytes | None]]:
+    """Yield (job id, number, event) of each frame in a pub/sub message; the event is None when only the log has it."""
+    at, end, size = 0, len(message), _FRAME.size
+    while at < end:
+        job_id, number, length = _FRAME.unpack_from(message, at)
+        at += size
+        if length == LOG_ONLY:
+            yield job_id, number, None
+        else:
+            yield job_id, number, message[at : at + length]
+            at += length

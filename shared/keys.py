@@ -1,0 +1,94 @@
+"""Every queue, channel and key name, made by functions, each with its lifetime.
+
+The Lua scripts build the same names: `PREFIXES` is written into their head (`shared/scripts.py`), so there is one truth.
+A name is always a prefix and one last part, so that a model called `a:b` can collide with nothing. `docs/protocol.md`
+describes what each key holds.
+"""
+
+from __future__ import annotations
+
+PREFIXES: dict[str, str] = {
+    "job": "aq:job:",  # hash: the job's record. Until 60 s after its end, at most its longest possible life
+    "body": "aq:body:",  # string: the request body for the backend. Deleted when the job ends, same limit
+    "log": "aq:log:",  # list: the job's events. Until 60 s after its end, same limit
+    "room": "aq:room:",  # hash, a model: counters, lane clocks, drain rate. A day after the last use
+    "lane": "aq:lane:",  # sorted set, <lane>:<model>: waiting job ids by virtual start tag. While jobs wait
+    "tags": "aq:tags:",  # hash, <lane>:<model>: tenants' finish tags and the lane's clock. While jobs wait
+    "tenants": "aq:tenants:",  # hash, a model: waiting jobs a tenant. While jobs wait
+    "waits": "aq:waits:",  # sorted set, a model: waiting job ids by deadline. While jobs wait
+    "running": "aq:running:",  # sorted set, a model: running job ids by the end of their lease. While jobs run
+    "workers": "aq:workers:",  # sorted set, a model: live workers by last heartbeat. A minute after the last one
+    "owner": "aq:owner:",  # string, an API process: its heartbeat. 8 s
+    "owned": "aq:owned:",  # set, an API process: ids of its jobs. Cleared with its owner; at most a day
+    "token_jobs": "aq:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
+    "rate": "aq:rate:",  # string, a token: its request clock (GCRA). At most a minute
+    "events": "aq:events:",  # channel, an API process: frames of events of its jobs
+}
+
+OWNERS = "aq:owners"
+"""Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
+CONTROL = "aq:control"
+"""Channel to all workers: ids of jobs to cancel."""
+SWEEPER = "aq:sweeper"
+"""String: who sweeps this second."""
+SWEPT = "aq:swept"
+"""String: time of the last sweep in ms, to notice that Redis stood still. A day."""
+HOLD = "aq:hold"
+"""String: while it exists no job is taken (Redis was replaced; running jobs may be unknown to it). One lease."""
+TOKENS = "aq:tokens"
+"""Hash: SHA-256 of each created token to its record. No lifetime; mirrored to a file."""
+
+WITHOUT_LIFETIME = (OWNERS, TOKENS)
+"""The only keys of ours that may stand without a lifetime, apart from `queue()` lists and Celery's bindings."""
+
+QUEUE_PREFIX = "aqueduct."
+
+
+def job(job_id: str) -> str:
+    """Return the key of a job's record."""
+    return PREFIXES["job"] + job_id
+
+
+def body(job_id: str) -> str:
+    """Return the key of a job's request body."""
+    return PREFIXES["body"] + job_id
+
+
+def log(job_id: str) -> str:
+    """Return the key of a job's event log."""
+    return PREFIXES["log"] + job_id
+
+
+def room(model: str) -> str:
+    """Return the key of a model's counters."""
+    return PREFIXES["room"] + model
+
+
+def lane(lane_name: str, model: str) -> str:
+    """Return the key of the jobs that wait in one lane of a model."""
+    return f"{PREFIXES['lane']}{lane_name}:{model}"
+
+
+def running(model: str) -> str:
+    """Return the key of a model's running set."""
+    return PREFIXES["running"] + model
+
+
+def workers(model: str) -> str:
+    """Return the key of a model's live workers."""
+    return PREFIXES["workers"] + model
+
+
+def events(owner: str) -> str:
+    """Return the channel on which an API process hears of its jobs."""
+    return PREFIXES["events"] + owner
+
+
+def owner(owner_id: str) -> str:
+    """Return the key of an API process's heartbeat."""
+    return PREFIXES["owner"] + owner_id
+
+
+def queue(model: str) -> str:
+    """Return the name of a model's Celery queue, which is also its Redis list."""
+    return QUEUE_PREFIX + model

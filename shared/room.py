@@ -1,0 +1,277 @@
+"""The waiting rooms: what the API and the workers say to Redis about jobs, each step one script in one round trip.
+
+Foreign failures stop here: RedisUnavailable and RedisRefused become `BrokerUnavailable` where a caller waits for an answer.
+`docs/protocol.md` tells the rules; the scripts in `shared/scripts/` keep them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shared import keys
+from shared.broker import ticket
+from shared.errors import BrokerUnavailable, JobLost, NoWorker, QueueFull, QueueTimeout, RateLimited
+from shared.jobs import Call, TakenJob
+from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable, Reply
+from shared.scripting import Scripts
+from shared.settings import LANES, Lane, ModelSettings, Settings, TokenSettings
+
+INLINE_BYTES = 64 * 1024
+"""Bodies up to this size travel inside `admit` and `take`; larger ones are stored by a plain SET first."""
+LOG_KEEP_MS = 60_000
+MARGIN_MS = 120_000
+"""A record outlives the longest legal life of its job by this much, so that the end can still be told."""
+
+_TIMEOUT_WIRE = QueueTimeout(
+    "The request waited longer than the model's max_wait_seconds and was not sent. Retry, or raise the limit."
+).to_wire()
+_LOST_WIRE = JobLost().to_wire()
+_POISON_WIRE = JobLost(
+    "Every worker that ran this request was lost; it is not tried again.", should_retry=False
+).to_wire()
+_NO_WORKER_WIRE = NoWorker("No worker serves this model at the moment. Retry shortly.", retry_after=5).to_wire()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What `admit` is asked to accept."""
+
+    id: str
+    model: str
+    token: TokenSettings
+    lane: Lane
+    owner: str
+    body: bytes
+    call: Call
+    cost: float
+    """Estimated tokens: prompt bytes / 4 and the longest answer."""
+    must_finish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An accepted job's place, and the token's request limit (0: none)."""
+
+    ahead: int
+    limit: int
+    remaining: int
+    reset_ms: int
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
+        if not self.limit:
+            return []
+        return [
+            (b"x-ratelimit-limit-requests", b"%d" % self.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, self.remaining)),
+            (b"x-ratelimit-reset-requests", duration(self.reset_ms).encode()),
+        ]
+
+
+def duration(milliseconds: int) -> str:
+    """Return a Go-style duration, as clients parse `x-ratelimit-reset-*`: `12ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    seconds = f"{rest / 1000:g}s"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+class Rooms:
+    """The waiting rooms of all models, over one Redis connection."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.client = client
+        self._scripts = Scripts(client)
+        self._settings = settings
+        self._clock_offset_ms = 0.0
+        self._last_run_id = ""
+        self._limits = {name: self._admission_limits(name, model) for name, model in settings.models.items()}
+        lanes = settings.lanes
+        self._weights = (lanes.priority, lanes.default, lanes.flex, lanes.batch)
+        self._lease_ms = round(settings.testing.lease_seconds * 1000)
+
+    def _admission_limits(self, name: str, model: ModelSettings) -> tuple[tuple[Argument, ...], int]:
+        life_ms = round((model.max_wait_seconds + model.timeout_seconds) * 1000) + MARGIN_MS
+        limits = (
+            model.max_queue,
+            model.max_queue_tokens or 0,
+            model.max_queue_bytes or 0,
+            max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
+            model.concurrency,
+        )
+        return limits, life_ms
+
+    # --- the API's side ---------------------------------------------------------------------------------------
+
+    async def admit(self, job: Admission, *, not_after_ms: float) -> Admitted:
+        """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, see `redis_now_ms`.
+
+        Raises QueueFull, RateLimited, NoWorker, or BrokerUnavailable (the job may then still be admitted: cancel it).
+        """
+        model = self._settings.models[job.model]
+        limits, life_ms = self._limits[job.model]
+        token = job.token
+        body = job.body
+        try:
+            if len(body) > INLINE_BYTES:
+                await self.client.call("SET", keys.body(job.id), body, "PX", 60_000)
+            reply = await self._scripts.run(
+                "admit", job.id, job.model, job.lane, token.name, token.weight, job.cost, b"" if len(body) > INLINE_BYTES else body,
+                len(body), job.call.pack(), job.owner, "1" if job.must_finish else "", round(model.max_wait_seconds * 1000),
+                life_ms, round(not_after_ms), *limits, token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0,
+                round(self._settings.testing.worker_grace_seconds * 1000), keys.queue(job.model), ticket(job.model), model.max_attempts,
+            )  # fmt: skip
+        except (RedisUnavailable, RedisRefused) as error:
+            raise broker_error(error) from error
+        verdict, number = reply[0], int(reply[1])
+        if verdict != b"ok":
+            raise _refusal(verdict, number, job, reply)
+        return Admitted(number, *map(int, reply[3:6]))
+
+    async def cancel(self, job_ids: Sequence[str]) -> bytes:
+        """Cancel jobs, waiting or running; one letter a job, see `cancel.lua`. Raises RedisUnavailable."""
+        reply: bytes = await self._scripts.run("cancel", *job_ids)
+        return reply
+
+    async def beat(self, owner: str, *, gone: bool = False) -> None:
+        """Say that an API process lives (or leaves), and measure Redis's clock. Raises RedisUnavailable."""
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        life_ms = round(self._settings.testing.owner_seconds * 1000)
+        now = int(await self._scripts.run("beat", owner, life_ms, "gone" if gone else "alive"))
+        self._clock_offset_ms = now - (before + loop.time()) / 2 * 1000
+
+    def redis_now_ms(self) -> float:
+        """Return Redis's clock in ms, as estimated from the last heartbeat."""
+        return asyncio.get_running_loop().time() * 1000 + self._clock_offset_ms
+
+    async def peek(self, wanted: Sequence[tuple[str, int]], budget_bytes: int) -> list[list[bytes]]:
+        """Return, for as many of the (job id, next event number) as the budget allows, the state and missed events."""
+        reply: list[list[bytes]] = await self._scripts.run("peek", budget_bytes, *[x for pair in wanted for x in pair])
+        return reply
+
+    # --- the workers' side ------------------------------------------------------------------------------------
+
+    async def take(
+        self, model_name: str, nonce: str, *, free: int, mine: int, surplus: bool
+    ) -> tuple[list[TakenJob], bool]:
+        """Move waiting jobs into the running set; returns them, and whether more could be taken for free slots.
+
+        `mine` is how many this worker already runs; without `surplus` it takes no more than its fair part.
+        """
+        model = self._settings.models[model_name]
+        reply = await self._scripts.run(
+            "take", model_name, nonce, free, mine, "1" if surplus else "", model.concurrency, model.batch_reserve,
+            self._lease_ms, _TIMEOUT_WIRE, *self._weights,
+        )  # fmt: skip
+        now = int(reply[0])
+        jobs = []
+        for at in range(2, len(reply), 5):
+            job_id, attempt, admitted, meta, body = reply[at : at + 5]
+            jobs.append(
+                TakenJob(
+                    id=job_id.decode(), model=model_name, attempt=attempt, call=Call.unpack(meta),
+                    body=body or b"", queue_ms=max(0, now - int(admitted)),
+                )
+            )  # fmt: skip
+        for job in jobs:
+            if not job.body:
+                job.body = await self.client.call("GET", keys.body(job.id)) or b""
+        return jobs, reply[1] == 1
+
+    async def append(self, parts: Iterable[Argument]) -> bytes:
+        """Store events of many jobs; `parts` as in `append.lua`, returns one letter a job."""
+        reply: bytes = await self._scripts.run("append", LOG_KEEP_MS, *parts)
+        return reply
+
+    async def release(self, model: str, jobs: Sequence[tuple[str, bytes, str]], *, wake: bool) -> bytes:
+        """Give up running jobs: (id, attempt, 'end' or 'back'); `wake` pushes a ticket for another worker."""
+        queue, bytes_ = (keys.queue(model), ticket(model)) if wake else ("", b"")
+        reply: bytes = await self._scripts.run("release", queue, bytes_, *[x for job in jobs for x in job])
+        return reply
+
+    async def renew(self, worker: str, models: Sequence[str], jobs: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+        """Renew a process's leases and presence; returns jobs to give up with the reason letter of `renew.lua`."""
+        flat: list[Argument] = [x for job in jobs for x in job]
+        reply = await self._scripts.run("renew", worker, self._lease_ms, len(models), *models, *flat)
+        return {reply[i].decode(): reply[i + 1].decode() for i in range(1, len(reply), 2)}
+
+    async def leave(self, worker: str, models: Sequence[str]) -> None:
+        """Say that a worker no longer serves these models."""
+        await self._scripts.run("leave", worker, *models)
+
+    # --- anybody's --------------------------------------------------------------------------------------------
+
+    async def sweep(self, sweeper: str) -> list[int]:
+        """Run the recovery clock if this process is elected; [] or [now, reclaimed, expired, orphaned, tickets]."""
+        run_id = self.client.run_id
+        replaced = bool(self._last_run_id) and run_id != self._last_run_id
+        models: list[Argument] = []
+        for name, model in self._settings.models.items():
+            models += [name, model.concurrency, keys.queue(name), ticket(name)]
+        testing = self._settings.testing
+        reply: list[int] = await self._scripts.run(
+            "sweep", sweeper, round(testing.sweep_seconds * 1000), self._lease_ms, round(testing.worker_grace_seconds * 1000),
+            "1" if replaced else "", _TIMEOUT_WIRE, _LOST_WIRE, _POISON_WIRE, _NO_WORKER_WIRE, *models,
+        )  # fmt: skip
+        self._last_run_id = run_id
+        return reply
+
+    async def depth(self) -> dict[str, Depth]:
+        """Return what waits and runs, per model."""
+        names = list(self._settings.models)
+        reply = await self._scripts.run("depth", *names)
+        return {
+            name: Depth(
+                waiting=dict(zip(LANES, map(int, row[:4]), strict=True)), running=int(row[4]), workers=int(row[5]),
+                oldest_ms=int(row[6]), every_ms=float(row[7]),
+            )
+            for name, row in zip(names, reply, strict=True)
+        }  # fmt: skip
+
+    async def load(self) -> None:
+        """Load every script, so that a fresh Redis answers the first request as fast as the last."""
+        await self._scripts.load("admit", "take", "append", "release", "cancel", "renew", "beat", "peek", "sweep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One model's queue at a moment."""
+
+    waiting: dict[Lane, int]
+    running: int
+    workers: int
+    oldest_ms: int
+    every_ms: float
+    """Mean time between two ends, in ms."""
+
+
+def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
+    """Return what a caller is told when Redis is away, frozen, loading or full; the cause stays in our logs."""
+    return BrokerUnavailable(retry_after=2)
+
+
+def _refusal(verdict: bytes, milliseconds: int, job: Admission, reply: Reply) -> Exception:
+    seconds = milliseconds / 1000
+    if verdict == b"full":
+        return QueueFull(f"The queue of model `{job.model}` is full. Retry after {seconds:.0f} s.", retry_after=seconds)
+    if verdict == b"share":
+        return QueueFull(
+            f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s.",
+            retry_after=seconds,
+        )
+    if verdict in (b"rate", b"jobs"):
+        limit, remaining, reset = (int(x) for x in reply[3:6])
+        headers = {k.decode(): v.decode() for k, v in Admitted(0, limit, remaining, reset).headers()}
+        if verdict == b"rate":
+            text = f"Rate limit reached: {limit} requests per minute. Please try again in {duration(milliseconds)}."
+        else:
+            text = f"This token may have {job.token.concurrent_jobs} requests in progress. Retry when one has ended."
+        return RateLimited(text, retry_after=seconds, headers=headers)
+    if verdict == b"no_worker":
+        return NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
+    return BrokerUnavailable(retry_after=2)

@@ -1,0 +1,1 @@
+"""The Lua scripts, one file each; `shared/scripting.py` loads them."""

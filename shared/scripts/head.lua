@@ -1,0 +1,156 @@
+-- What every script shares. NAMES (the key prefixes) is written in front of this by shared/scripts.py.
+-- Times are milliseconds of Redis's own clock. Scripts build key names from ids they find, so Redis Cluster is refused.
+
+local LOG_ONLY = 4294967295  -- a frame's length field: the payload is in the log alone
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local FIELDS = {'model', 'owner', 'lane', 'tenant', 'share', 'cost', 'weight', 'tag', 'state', 'attempt', 'tries',
+  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries'}
+
+-- A job's record as a table, or nil when there is none.
+local function load_job(id)
+  local values = redis.call('HMGET', NAMES.job .. id, unpack(FIELDS))
+  if not values[1] then return nil end
+  local job = {}
+  for i, field in ipairs(FIELDS) do job[field] = values[i] end
+  return job
+end
+
+-- At maxmemory Redis refuses a script's first write if it could grow memory, but no later one. Scripts that must work
+-- there (heartbeats, renewals, the sweep, ends) therefore begin with a write that can only shrink.
+local function write_at_maxmemory() redis.call('DEL', NAMES.job) end
+
+local frames = {}
+
+-- Remembers one event for its owner; publish_frames sends them all, one message an owner.
+local function frame(owner, id, number, payload)
+  local list = frames[owner]
+  if not list then list = {}; frames[owner] = list end
+  if #payload > 65536 then
+    list[#list + 1] = id .. struct.pack('>I4I4', number, LOG_ONLY)
+  else
+    list[#list + 1] = id .. struct.pack('>I4I4', number, #payload) .. payload
+  end
+end
+
+local function publish_frames()
+  for owner, list in pairs(frames) do redis.call('PUBLISH', NAMES.events .. owner, table.concat(list)) end
+  frames = {}
+end
+
+-- Lanes -----------------------------------------------------------------------------------------------------------
+
+local function lane_key(lane, model) return NAMES.lane .. lane .. ':' .. model end
+local function tags_key(lane, model) return NAMES.tags .. lane .. ':' .. model end
+
+-- Start-time fair queuing between tenants: a job's tag is the later of the lane's clock and its tenant's last finish.
+local function enter_lane(id, job, tag)
+  local lane, tags = lane_key(job.lane, job.model), tags_key(job.lane, job.model)
+  local room = NAMES.room .. job.model
+  if redis.call('EXISTS', lane) == 0 then
+    -- A lane that was empty must not have saved up turns: it joins at the present pass.
+    local passes = redis.call('HMGET', room, 'pass', 'pass:' .. job.lane)
+    local present = tonumber(passes[1] or 0)
+    if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
+  end
+  if not tag then
+    local at = redis.call('HMGET', tags, ':clock', job.tenant)
+    tag = math.max(tonumber(at[1] or 0), tonumber(at[2] or 0))
+    redis.call('HSET', tags, job.tenant, tag + tonumber(job.share))
+    redis.call('PEXPIRE', tags, 86400000)
+  end
+  redis.call('ZADD', lane, tag, id)
+  redis.call('PEXPIRE', lane, 86400000)
+  return tag
+end
+
+-- Counters of what waits. Batch work is bounded by its own window, so it does not count here.
+local function count_waiting(job, sign)
+  if job.lane ~= 'batch' then
+    local room = NAMES.room .. job.model
+    redis.call('HINCRBY', room, 'tokens', sign * math.floor(tonumber(job.cost)))
+    redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
+    local tenants = NAMES.tenants .. job.model
+    if redis.call('HINCRBY', tenants, job.tenant, sign) <= 0 then redis.call('HDEL', tenants, job.tenant)
+    else redis.call('PEXPIRE', tenants, 86400000) end
+  end
+end
+
+-- An empty lane resets its clock, so that no tenant pays for work of the past.
+local function tidy_lane(job)
+  if redis.call('EXISTS', lane_key(job.lane, job.model)) == 0 then
+    redis.call('DEL', tags_key(job.lane, job.model))
+  end
+end
+
+-- Takes a waiting job out of its room; give_back returns its estimate to the tenant (cancelled or expired work).
+local function leave_room(id, job, give_back)
+  redis.call('ZREM', NAMES.waits .. job.model, id)
+  if redis.call('ZREM', lane_key(job.lane, job.model), id) == 1 then count_waiting(job, -1) end
+  if give_back then
+    local tags = tags_key(job.lane, job.model)
+    if redis.call('HEXISTS', tags, job.tenant) == 1 then
+      redis.call('HINCRBYFLOAT', tags, job.tenant, -tonumber(job.share))
+    end
+  end
+  tidy_lane(job)
+end
+
+local function waiting(model)
+  return redis.call('ZCARD', lane_key('priority', model)) + redis.call('ZCARD', lane_key('default', model))
+    + redis.call('ZCARD', lane_key('flex', model))
+end
+
+local function live_workers(model, now, within)
+  return redis.call('ZCOUNT', NAMES.workers .. model, now - within, '+inf')
+end
+
+-- Pushes a ticket unless as many as the model has live workers already lie there.
+local function push_ticket(queue, ticket, id, live)
+  if redis.call('LLEN', queue) < math.max(1, live) then
+    redis.call('LPUSH', queue, (string.gsub(ticket, '@ID@', id)))
+  end
+end
+
+-- Ends ------------------------------------------------------------------------------------------------------------
+
+-- Frees everything a job holds; its record and log stay for `keep_ms` so that a reader may still catch up.
+local function finish(id, job, now, keep_ms)
+  redis.call('ZREM', NAMES.running .. job.model, id)
+  if job.owner ~= '' then redis.call('SREM', NAMES.owned .. job.owner, id) end
+  if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
+  redis.call('DEL', NAMES.body .. id)
+  if keep_ms > 0 then
+    redis.call('HSET', NAMES.job .. id, 'state', 'ended')
+    redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
+    redis.call('PEXPIRE', NAMES.log .. id, keep_ms)
+  else
+    redis.call('DEL', NAMES.job .. id, NAMES.log .. id)
+  end
+end
+
+-- Ends a job with a failed event that the scripts themselves write. Frees memory before it writes.
+local function fail(id, job, now, wire, keep_ms)
+  finish(id, job, now, keep_ms)
+  redis.call('HSET', NAMES.job .. id, 'attempt', '')  -- whatever its worker still sends is stale
+  local number = redis.call('RPUSH', NAMES.log .. id, 'E' .. wire) - 1
+  redis.call('PEXPIRE', NAMES.log .. id, keep_ms)
+  if job.owner ~= '' then frame(job.owner, id, number, 'E' .. wire) end
+end
+
+-- The running mean of the time between two ends, from which Retry-After is told.
+local function count_end(model, now)
+  local room = NAMES.room .. model
+  local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
+  local every = tonumber(last[2] or 0)
+  if last[1] then
+    local gap = math.min(now - tonumber(last[1]), 60000)
+    every = (every == 0) and gap or (every * 0.95 + gap * 0.05)
+  end
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+  redis.call('PEXPIRE', room, 86400000)
+end

@@ -1,0 +1,3 @@
+-- A worker leaves its models at once instead of by silence. ARGV: worker, model...
+for i = 2, #ARGV do redis.call('ZREM', NAMES.workers .. ARGV[i], ARGV[1]) end
+return 1

@@ -1,0 +1,81 @@
+-- Moves the best waiting jobs of a model into its running set, each under a lease and a new attempt.
+-- ARGV: model, nonce, free, mine, surplus ('1': more than this worker's fair part), concurrency, batch_reserve,
+--       lease_ms, timeout_wire, weights of priority, default, flex, batch
+-- Returns {now, more, id, attempt, admitted_ms, meta, body or false, ...}: more = 1 when jobs are left for free slots
+local model, nonce, free, mine = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local concurrency, reserve, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local now = clock()
+local out = {now, 0}
+if redis.call('EXISTS', NAMES.hold) == 1 then return out end
+local running_key = NAMES.running .. model
+local running = redis.call('ZCARD', running_key)
+local n = math.min(free, concurrency - running)
+if n > 0 and ARGV[5] ~= '1' then
+  local live = math.max(1, live_workers(model, now, 6000))
+  n = math.min(n, math.ceil(concurrency / live) - mine)
+end
+
+local room = NAMES.room .. model
+local lanes = {'priority', 'default', 'flex', 'batch'}
+local weights, size, pass = {}, {}, {}
+for i, lane in ipairs(lanes) do
+  weights[lane] = tonumber(ARGV[9 + i])
+  size[lane] = redis.call('ZCARD', lane_key(lane, model))
+end
+local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch')
+for i, lane in ipairs(lanes) do pass[lane] = tonumber(passes[i] or 0) end
+
+-- Weighted turns (stride scheduling): the lane with the smallest pass goes next and moves on by 1 / weight.
+local function next_lane()
+  local best = nil
+  for _, lane in ipairs(lanes) do
+    local open = size[lane] > 0 and (lane ~= 'batch' or running + reserve < concurrency)
+    if open and (best == nil or pass[lane] < pass[best]) then best = lane end
+  end
+  return best
+end
+
+local taken, looked, present = 0, 0, nil
+while taken < n and looked < n + 200 do
+  local lane = next_lane()
+  if not lane then break end
+  looked = looked + 1
+  local popped = redis.call('ZPOPMIN', lane_key(lane, model))
+  size[lane] = size[lane] - 1
+  local id, tag = popped[1], popped[2]
+  local deadline = redis.call('ZSCORE', NAMES.waits .. model, id)
+  redis.call('ZREM', NAMES.waits .. model, id)
+  local job = load_job(id)
+  if job then
+    count_waiting(job, -1)
+    if job.owner ~= '' and job.keep ~= '1' and redis.call('EXISTS', NAMES.owner .. job.owner) == 0 then
+      finish(id, job, now, 0)
+    elseif deadline and tonumber(deadline) <= now then
+      fail(id, job, now, ARGV[9], 60000)
+    else
+      local record = redis.call('HMGET', NAMES.job .. id, 'meta')
+      local tries = redis.call('HINCRBY', NAMES.job .. id, 'tries', 1)
+      local attempt = tries .. '.' .. nonce
+      redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt)
+      redis.call('ZADD', running_key, now + lease, id)
+      local body = false
+      if tonumber(job.bytes) <= 65536 then body = redis.call('GET', NAMES.body .. id) end
+      local at = #out
+      out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = id, attempt, job.admitted, record[1], body
+      taken, running = taken + 1, running + 1
+      present = pass[lane]
+      pass[lane] = pass[lane] + 1 / weights[lane]
+      redis.call('HSET', room, 'pass:' .. lane, pass[lane])
+      redis.call('HSET', tags_key(lane, model), ':clock', tag)
+    end
+    tidy_lane(job)
+  end
+end
+if present then
+  redis.call('HSET', room, 'pass', present)
+  redis.call('PEXPIRE', room, 86400000)
+  redis.call('PEXPIRE', running_key, 86400000)
+end
+if running < concurrency and next_lane() then out[2] = 1 end
+publish_frames()
+return out

@@ -1,0 +1,269 @@
+"""The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
+
+`shared/config.py` reads them from a file and the environment. Nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from shared.redis_url import redis_url_problem
+
+Lane = Literal["priority", "default", "flex", "batch"]
+LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
+
+
+def is_usable_name(name: str) -> bool:
+    """Whether a model may be called so: 1 to 256 characters, no blanks and no control characters."""
+    return 0 < len(name) <= 256 and not any(ord(c) < 33 or ord(c) == 127 for c in name)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `off` as false and pydantic false as 0: `max_queue: off` would refuse every request."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("must not be true or false (YAML reads yes, no, on and off as these); use quotes for text")
+        return value
+
+
+class BackendSettings(_Section):
+    """One OpenAI-compatible server that serves a model."""
+
+    url: str = Field(description="Base URL, the part before `/chat/completions`, as `http://host:9000/v1`.")
+    model: str | None = Field(default=None, description="What the backend calls the model. Default: the public name.")
+    api_key: SecretStr | None = Field(default=None, description="Sent as a Bearer token; write it as `${NAME}`.")
+    weight: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1, description="Share of the calls among a model's backends."
+    )
+    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Running jobs on this backend at most."
+    )
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        default=None, description="The only one of the two that the backend knows; the other is renamed to it."
+    )
+    fold_streams: bool = Field(
+        default=False,
+        description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("must be an http:// or https:// URL such as http://127.0.0.1:9000/v1")
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("api_key")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value or None
+
+
+class ModelSettings(_Section):
+    """One model as clients see it: its capacity, its queue and its backends."""
+
+    aliases: tuple[str, ...] = Field(default=(), description="Further names that clients may use.")
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=32, description="Running jobs across all workers."
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(default=1000, description="Waiting jobs; past it: 429 `queue_full`.")
+    max_queue_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Estimated tokens that may wait."
+    )
+    max_queue_bytes: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Bytes of bodies that may wait."
+    )
+    max_wait_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Past it: 504 `queue_timeout`.")
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=600, description="A run's limit.")
+    first_token_timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Limit to a stream's first chunk. Default: `timeout_seconds`."
+    )
+    stall_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Limit between two reads.")
+    batch_reserve: Annotated[int, Field(ge=0)] = Field(default=0, description="Slots that batch work never takes.")
+    default_max_tokens: Annotated[int, Field(ge=1)] = Field(
+        default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="Backend calls a job may cause.")
+    extra_parameters: Literal["allow", "drop", "refuse"] = Field(
+        default="allow", description="What happens to parameters that the OpenAI schema does not know."
+    )
+    backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
+
+    @field_validator("batch_reserve")
+    @classmethod
+    def _reserve_leaves_room(cls, value: int, info: ValidationInfo) -> int:
+        if value >= info.data.get("concurrency", value + 1):
+            raise ValueError(f"must be smaller than concurrency, or batch work never runs (is {value})")
+        return value
+
+
+class TokenSettings(_Section):
+    """One bearer token: who it is and what it may do."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
+    models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
+    lane: Lane = Field(default="default", description="The lane its requests take.")
+    weight: Annotated[float, Field(gt=0, le=1000)] = Field(default=1, description="Its share inside a lane.")
+    expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Waiting and running together."
+    )
+
+
+class ApiSettings(_Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
+    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(default=64 * 1024, description="Past it: 431.")
+    body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=30, description="Longest silence inside a body."
+    )
+    cors_origins: tuple[str, ...] = Field(default=(), description="Browser origins that may call; `*` is any.")
+    hold_headers_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=10,
+        description="How long response headers wait for the first event, so that early failures keep their status.",
+    )
+    keep_alive_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="Between comments in a silent stream."
+    )
+    stalled_reader_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=60, description="A client that reads nothing is closed."
+    )
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(default=30, description="Grace for open streams on SIGTERM.")
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="Addresses whose X-Forwarded-* headers are believed."
+    )
+
+
+class WorkerSettings(_Section):
+    slots: Annotated[int, Field(ge=1)] = Field(default=512, description="Jobs that one worker process runs at once.")
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=30, description="Grace for running streams on SIGTERM."
+    )
+    connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
+
+
+class FlowerSettings(_Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    user: str = "aqueduct"
+    password: SecretStr | None = Field(
+        default=None, description="Write it as `${NAME}`. `aqueduct flower` refuses to start without."
+    )
+
+    @field_validator("password")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value or None
+
+
+class LaneWeights(_Section):
+    priority: Annotated[int, Field(ge=1)] = 16
+    default: Annotated[int, Field(ge=1)] = 8
+    flex: Annotated[int, Field(ge=1)] = 2
+    batch: Annotated[int, Field(ge=1)] = 1
+
+
+class TestSwitches(_Section):
+    """Only for tests: clocks and deliberate faults. The defaults are what the promises are made of."""
+
+    __test__ = False
+
+    lease_seconds: Annotated[float, Field(gt=0)] = 6
+    renew_seconds: Annotated[float, Field(gt=0)] = 2
+    sweep_seconds: Annotated[float, Field(gt=0)] = 1
+    silence_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=1, description="A relay that hears nothing reads the log."
+    )
+    owner_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=8, description="Lifetime of an API process's heartbeat."
+    )
+    worker_grace_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="Until a model counts as unserved."
+    )
+    drop_live_events: bool = Field(
+        default=False, description="Throw every pub/sub message away; the log alone must do."
+    )
+
+
+class Settings(_Section):
+    """The whole configuration, frozen; made at the edge and handed down."""
+
+    models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+    tokens: tuple[TokenSettings, ...] = ()
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis://, rediss://, unix:// or sentinel://…; absent: `up` starts one."
+    )
+    data_dir: Path = Field(
+        default=Path(".aqueduct"), description="Embedded Redis's files and the mirror of created tokens."
+    )
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    api: ApiSettings = ApiSettings()
+    worker: WorkerSettings = WorkerSettings()
+    flower: FlowerSettings = FlowerSettings()
+    lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
+    tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5, description="Part of a room that one tenant may fill."
+    )
+    testing: TestSwitches = TestSwitches()
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if not value:
+            return None
+        if problem := redis_url_problem(value.get_secret_value()):
+            raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        seen: dict[str, str] = {}
+        for name, model in self.models.items():
+            for alias in (name, *model.aliases):
+                if not is_usable_name(alias):
+                    raise ValueError(f"models: {alias!r} is not a usable model name (1 to 256 visible characters)")
+                if alias in seen:
+                    raise ValueError(f"models: the name {alias!r} is used by both {seen[alias]!r} and {name!r}")
+                seen[alias] = name
+        names = [token.name for token in self.tokens]
+        hashes = [token.sha256 for token in self.tokens]
+        if len(set(names)) != len(names):
+            raise ValueError("tokens: two tokens have the same name")
+        if len(set(hashes)) != len(hashes):
+            raise ValueError("tokens: two tokens have the same sha256")
+        return self
+
+    def public_names(self) -> dict[str, str]:
+        """Return every name a client may use, mapped to the model's own name."""
+        return {alias: name for name, model in self.models.items() for alias in (name, *model.aliases)}
+
+    @property
+    def redis(self) -> str:
+        """The Redis URL; `ValueError` when none was given."""
+        if self.redis_url is None:
+            raise ValueError("redis_url is not set: give it in the file or as AQUEDUCT_REDIS_URL")
+        return self.redis_url.get_secret_value()

@@ -1,0 +1,115 @@
+"""The token table: who is let in, what they are told otherwise, and how created tokens arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from api.tokens import TokenTable
+from shared.errors import Unauthenticated
+from shared.settings import TokenSettings
+from shared.tokens import StoredToken, hash_token
+from tests.support.waiting import wait_until_async
+
+NAMES = {"llama": "llama", "fast": "llama", "other": "other"}
+
+
+def token(name: str, **fields: Any) -> TokenSettings:
+    return TokenSettings(name=name, sha256=hash_token(f"sk-{name}"), **fields)
+
+
+def stored(name: str) -> StoredToken:
+    return StoredToken(name=name, sha256=hash_token(f"sk-{name}"), created_at=datetime.now(UTC))
+
+
+def refused(table: TokenTable, header: bytes | None) -> Unauthenticated:
+    with pytest.raises(Unauthenticated) as caught:
+        table.authenticate(header)
+    return caught.value
+
+
+@pytest.mark.parametrize("header", [b"Bearer sk-a", b"bearer sk-a", b"BEARER  sk-a "])
+def test_a_known_token_is_let_in(header: bytes) -> None:
+    assert TokenTable([token("a")], NAMES).authenticate(header).name == "a"
+
+
+@pytest.mark.parametrize("header", [None, b"", b"Bearer", b"Bearer ", b"Basic c2stYTo=", b"sk-a", b"Bearer sk-a sk-a"])
+def test_a_missing_or_malformed_header_has_no_code(header: bytes | None) -> None:
+    error = refused(TokenTable([token("a")], NAMES), header)
+    assert (error.status, error.type) == (401, "invalid_request_error")
+    assert error.body()["error"]["code"] is None
+    assert error.headers == {"www-authenticate": "Bearer"}
+    assert "sk-a" not in error.message
+
+
+@pytest.mark.parametrize("header", [b"Bearer sk-canary", b"Bearer sk-past", b"Bearer \xff\xfe"])
+def test_an_unknown_or_expired_token_is_an_invalid_key(header: bytes) -> None:
+    past = token("past", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    error = refused(TokenTable([past], NAMES), header)
+    assert (error.status, error.body()["error"]["code"]) == (401, "invalid_api_key")
+    assert "sk-" not in error.message
+
+
+def test_a_token_is_let_in_until_it_expires() -> None:
+    table = TokenTable([token("a", expires_at=datetime.now(UTC) + timedelta(minutes=1))], NAMES)
+    assert table.authenticate(b"Bearer sk-a").name == "a"
+
+
+def test_models_are_allowed_by_name_or_alias() -> None:
+    table = TokenTable([], NAMES)
+    assert table.allows(token("a"), "anything")
+    for named in ("llama", "fast"):
+        limited = token("a", models=(named,))
+        assert [name for name in ("llama", "fast", "other", "none") if table.allows(limited, name)] == ["llama", "fast"]
+
+
+def test_created_tokens_come_and_go_and_never_take_a_static_name() -> None:
+    table = TokenTable([token("a")], NAMES)
+    impostor = StoredToken(name="a", sha256=hash_token("sk-x"), created_at=datetime.now(UTC))
+    table.replace_dynamic([stored("b"), impostor])
+    assert table.authenticate(b"Bearer sk-b").name == "b"
+    refused(table, b"Bearer sk-x")
+    table.replace_dynamic([])
+    refused(table, b"Bearer sk-b")
+    assert table.authenticate(b"Bearer sk-a").name == "a"
+
+
+def test_the_refresher_follows_redis_and_keeps_the_last_good_set() -> None:
+    record, marker = stored("b"), [b"changed_at", b"now"]
+    full = [*marker, record.sha256.encode(), record.model_dump_json().encode()]
+    replies: list[Any] = []
+    asked = 0
+
+    async def call(*command: str) -> Any:
+        nonlocal asked
+        asked += 1
+        assert command == ("HGETALL", "aq:tokens")
+        if isinstance(replies[0], Exception):
+            raise replies[0]
+        return replies[0]
+
+    async def scenario() -> None:
+        table = TokenTable([], NAMES)
+
+        async def settled(reply: Any) -> bool:
+            """Whether the token is let in after two full reads of this reply."""
+            replies[:] = [reply]
+            before = asked
+            await wait_until_async(lambda: asked >= before + 3)
+            return record.sha256 in table._dynamic
+
+        replies[:] = [full]
+        task = asyncio.create_task(table.refresh_forever(call, 0.01))
+        assert await settled(full)
+        assert await settled(OSError("away"))
+        assert await settled([])
+        assert not await settled(marker)
+        assert await settled({full[2]: full[3]})
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())

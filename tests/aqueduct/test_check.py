@@ -1,0 +1,153 @@
+"""`aqueduct check`: what it finds in a file, a real Redis and real HTTP servers, and what it never shows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from aqueduct.commands import check as command
+from shared.redis_checks import redis_checks, redis_problems
+from shared.redis_sync import connect
+from tests.support.processes import RedisServer, free_port
+
+
+class Backend(BaseHTTPRequestHandler):
+    """Answers by the first part of the path: a status, or a body."""
+
+    def do_GET(self) -> None:
+        kind = self.path.split("/")[1]
+        status, body = 200, json.dumps({"object": "list", "data": [{"id": "llama"}]})
+        if kind == "closed" and self.headers["authorization"] != "Bearer sk-canary":
+            status = 401
+        elif kind == "garbage":
+            body = "<html>"
+        elif kind.isdigit():
+            status = int(kind)
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a test's output stays readable."""
+
+
+@pytest.fixture
+def backend() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Backend) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def run(config: Path, *options: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["check", "--config", str(config), *options])
+    code: int = args.run(args)
+    return code
+
+
+def write(folder: Path, redis_url: str, *backends: str) -> Path:
+    path = folder / "aqueduct.yaml"
+    listed = ", ".join(backends)
+    path.write_text(f"models: {{llama: {{backends: [{listed}]}}}}\nredis_url: {redis_url}\ndata_dir: {folder}\n")
+    return path
+
+
+def test_a_good_server_has_no_failure_and_an_evicting_one_has(own_redis: RedisServer) -> None:
+    with connect(own_redis.url) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("slowlog-max-len", 0)
+        client.config_set("appendonly", "yes")
+        assert redis_problems(client) == []
+        assert len(redis_checks(client)) == 6
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        (problem,) = redis_problems(client)
+        assert (problem.name, problem.status) == ("redis maxmemory-policy", "fail")
+        assert "noeviction" in problem.fix
+
+
+def test_weak_settings_are_warnings(own_redis: RedisServer) -> None:
+    with connect(own_redis.url) as client:
+        client.config_set("slowlog-max-len", 128)
+        client.config_set("appendonly", "no")
+        found = {problem.name: problem.status for problem in redis_problems(client)}
+    assert found == {"redis appendonly": "warn", "redis slowlog-max-len": "warn"}
+
+
+def test_a_server_that_refuses_the_password_or_is_away_is_one_finding(own_redis: RedisServer) -> None:
+    with connect(own_redis.url) as client:
+        client.config_set("requirepass", "canary")
+    with connect(f"redis://127.0.0.1:{free_port()}/0") as client:
+        (away,) = redis_problems(client)
+    with connect(own_redis.url.partition("?")[0]) as client:
+        (refused,) = redis_problems(client)
+    assert away.status == refused.status == "fail"
+    assert "cannot be reached" in away.message
+    assert "refuses the user or password" in refused.message
+
+
+def test_a_sound_setup_exits_0_and_shows_no_key(
+    own_redis: RedisServer,
+    backend: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BACKEND_KEY", "sk-canary")
+    config = write(tmp_path, own_redis.url, f"{{url: {backend}/closed/v1, api_key: '${{BACKEND_KEY}}'}}")
+    assert run(config) == 0
+    out = capsys.readouterr().out
+    assert f"ok    backend {backend}/closed/v1 of llama: reachable, lists 'llama'" in out
+    assert "ok    redis version" in out
+    assert "sk-canary" not in out
+    assert run(config, "--json") == 0
+    assert {check["status"] for check in json.loads(capsys.readouterr().out)} <= {"ok", "warn"}
+
+
+def test_each_backend_is_told_what_is_wrong_with_it(
+    own_redis: RedisServer, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    config = write(
+        tmp_path,
+        own_redis.url,
+        f"{{url: {backend}/closed/v1}}",
+        f"{{url: {backend}/closed/v2, api_key: sk-wrong}}",
+        f"{{url: {backend}/404}}",
+        f"{{url: {backend}/503}}",
+        f"{{url: {backend}/garbage}}",
+        f"{{url: {backend}/v1, model: other}}",
+        f"{{url: '{dead.replace('//', '//user:sk-canary@')}/v1'}}",
+    )
+    assert run(config) == 1
+    out = capsys.readouterr().out
+    for line in (
+        f"FAIL  backend {backend}/closed/v1 of llama: answered 401: it refuses no key. Fix: give it an api_key",
+        f"FAIL  backend {backend}/closed/v2 of llama: answered 401: it refuses the key. Fix: mend api_key",
+        f"warn  backend {backend}/404 of llama: answered 404",
+        f"FAIL  backend {backend}/503 of llama: answered 503",
+        f"warn  backend {backend}/garbage of llama: answered 200, but no list of models",
+        f"warn  backend {backend}/v1 of llama: does not list 'other' (it lists 'llama')",
+        f"FAIL  backend {dead}/v1 of llama: cannot be reached (ConnectError)",
+    ):
+        assert line in out
+    assert "sk-" not in out
+
+
+def test_a_broken_file_fails_with_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path, "redis+cluster://:canary@h", "{url: ftp://x}")
+    assert run(config) == 1
+    out = capsys.readouterr().out
+    assert out.count("FAIL  configuration: ") == 2
+    assert "no cluster transport" in out
+    assert "canary" not in out

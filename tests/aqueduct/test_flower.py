@@ -1,0 +1,70 @@
+"""`aqueduct flower`: a login, nothing that changes anything, and no secret where others can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.support.processes import Process, RedisServer, free_port
+from tests.support.waiting import wait_until
+
+PASSWORD = "correct-horse"
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[tuple[Process, str]]:
+    folder = tmp_path_factory.mktemp("flower")
+    port = free_port()
+    config = {
+        "redis_url": redis_server.url,
+        "models": {"demo": {"backends": [{"url": "http://127.0.0.1:1/v1"}]}},
+        "flower": {"port": port, "password": "${FLOWER_SECRET}"},
+    }
+    (folder / "aqueduct.yaml").write_text(yaml.safe_dump(config))
+    process = Process.python(
+        "-m", "aqueduct", "flower", "--config", folder / "aqueduct.yaml",
+        log_file=folder / "flower.log", environment={"FLOWER_SECRET": PASSWORD},
+    ).start()  # fmt: skip
+    wait_until(lambda: "flower ready on" in process.log() or not process.running, 30, "Flower to listen")
+    assert process.running, process.log()
+    yield process, f"http://127.0.0.1:{port}"
+    process.stop()
+
+
+@pytest.mark.parametrize("path", ["/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"])
+def test_nothing_is_shown_without_the_login(flower: tuple[Process, str], path: str) -> None:
+    _, url = flower
+    assert httpx.get(f"{url}{path}").status_code == 401
+    assert httpx.get(f"{url}{path}", auth=("aqueduct", "wrong")).status_code == 401
+
+
+def test_login_shows_the_workers_page(flower: tuple[Process, str]) -> None:
+    _, url = flower
+    answer = httpx.get(f"{url}/workers", auth=("aqueduct", PASSWORD), follow_redirects=True)
+    assert answer.status_code == 200
+    assert "Flower" in answer.text
+
+
+def test_operations_are_refused(flower: tuple[Process, str]) -> None:
+    _, url = flower
+    answer = httpx.post(f"{url}/api/task/revoke/some-id", auth=("aqueduct", PASSWORD))
+    assert answer.status_code == 403
+
+
+def test_secrets_are_neither_on_the_command_line_nor_in_the_log(flower: tuple[Process, str], redis_server: RedisServer) -> None:
+    process, url = flower
+    seen = " ".join(psutil.Process(process.pid).cmdline()) + process.log()
+    seen += httpx.get(f"{url}/broker", auth=("aqueduct", PASSWORD)).text
+    assert PASSWORD not in seen
+    assert redis_server.password not in seen
+
+
+def test_sigterm_ends_it_without_a_traceback(tmp_path: Path, flower: tuple[Process, str]) -> None:
+    process, _ = flower
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()

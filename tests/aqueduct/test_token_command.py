@@ -1,0 +1,133 @@
+"""`aqueduct token`: made, shown, used and withdrawn, against a real Redis."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from aqueduct.commands import token as command
+from shared.redis_sync import connect
+from shared.tokens import StoredToken, TokenStore, hash_token
+from tests.support.processes import RedisServer
+
+Run = Callable[..., int]
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers(required=True))
+    return parser.parse_args(["token", *arguments])
+
+
+@pytest.fixture
+def token(tmp_path: Path, own_redis: RedisServer) -> Run:
+    config = tmp_path / "aqueduct.yaml"
+    config.write_text(
+        f"""\
+models: {{llama: {{aliases: [fast], backends: [{{url: 'http://127.0.0.1:1/v1', api_key: '${{NOT_SET_HERE}}'}}]}}}}
+tokens: [{{name: static, sha256: {"ab" * 32}}}]
+redis_url: {own_redis.url}
+data_dir: {tmp_path / "data"}
+"""
+    )
+
+    def run(*arguments: str) -> int:
+        args = parse(*arguments, "--config", str(config))
+        code: int = args.run(args)
+        return code
+
+    return run
+
+
+def stored(server: RedisServer, folder: Path) -> list[StoredToken]:
+    with connect(server.url) as client:
+        return TokenStore(client, folder / "data").list()
+
+
+def test_create_prints_the_token_once_and_stores_its_hash(
+    token: Run, own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--models fast,llama --lane flex --weight 2 --expires 30d --requests-per-minute 60 --concurrent-jobs 5"
+    assert token("create", "team-a", *options.split()) == 0
+    printed = capsys.readouterr()
+    secret = printed.out.strip()
+    (record,) = stored(own_redis, tmp_path)
+    assert record.sha256 == hash_token(secret)
+    assert (record.name, record.models, record.lane, record.weight) == ("team-a", ("fast", "llama"), "flex", 2)
+    assert (record.requests_per_minute, record.concurrent_jobs) == (60, 5)
+    assert record.expires_at is not None
+    assert timedelta(days=29) < record.expires_at - datetime.now(UTC) <= timedelta(days=30)
+    assert secret not in printed.err
+    assert secret not in (tmp_path / "data" / "tokens.json").read_text()
+    assert record.sha256 in json.loads((tmp_path / "data" / "tokens.json").read_text())
+
+
+def test_list_shows_every_token_but_no_whole_hash(token: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    token("create", "team-a")
+    secret = capsys.readouterr().out.strip()
+    assert token("list") == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "static", "team-a"]
+    assert hash_token(secret)[:8] in out
+    assert hash_token(secret)[:9] not in out
+
+
+def test_revoke_removes_the_token(token: Run, own_redis: RedisServer, tmp_path: Path) -> None:
+    token("create", "team-a")
+    assert token("revoke", "team-a") == 0
+    assert stored(own_redis, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["create", "static"], "stands in the configuration file; choose another name"),
+        (["create", "team-a"], "'team-a' exists already"),
+        (["create", "b", "--models", "lama"], "no model is called 'lama'; did you mean 'llama'?"),
+        (["create", "b", "--expires", "soon"], "neither a span such as 30d"),
+        (["create", "b", "--expires", "2020-01-01"], "is already past"),
+        (["create", "b", "--weight", "0"], "--weight: must be more than 0"),
+        (["create", "b c"], "NAME: may hold only letters"),
+        (["create", "b", "--requests-per-minute", "0"], "--requests-per-minute: must be at least 1"),
+        (["revoke", "static"], "remove it there and restart"),
+        (["revoke", "team-b"], "no token is called 'team-b'; did you mean 'team-a'?"),
+    ],
+)
+def test_impossible_requests_are_refused_with_a_reason(
+    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    token("create", "team-a")
+    before = (tmp_path / "data" / "tokens.json").read_text()
+    capsys.readouterr()
+    assert token(*arguments) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+    assert (tmp_path / "data" / "tokens.json").read_text() == before
+
+
+def test_redis_away_is_one_line_and_exit_1(
+    token: Run, own_redis: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_redis.stop()
+    assert token("list") == 1
+    assert "aqueduct check" in capsys.readouterr().err
+
+
+def test_without_a_file_the_running_embedded_redis_is_found(
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AQUEDUCT_CONFIG", raising=False)
+    monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path / "data"))
+    args = parse("create", "team-a")
+    assert args.run(args) == 2
+    assert "AQUEDUCT_REDIS_URL" in capsys.readouterr().err
+    (tmp_path / "data" / "redis").mkdir(parents=True)
+    (tmp_path / "data" / "redis" / "url").write_text(own_redis.url)
+    assert args.run(args) == 0
+    assert [record.name for record in stored(own_redis, tmp_path)] == ["team-a"]

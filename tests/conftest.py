@@ -1,0 +1,91 @@
+"""Fixtures of all tests: a Redis, a demo backend and a running system; and what a run may not do (leave keys, skip)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.keys import keys_without_lifetime
+from tests.support.processes import RedisServer
+from tests.support.system import DemoBackend, System
+
+MakeSystem = Callable[..., System]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if (
+        session.config.getoption("--forbid-skips")
+        and reporter is not None
+        and reporter.stats.get("skipped")
+        and not exitstatus
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for the run: for tests that harm none. Tests that kill it use `own_redis`."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis for one test, to kill, freeze and empty."""
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
+    """One demo backend for the run. Its record is shared: look for your own prompts in it."""
+    backend = DemoBackend(tmp_path_factory.mktemp("demo")).start()
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture(scope="session")
+def system(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, demo_backend: DemoBackend
+) -> Iterator[System]:
+    """The gateway with the models of `tests/support/models.py`: for tests that harm no process."""
+    running = System(tmp_path_factory.mktemp("system"), redis_url=redis_server.url, backend_url=demo_backend.url)
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def make_system(tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend) -> Iterator[MakeSystem]:
+    """Make systems of the test's own (`System`'s arguments), over `own_redis`; they are stopped after the test."""
+    made: list[System] = []
+
+    def make(*, start: bool = True, **arguments: Any) -> System:
+        given = {"redis_url": own_redis.url, "backend_url": demo_backend.url, **arguments}
+        made.append(System(tmp_path / f"system-{len(made)}", **given))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
+def no_keys_left(redis_server: RedisServer) -> Iterator[None]:
+    """Fail the test when it leaves keys without a lifetime in the shared Redis that were not there before."""
+    with redis_server.client() as client:
+        before = set(keys_without_lifetime(client))
+        yield
+        left = set(keys_without_lifetime(client)) - before
+    assert not left, f"keys without a lifetime were left: {sorted(left)}"

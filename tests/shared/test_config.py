@@ -1,0 +1,259 @@
+"""The configuration: what is read from where, and how every mistake is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.config import ConfigError, config_path, describe_settings, load_settings
+from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem, without_password
+
+GOOD = """\
+models:
+  llama:
+    aliases: [fast]
+    backends:
+      - url: http://127.0.0.1:9000/v1
+        api_key: ${BACKEND_KEY}
+"""
+KEY = {"BACKEND_KEY": "sk-canary-key"}
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        Path("aqueduct.yaml").write_text(text, encoding="utf-8")
+        return Path("aqueduct.yaml")
+
+    return write
+
+
+def told(path: Path | None, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, environ=KEY if environ is None else environ)
+    return str(caught.value).splitlines()
+
+
+def test_a_file_is_read_and_its_variables_are_filled(write: Write) -> None:
+    settings = load_settings(write(GOOD), environ=KEY)
+    key = settings.models["llama"].backends[0].api_key
+    assert key is not None
+    assert key.get_secret_value() == "sk-canary-key"
+    assert settings.public_names() == {"llama": "llama", "fast": "llama"}
+
+
+def test_aqueduct_config_names_the_file(write: Write) -> None:
+    environ = KEY | {"AQUEDUCT_CONFIG": str(write(GOOD))}
+    assert "llama" in load_settings(None, environ=environ).models
+    assert config_path(Path("other"), environ) == Path("other")
+
+
+def test_the_environment_wins_over_the_file(write: Write) -> None:
+    path = write(GOOD + "api: {port: 8001, host: 0.0.0.0}\n")
+    environ = KEY | {
+        "AQUEDUCT_API__PORT": "9001",
+        "AQUEDUCT_REDIS_URL": "redis://localhost/1",
+        "AQUEDUCT_API__CORS_ORIGINS": "http://a, http://b",
+        "AQUEDUCT_API__TRUSTED_PROXIES": '["10.0.0.1"]',
+        "AQUEDUCT_TESTING__DROP_LIVE_EVENTS": "true",
+        "AQUEDUCT_LOG_FORMAT": "",
+    }
+    settings = load_settings(path, environ=environ)
+    assert (settings.api.port, settings.api.host) == (9001, "0.0.0.0")
+    assert settings.redis == "redis://localhost/1"
+    assert settings.api.cors_origins == ("http://a", "http://b")
+    assert settings.api.trusted_proxies == ("10.0.0.1",)
+    assert settings.testing.drop_live_events is True
+    assert settings.log_format == "text"
+
+
+def test_without_a_file_base_gives_the_models_and_stays_unchanged() -> None:
+    base = {"models": {"demo": {"backends": [{"url": "http://127.0.0.1:1/v1"}]}}, "api": {"port": 1}}
+    assert load_settings(None, environ={"AQUEDUCT_API__PORT": "2"}, base=base).api.port == 2
+    assert base["api"] == {"port": 1}
+    assert told(None, {}) == [
+        "models: at least one model is needed; name a configuration file by --config or AQUEDUCT_CONFIG"
+    ]
+
+
+def test_backend_keys_are_left_out_where_they_are_not_needed(write: Write) -> None:
+    settings = load_settings(write(GOOD), environ={}, resolve_backend_keys=False)
+    assert settings.models["llama"].backends[0].api_key is None
+
+
+def test_a_missing_variable_is_told_with_its_line(write: Write) -> None:
+    line = "aqueduct.yaml:6: models.llama.backends[0].api_key: the environment variable BACKEND_KEY is {}"
+    assert told(write(GOOD), {}) == [line.format("not set")]
+    assert told(write(GOOD), {"BACKEND_KEY": ""}) == [line.format("empty")]
+
+
+def test_defaults_and_escapes_of_variables(write: Write) -> None:
+    path = write(GOOD + "flower: {user: 'a$${b}', password: '${NONE:-}'}\napi: {port: '${PORT:-8123}'}\n")
+    settings = load_settings(path, environ=KEY)
+    assert (settings.flower.user, settings.flower.password, settings.api.port) == ("a${b}", None, 8123)
+    assert load_settings(path, environ=KEY | {"PORT": "1"}).api.port == 1
+    assert "write $${" in told(write(GOOD + "flower: {user: 'a${b'}\n"))[0]
+
+
+def test_every_problem_is_told_at_once_with_line_and_reason(write: Write) -> None:
+    path = write(
+        """\
+models:
+  llama:
+    concurrency: 0
+    max_que: 3
+    max_queue: off
+    backends:
+      - url: ftp://x
+      - {modle: x}
+  other:
+    batch_reserve: 40
+    timeout_seconds: .inf
+    extra_parameters: allowed
+    backends: []
+api: {port: eighty}
+log_level:
+"""
+    )
+    assert told(path, {"AQUEDUCT_WORKER__SLOTS": "0", "AQUEDUCT_API__PROT": "1", "AQUEDUCT_TOKENS": "x"}) == [
+        "aqueduct.yaml:3: models.llama.concurrency: must be at least 1 (is 0)",
+        "aqueduct.yaml:4: models.llama.max_que: is not a setting; did you mean 'max_queue'?",
+        "aqueduct.yaml:5: models.llama.max_queue: must not be true or false "
+        "(YAML reads yes, no, on and off as these); use quotes for text",
+        "aqueduct.yaml:7: models.llama.backends[0].url: "
+        "must be an http:// or https:// URL such as http://127.0.0.1:9000/v1",
+        "aqueduct.yaml:8: models.llama.backends[1].url: is required",
+        "aqueduct.yaml:8: models.llama.backends[1].modle: is not a setting; did you mean 'model'?",
+        "aqueduct.yaml:10: models.other.batch_reserve: "
+        "must be smaller than concurrency, or batch work never runs (is 40)",
+        "aqueduct.yaml:11: models.other.timeout_seconds: must be a finite number (is inf)",
+        "aqueduct.yaml:12: models.other.extra_parameters: "
+        "must be 'allow', 'drop' or 'refuse' (is 'allowed'); did you mean 'allow'?",
+        "aqueduct.yaml:13: models.other.backends: needs at least 1 entry",
+        "aqueduct.yaml:14: api.port: must be a whole number (is 'eighty')",
+        "aqueduct.yaml:15: log_level: has no value; give one or remove the line",
+        "AQUEDUCT_API__PROT: is not a setting; did you mean 'AQUEDUCT_API__PORT'?",
+        "AQUEDUCT_TOKENS: tokens can be given only in the configuration file",
+        "AQUEDUCT_WORKER__SLOTS: must be at least 1 (is '0')",
+    ]
+
+
+def test_names_that_clash_are_told_with_both_lines(write: Write) -> None:
+    tokens = "".join(f"  - {{name: team, sha256: {'ab' * 32}}}\n" for _ in range(2))
+    lines = told(write(GOOD + "  fast: {backends: [{url: 'http://h/v1'}]}\n" + f"tokens:\n{tokens}"))
+    assert lines == [
+        "aqueduct.yaml:3: models.llama.aliases[0]: the name 'fast' is already used on line 7",
+        "aqueduct.yaml:10: tokens[1].name: the name 'team' is already used by another token on line 9",
+        "aqueduct.yaml:10: tokens[1].sha256: this sha256 is already used by another token on line 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: {}\nmodels: {}\n", "aqueduct.yaml:2: models: stands twice, first on line 1"),
+        ("models:\n\tllama: {}\n", "aqueduct.yaml:2: a tab stands where YAML wants spaces; indent with spaces"),
+        ("models: [a\n", "aqueduct.yaml:2: is not valid YAML"),
+        ("- a\n", "aqueduct.yaml:1: must hold settings"),
+        ("flower: {password: *secret-canary }\n", "aqueduct.yaml:1: an alias (*name) without its anchor"),
+        ("flower: {password: !secret-canary x}\n", "aqueduct.yaml:1: flower.password: has a tag"),
+        ("models: &a [*a]\n", "aqueduct.yaml:1: models[0]: contains itself by an alias"),
+        ("models: {1: {}}\n", "aqueduct.yaml:1: models: has a key that is not text"),
+        ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+            f"{n}: &{n} [{','.join([f'*{o}'] * 10)}]\n" for o, n in zip("abcdef", "bcdefg", strict=True)
+        ), "unfolds to too many values"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_says_where(write: Write, text: str, said: str) -> None:
+    lines = told(write(text))
+    assert any(said in line for line in lines), lines
+    assert "secret-canary" not in "\n".join(lines)
+
+
+def test_anchors_and_merge_keys_work(write: Write) -> None:
+    text = "models:\n  a: &a {concurrency: 3, backends: [{url: 'http://h/v1'}]}\n  b: {<<: *a, concurrency: 4}\n"
+    models = load_settings(write(text), environ={}).models
+    assert [models[name].concurrency for name in "ab"] == [3, 4]
+
+
+def test_a_missing_file_is_told() -> None:
+    assert told(Path("no-such.yaml")) == ["no-such.yaml: cannot be read: No such file or directory"]
+
+
+def test_no_message_shows_a_secret(write: Write) -> None:
+    path = write(
+        """\
+models:
+  a: {backends: [{url: 'htp://u:canary@h', api_key: [canary]}], concurrency: "${N}"}
+tokens: [{name: x, sha256: canary}]
+redis_url: http://:canary@h
+flower: {password: {canary: canary}, passwort: canary}
+"""
+    )
+    lines = told(path, {"N": "canary", "AQUEDUCT_API__PROT": "canary"})
+    assert len(lines) == 8, lines
+    assert "canary" not in "\n".join(lines)
+
+
+def test_variables_that_kubernetes_sets_are_not_ours(write: Write) -> None:
+    environ = KEY | {
+        "AQUEDUCT_PORT": "tcp://10.0.0.1:80",
+        "AQUEDUCT_PORT_80_TCP_ADDR": "10.0.0.1",
+        "AQUEDUCT_API_SERVICE_HOST": "10.0.0.1",
+    }
+    load_settings(write(GOOD), environ=environ)
+    assert told(write(GOOD), KEY | {"AQUEDUCT_API_PORT": "80"})[0].startswith("AQUEDUCT_API_PORT: is not a setting")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h/0", "rediss://u:p%40@h:6380/1", "unix:///run/r.sock?db=1", "sentinel://:p@a:1,b/mymaster/0"],
+)
+def test_usable_redis_urls(url: str) -> None:
+    assert redis_url_problem(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+cluster://h", "no cluster transport"),
+        ("rediscluster://h", "no cluster transport"),
+        ("redis://h/0?cluster=true", "no cluster transport"),
+        ("redis://a:1,b:2/0", "several hosts"),
+        ("http://h", "must begin with redis://"),
+        ("localhost", "must be a URL"),
+        ("redis://h/name", "number of the database"),
+        ("redis://:canary@h:port/0", "not a usable URL"),
+        ("sentinel://a:1", "master's name"),
+        ("unix://", "socket's path"),
+    ],
+)
+def test_unusable_redis_urls_say_why(url: str, said: str) -> None:
+    problem = redis_url_problem(url)
+    assert problem is not None
+    assert said in problem
+    assert "canary" not in problem
+
+
+def test_the_parts_of_redis_urls() -> None:
+    parts = parse_sentinel_url("sentinel://u:p%2F@a:1,[::1]/mymaster/3?sentinel_password=s")
+    assert parts.hosts == (("a", 1), ("::1", 26379))
+    assert (parts.master_name, parts.db, parts.username, parts.password) == ("mymaster", 3, "u", "p/")
+    assert parts.sentinel_password == "s"
+    assert certificate_check("rediss://h") == "required"
+    assert certificate_check("rediss://h?ssl_cert_reqs=CERT_NONE") == "none"
+    assert without_password("redis://u:canary@h:1/0?x=canary") == "redis://h:1/0"
+
+
+def test_every_setting_is_described_with_its_variable() -> None:
+    rows = {row.name: row for row in describe_settings()}
+    assert rows["api.port"].variable == "AQUEDUCT_API__PORT"
+    assert (rows["api.port"].type, rows["api.port"].default) == ("whole number", "8000")
+    assert rows["models.NAME.backends[].url"].default == "required"
+    assert rows["tokens[].lane"].variable == ""

@@ -1,0 +1,1 @@
+"""What tests share: real processes, waiting for conditions, and the check for forgotten Redis keys."""

@@ -1,0 +1,1 @@
+"""Queue in, events out. Never imports `api`."""

@@ -1,0 +1,139 @@
+"""Makes the Celery app of a worker process: the ticket task, and the boot steps that hold the jobs' event loop.
+
+The pool is Celery's `solo`: a ticket's task only wakes the event loop of the jobs (`workers/runner.py`), which takes
+microseconds, so neither a pool of threads nor of processes would have anything to do (`docs/adr/0002-pool.md`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from types import MethodType
+from typing import Any
+
+import uvloop
+from celery import Celery, bootsteps
+from celery.signals import setup_logging
+from kombu.asynchronous import get_event_loop
+
+from shared.broker import celery_app
+from shared.logging import configure_logging
+from shared.settings import Settings
+from workers.job_events import JobEvents
+from workers.runner import Runner, worker_name
+from workers.tasks import bind_ticket
+
+log = logging.getLogger("aqueduct.worker")
+
+
+class Engine:
+    """The event loop of the jobs, in a thread beside Celery's consumer."""
+
+    def __init__(self, settings: Settings, models: Sequence[str], app: Celery) -> None:
+        self._settings = settings
+        self._models = tuple(models)
+        self._app = app
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
+        self._runner: Runner | None = None
+        self._job_events: JobEvents | None = None
+        self._was_full = False
+
+    def start(self, hostname: str) -> None:
+        """Start the loop and connect; raises what `Runner.open` raises."""
+        self._job_events = JobEvents(self._app, hostname)
+        self._job_events.start()
+        self._thread.start()
+        self._run(self._open(self._job_events))
+
+    async def _open(self, job_events: JobEvents) -> None:
+        runner = Runner(self._settings, self._models, worker_name(), job_events)
+        runner.on_slot_freed = self._slot_freed
+        await runner.open()
+        self._runner = runner
+
+    def wake(self, model: str) -> None:
+        """Take jobs of a model. Called by the ticket's task, on Celery's thread."""
+        if self._runner is not None:
+            self._runner.wake(model)
+
+    def has_free_slot(self) -> bool:
+        """Whether a ticket could be of use; asked by Celery's consumer before it fetches one."""
+        free = self._runner is None or self._runner.free_slots() > 0
+        self._was_full = not free
+        return free
+
+    def _slot_freed(self) -> None:
+        """Wake Celery's consumer if it had stopped fetching tickets; else it would notice up to a second later."""
+        if self._was_full:
+            hub = get_event_loop()
+            if hub is not None:
+                hub.call_soon(lambda: None)
+
+    def stop(self) -> None:
+        """Drain the jobs, then stop the loop."""
+        if self._runner is not None:
+            self._run(self._drain(self._runner))
+            self._runner = None
+        if self._job_events is not None:
+            self._job_events.stop()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(2)
+
+    async def _drain(self, runner: Runner) -> None:
+        await runner.drain(self._settings.worker.drain_seconds)
+        await runner.close()
+
+    def _run(self, job: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(job, self._loop).result()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        except BaseException:
+            log.critical("the jobs' event loop failed; exiting so that a supervisor restarts", exc_info=True)
+            os._exit(1)
+
+
+def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:
+    """Return the Celery app that serves these models (default: all). Opens nothing until the worker starts."""
+    served = tuple(models) or tuple(settings.models)
+    app = celery_app(settings, served)
+    engine = Engine(settings, served, app)
+    bind_ticket(app, engine.wake)
+
+    class JobsStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Starts the jobs' loop before the consumer, and drains it after the consumer has stopped."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            engine.start(worker.hostname)
+
+        def stop(self, worker: Any) -> None:
+            engine.stop()
+
+        terminate = stop
+
+    class SlotGate(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Lets the consumer fetch tickets only while a slot is free; others then get them."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Any) -> None:
+            qos = consumer.task_consumer.channel.qos
+            qos.can_consume = MethodType(lambda _: engine.has_free_slot(), qos)
+
+    app.steps["worker"].add(JobsStep)
+    app.steps["consumer"].add(SlotGate)
+
+    @setup_logging.connect(weak=False)
+    def _logging(**_: Any) -> None:
+        configure_logging(settings.log_format, settings.log_level)
+
+    return app

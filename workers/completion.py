@@ -1,0 +1,198 @@
+"""The run of one job: a backend's answer becomes events. Knows neither Celery nor Redis.
+
+The run is tried again, on any backend of the model, only while nothing was handed over, and only within its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+from shared import events
+from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable
+from shared.events import Completed
+from shared.jobs import TakenJob
+from shared.settings import BackendSettings, ModelSettings
+from workers.backends import Answer, Backends
+from workers.fold import Folder
+from workers.outbox import JobOutput
+from workers.plain import rewrite_completion
+from workers.stream import StreamTransformer, Usage
+
+MAX_JOB_BYTES = 256 * 1024 * 1024
+"""Bytes of answer a job may hold in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, for logs and Flower."""
+
+    status: int
+    code: str | None
+    usage: Usage | None
+    run_ms: int
+
+
+class Run:
+    """One attempt of a job in this worker's hands."""
+
+    def __init__(
+        self, job: TakenJob, model: ModelSettings, backends: Backends, output: JobOutput, estimate: float
+    ) -> None:
+        self._job = job
+        self._model = model
+        self._backends = backends
+        self._output = output
+        self._estimate = estimate
+        self._began = time.monotonic()
+        self.usage: Usage | None = None
+
+    async def complete(self) -> Outcome:
+        """Run the job to its end; the last event has been handed over when this returns. Cancelling closes the call."""
+        try:
+            await self._attempts()
+        except AqueductError as error:
+            self._output.finish(events.failed(error), cost=self._cost())
+            return Outcome(error.status, error.code, self.usage, self._run_ms())
+        return Outcome(200, None, self.usage, self._run_ms())
+
+    async def _attempts(self) -> None:
+        """Call a backend, and another one as long as that can help and nobody has seen anything."""
+        ends_at = self._began + self._model.timeout_seconds
+        for attempt in range(1, self._model.max_attempts + 1):
+            try:
+                async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
+                    await self._once(self._backends.choose())
+                return
+            except TimeoutError as error:
+                raise BackendTimeout(
+                    f"The model's backend did not finish within {self._model.timeout_seconds:g} s.", should_retry=False
+                ) from error
+            except BackendError as error:
+                pause = _pause(error, attempt)
+                last = attempt == self._model.max_attempts or time.monotonic() + pause >= ends_at
+                if last or self._output.has_published or not isinstance(error, BackendUnreachable):
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _once(self, backend: BackendSettings) -> None:
+        stream = self._job.call.stream
+        as_stream = stream or backend.fold_streams
+        async with self._backends.call(self._job, backend, stream=as_stream) as answer:
+            if stream:
+                await self._stream(answer)
+            elif as_stream and answer.is_stream:
+                await self._fold(answer)
+            else:
+                await self._plain(answer)
+
+    async def _stream(self, answer: Answer) -> None:
+        job, output = self._job, self._output
+        transformer = StreamTransformer(
+            job_id=job.id,
+            public_model=job.call.public_model,
+            include_usage=job.call.include_usage,
+            created=job.call.created,
+        )
+        begun = False
+        watch = _Watch(answer, self._first_token_seconds())
+        try:
+            async for data in answer.parts():
+                ready = transformer.feed(data)
+                watch.extend(self._model.stall_timeout_seconds if ready or begun else None)
+                if ready:
+                    if begun:
+                        output.put(events.chunks(ready))
+                    else:
+                        begun = True
+                        output.put(events.started(job.queue_ms), events.chunks(ready))
+                    if output.total_bytes > MAX_JOB_BYTES:
+                        raise BackendError("The answer is too large.")
+                    await output.drained()
+                if transformer.done:  # a backend that stays open after its end must not hold the slot
+                    break
+            tail = transformer.finish()
+        except Exception:
+            if watch.expired:
+                what = "stopped sending" if begun else "sent no first token in time"
+                raise BackendTimeout(f"The model's backend {what}.", should_retry=False) from None
+            raise
+        finally:
+            watch.stop()
+            self.usage = transformer.usage
+        last = [] if begun else [events.started(job.queue_ms)]
+        if tail:
+            last.append(events.chunks(tail))
+        output.finish(*last, events.completed(self._completed(b"")), cost=self._cost())
+
+    async def _fold(self, answer: Answer) -> None:
+        folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)
+        async for data in answer.parts():
+            folder.feed(data)
+            if folder.done:
+                break
+        body = folder.result()
+        self.usage = folder.usage
+        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+
+    async def _plain(self, answer: Answer) -> None:
+        raw = await answer.body()
+        call = self._job.call
+        body, self.usage = rewrite_completion(
+            raw, job_id=self._job.id, public_model=call.public_model, created=call.created
+        )
+        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+
+    def _first_token_seconds(self) -> float:
+        first = self._model.first_token_timeout_seconds or self._model.timeout_seconds
+        return max(0.0, self._began + first - time.monotonic())
+
+    def _completed(self, body: bytes) -> Completed:
+        usage = self.usage
+        prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (-1, -1)
+        return Completed(self._job.queue_ms, self._run_ms(), prompt, completion, body)
+
+    def _cost(self) -> float:
+        """Return the tokens to settle the tenant's share with: the real ones, or the estimate when nobody told."""
+        return float(self.usage.total_tokens) if self.usage else self._estimate
+
+    def _run_ms(self) -> int:
+        return int((time.monotonic() - self._began) * 1000)
+
+
+class _Watch:
+    """Closes an answer that is silent for too long; one timer for many parts, as setting one a part costs more than the part."""
+
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answer = answer
+        self._deadline = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._deadline, self._check)
+        self.expired = False
+
+    def extend(self, seconds: float | None) -> None:
+        """Allow this much silence from now on; None leaves the deadline as it is."""
+        if seconds is not None:
+            self._deadline = self._loop.time() + seconds
+            if self._timer.when() > self._deadline:
+                self._timer.cancel()
+                self._timer = self._loop.call_at(self._deadline, self._check)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._check)
+        else:
+            self.expired = True
+            self._answer.close()
+
+
+def _pause(error: AqueductError, attempt: int) -> float:
+    """Return the seconds before the next try: the backend's own Retry-After, or a jittered, doubling back-off."""
+    backoff = 0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+    return max(backoff, min(error.retry_after or 0, 2.0) if attempt > 1 else 0.0)

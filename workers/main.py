@@ -1,0 +1,12 @@
+"""What `celery -A workers.main worker --pool solo` loads: settings from the environment, read at import, alone in that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shared.config import load_settings
+from workers.app import create_worker
+
+_file = os.environ.get("AQUEDUCT_CONFIG")
+app = create_worker(load_settings(Path(_file) if _file else None))

@@ -1,0 +1,256 @@
+"""A worker process's jobs: taken, run, renewed, cancelled and drained on one event loop.
+
+The loop has a thread of its own beside Celery's consumer, which only calls `wake` when a ticket came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from shared import events, keys
+from shared.errors import AqueductError, JobLost
+from shared.jobs import TakenJob, request_id
+from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
+from shared.room import Rooms
+from shared.settings import Settings
+from workers.backends import Backends
+from workers.completion import Outcome, Run
+from workers.job_events import JobEvents
+from workers.outbox import JobOutput, Outbox
+from workers.slots import Slots
+
+log = logging.getLogger("aqueduct.worker")
+
+CANCEL_MEMORY_SECONDS = 10.0
+"""A cancel may overtake the reply of the take that it concerns."""
+LONG_JOB_SECONDS = 1.0
+"""Jobs that run longer show as started in Flower; shorter ones only by their end."""
+
+
+@dataclass(eq=False, slots=True)
+class RunningJob:
+    """A job that this process runs."""
+
+    job: TakenJob
+    output: JobOutput
+    began_at: float = field(default_factory=time.time)
+    task: asyncio.Task[None] | None = None
+    gave_up: str = ""
+    """Why it was stopped: cancelled, stale, gap, unknown, back (handed back), shutdown."""
+    announced: bool = False
+
+
+class Runner:
+    """All jobs of this process. Made and used on its event loop, `wake` apart."""
+
+    def __init__(self, settings: Settings, models: Sequence[str], name: str, job_events: JobEvents) -> None:
+        self._settings = settings
+        self._models = tuple(models)
+        self._name = name
+        self._job_events = job_events
+        self._loop = asyncio.get_running_loop()
+        self._client = RedisClient(settings.redis, "worker")
+        self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
+        self._rooms = Rooms(self._client, settings)
+        self._outbox = Outbox(self._rooms)
+        self._jobs: dict[str, RunningJob] = {}
+        self._cancelled: deque[tuple[float, str]] = deque()
+        self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
+        self._slots = {
+            m: Slots(
+                self._rooms, m, limit=settings.models[m].concurrency, free_in_process=self.free_slots, start=self._start
+            )
+            for m in models
+        }  # fmt: skip
+        self._background: list[asyncio.Task[None]] = []
+        self.on_slot_freed: Callable[[], None] = lambda: None
+        """Called on the loop whenever a slot became free."""
+
+    def free_slots(self) -> int:
+        """Return how many more jobs this process may run. Safe to ask from another thread."""
+        return self._settings.worker.slots - len(self._jobs)
+
+    async def open(self) -> None:
+        """Connect and say that this worker lives. Raises RedisUnavailable after 10 s."""
+        await self._client.open()
+        await self._control.open()
+        await self._rooms.load()
+        await self._renew()
+        self._client.on_connected.append(self._renew_quietly)
+        for loop in (self._renew_forever(), self._sweep_forever(), self._announce_forever()):
+            self._background.append(self._loop.create_task(loop))
+        for slots in self._slots.values():
+            slots.wake()
+
+    def wake(self, model: str) -> None:
+        """Take jobs of a model: its ticket came. Safe to call from another thread."""
+        slots = self._slots.get(model)
+        if slots is not None:
+            self._loop.call_soon_threadsafe(slots.wake)
+
+    # --- one job ----------------------------------------------------------------------------------------------
+
+    def _start(self, job: TakenJob) -> None:
+        running = RunningJob(job, None)  # type: ignore[arg-type]
+        running.output = self._outbox.open(job, lambda why: self._give_up(running, why))
+        self._jobs[job.id] = running
+        running.task = self._loop.create_task(self._run(running))
+        if any(job_id == job.id for _, job_id in self._cancelled):
+            self._give_up(running, "cancelled")
+
+    async def _run(self, running: RunningJob) -> None:
+        job = running.job
+        outcome: Outcome | None = None
+        model = self._settings.models[job.model]
+        run = Run(job, model, self._backends[job.model], running.output, estimate=len(job.body) / 4)
+        try:
+            outcome = await run.complete()
+        except asyncio.CancelledError:
+            if not running.gave_up:
+                raise
+        except Exception:
+            log.exception("a job failed unexpectedly", extra={"request_id": request_id(job.id)})
+            outcome = Outcome(500, "internal_error", None, 0)
+            running.output.finish(events.failed(AqueductError()), cost=0)
+        finally:
+            await self._settle(running, outcome)
+
+    async def _settle(self, running: RunningJob, outcome: Outcome | None) -> None:
+        """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
+        job = running.job
+        self._log_end(running, outcome)
+        if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
+            self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
+        else:
+            self._loop.create_task(self._forget_when_stored(running))
+        self._slots[job.model].freed()
+        self.on_slot_freed()
+        if running.gave_up != "back":
+            self._job_events.ended(job, running.began_at, outcome)
+
+    async def _forget_when_stored(self, running: RunningJob) -> None:
+        """Keep the lease alive until Redis has stored the end, however long that takes."""
+        await running.output.ended
+        self._jobs.pop(running.job.id, None)
+
+    async def _release(self, running: RunningJob, how: str) -> None:
+        job = running.job
+        self._jobs.pop(job.id, None)
+        try:
+            await self._rooms.release(job.model, [(job.id, job.attempt, how)], wake=how == "back")
+        except (RedisUnavailable, RedisRefused):
+            log.info("not released; its lease runs out", extra={"request_id": request_id(job.id)})
+
+    def _give_up(self, running: RunningJob, why: str) -> None:
+        """Stop a job here: its backend call is closed."""
+        if not running.gave_up and running.task is not None and not running.task.done():
+            running.gave_up = why
+            running.task.cancel()
+
+    def _log_end(self, running: RunningJob, outcome: Outcome | None) -> None:
+        fields = {
+            "request_id": request_id(running.job.id), "model": running.job.model, "tenant": running.job.call.tenant,
+            "queue_ms": running.job.queue_ms, "ms": int((time.time() - running.began_at) * 1000),
+        }  # fmt: skip
+        if outcome is None:
+            log.info("job stopped: %s", running.gave_up, extra=fields)
+        elif outcome.status == 200:
+            log.info("job completed", extra=fields)
+        else:
+            log.warning("job failed: %s", outcome.code, extra={**fields, "status": outcome.status})
+
+    # --- the process ------------------------------------------------------------------------------------------
+
+    def _on_control(self, message: bytes) -> None:
+        now = self._loop.time()
+        while self._cancelled and self._cancelled[0][0] < now - CANCEL_MEMORY_SECONDS:
+            self._cancelled.popleft()
+        for job_id in message.decode().split():
+            running = self._jobs.get(job_id)
+            if running is not None:
+                self._give_up(running, "cancelled")
+            else:
+                self._cancelled.append((now, job_id))
+
+    async def _renew(self) -> None:
+        held = [(r.job.id, r.job.attempt) for r in self._jobs.values()]
+        lost = await self._rooms.renew(self._name, self._models, held)
+        reasons = {"c": "cancelled", "o": "cancelled", "s": "stale", "u": "unknown"}
+        for job_id, letter in lost.items():
+            running = self._jobs.get(job_id)
+            if running is not None:
+                self._give_up(running, reasons[letter])
+
+    async def _renew_quietly(self) -> None:
+        try:
+            await self._renew()
+        except (RedisUnavailable, RedisRefused) as error:
+            log.warning("leases not renewed: %s", type(error).__name__)
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.testing.renew_seconds)
+            await self._renew_quietly()
+
+    async def _sweep_forever(self) -> None:
+        """Take part in the election for the recovery clock, and look for work that no ticket told of."""
+        while True:
+            await asyncio.sleep(self._settings.testing.sweep_seconds)
+            try:
+                await self._rooms.sweep(self._name)
+            except (RedisUnavailable, RedisRefused):
+                continue
+
+    async def _announce_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LONG_JOB_SECONDS)
+            limit = time.time() - LONG_JOB_SECONDS
+            for running in self._jobs.values():
+                if not running.announced and running.began_at < limit:
+                    running.announced = True
+                    self._job_events.started(running.job, running.began_at)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Stop taking; hand back what published nothing; let streams end within the grace, then end them with an error."""
+        for slots in self._slots.values():
+            slots.closed = True
+        try:
+            await self._rooms.leave(self._name, self._models)
+        except (RedisUnavailable, RedisRefused):
+            log.warning("left without telling Redis")
+        for running in list(self._jobs.values()):
+            if not running.output.has_published:
+                self._give_up(running, "back")
+        ends_at = self._loop.time() + grace_seconds
+        while self._jobs and self._loop.time() < ends_at:
+            await asyncio.sleep(0.05)
+        for running in list(self._jobs.values()):
+            if not running.output.cost:
+                running.output.finish(
+                    events.failed(JobLost("The worker was shut down before the answer was complete. Retry.")), cost=0
+                )
+                self._give_up(running, "cut off")
+        ends_at = self._loop.time() + 1.5
+        while self._jobs and self._loop.time() < ends_at:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for backends in self._backends.values():
+            await backends.close()
+        await self._control.close()
+        await self._client.close()
+
+
+def worker_name() -> str:
+    """Return a name that no other worker process has."""
+    return f"{os.uname().nodename}-{os.getpid()}-{os.urandom(3).hex()}"
