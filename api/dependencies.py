@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
@@ -11,9 +11,7 @@ from shared.settings import TokenSettings
 
 
 def _gateway(request: Request) -> Gateway:
-    gateway = request.scope["state"]["gateway"]
-    assert isinstance(gateway, Gateway)
-    return gateway
+    return cast(Gateway, request.scope["state"]["gateway"])
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]

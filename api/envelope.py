@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -75,16 +76,13 @@ def install_error_handlers(app: FastAPI) -> None:
     """Give every failure, the framework's own included, the OpenAI shape."""
 
     async def known(request: Request, error: Exception) -> Response:
-        assert isinstance(error, AqueductError)
-        return error_response(error)
+        return error_response(cast(AqueductError, error))
 
     async def framework(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return error_response(_from_framework(request, error))
+        return error_response(_from_framework(request, cast(HTTPException, error)))
 
     async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
+        first = cast(RequestValidationError, error).errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or None
         return error_response(InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value"))
 

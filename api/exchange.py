@@ -60,10 +60,8 @@ class Exchange:
             raise UnsupportedMediaType("Send the request body without Content-Encoding.")
 
     async def body(self, *, max_bytes: int, timeout_seconds: float) -> bytes:
-        """Read the body; raises RequestTooLarge without reading the rest, InvalidRequest when it stalls, ClientGone."""
-        too_large = RequestTooLarge(
-            f"The request body is larger than {max_bytes} bytes. Send less, or ask the operator."
-        )
+        """Read the body; raises RequestTooLarge without reading the rest, InvalidRequest on a stall, ClientGone."""
+        too_large = RequestTooLarge(f"The request body is larger than {max_bytes} bytes. Send a smaller one.")
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > max_bytes:
             raise too_large

@@ -1,4 +1,4 @@
-"""What an API process is made of: its Redis connections, waiting rooms, relays and tokens, opened and closed together."""
+"""What an API process is made of: Redis connections, waiting rooms, relays and tokens, opened and closed together."""
 
 from __future__ import annotations
 
@@ -116,7 +116,6 @@ def _background(job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             log.critical("a background task failed; exiting so that a supervisor restarts", exc_info=task.exception())
             os._exit(1)
 
-    task = asyncio.ensure_future(job)
-    assert isinstance(task, asyncio.Task)
+    task = asyncio.get_running_loop().create_task(job)
     task.add_done_callback(ended)
     return task

@@ -1,8 +1,8 @@
 """A job's events, from Redis to the handler that waits for them.
 
-One subscriber connection serves every stream of this process. Pub/sub is only the fast path: events are numbered by their
-place in the job's log, so a gap, a reconnect or silence is noticed and mended by reading the log (`peek`), many jobs in
-one bounded call. Losing every pub/sub message costs time, never bytes.
+One subscriber connection serves every stream of this process. Pub/sub is only the fast path: events are numbered by
+their place in the job's log, so a gap, a reconnect or silence is noticed and mended by reading the log (`peek`), many
+jobs in one bounded call. Losing every pub/sub message costs time, never bytes.
 """
 
 from __future__ import annotations
@@ -77,8 +77,12 @@ class Relay:
     def has_room(self) -> bool:
         return self._buffered_bytes <= MAX_BUFFERED_BYTES
 
+    def wants_log(self, now: float) -> bool:
+        """Whether the log should be read for it: it missed something, or has heard nothing for a while."""
+        return self.admitted and not self.ended and self.has_room and (self.behind or self.check_at <= now)
+
     async def next(self, timeout_seconds: float | None) -> Sequence[bytes]:
-        """Return every event that is ready, waiting for the first; empty after the time limit or when the client left."""
+        """Return every event that is ready, waiting for the first; empty at the time limit or when the client left."""
         if not self._buffer and not self.client_gone:
             loop = asyncio.get_running_loop()
             waiter = self._waiter = loop.create_future()
@@ -154,11 +158,7 @@ class RelayHub:
                 pass
             self._behind.clear()
             now = loop.time()
-            due = [
-                r
-                for r in self._relays.values()
-                if r.admitted and not r.ended and r.has_room and (r.behind or r.check_at <= now)
-            ]
+            due = [relay for relay in self._relays.values() if relay.wants_log(now)]
             try:
                 while due:
                     due = due[await self._recover(due[:PEEK_JOBS]) :]

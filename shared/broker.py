@@ -99,7 +99,7 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Cel
 
 @cache
 def ticket(model: str) -> bytes:
-    """Return the ticket for a model, with `@ID@` where Celery puts the task's id; a test compares it with `send_task`'s."""
+    """Return the ticket for a model, with `@ID@` for the task's id; a test compares it with what `send_task` pushes."""
     app = Celery("aqueduct", set_as_current=False)
     message = app.amqp.as_task_v2(
         ID_PLACEHOLDER, TICKET_TASK, args=(model,), kwargs={}, ignore_result=True, origin="aqueduct"

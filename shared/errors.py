@@ -48,9 +48,7 @@ class AqueductError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str | None = "internal_error"
-    default_message: ClassVar[str] = (
-        "The gateway met an unexpected error. Retry; if it persists, report the request id."
-    )
+    default_message: ClassVar[str] = "The gateway met an unexpected error. If it persists, report the request id."
 
     def __init__(
         self,
@@ -258,7 +256,7 @@ class BrokerUnavailable(CapacityError):
 class BackendError(AqueductError):
     """The backend's failure, told without its address."""
 
-    code = "backend_error"
+    code: str | None = "backend_error"
     default_message = "The model's backend failed."
 
 

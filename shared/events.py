@@ -3,10 +3,10 @@
 An event is one kind byte and data:
     S  started    `queue_ms`, decimal; first event of a stream
     C  chunks     one or more whole SSE events, as the client gets them
-    D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, and a plain answer's body
+    D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, the plain body
     E  failed     an error as `AqueductError.to_wire` writes it
-A frame is the job id (32 hex digits), the event's number and its length (4 bytes each, big-endian), and the event; length
-0xFFFFFFFF says that the event is large and stands in the log alone.
+A frame is the job id (32 hex digits), the event's number and its length (4 bytes each, big-endian), and the event;
+length 0xFFFFFFFF says that the event is large and stands in the log alone.
 """
 
 from __future__ import annotations

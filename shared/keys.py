@@ -1,8 +1,8 @@
 """Every queue, channel and key name, made by functions, each with its lifetime.
 
-The Lua scripts build the same names: `PREFIXES` is written into their head (`shared/scripts.py`), so there is one truth.
-A name is always a prefix and one last part, so that a model called `a:b` can collide with nothing. `docs/protocol.md`
-describes what each key holds.
+The Lua scripts build the same names: `PREFIXES` is written into their head (`shared/scripting.py`), so there is one
+truth. A name is always a prefix and one last part, so that a model called `a:b` can collide with nothing.
+`docs/protocol.md` describes what each key holds.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()
 
 
-def _connection_pool(url: str) -> aioredis.ConnectionPool[Any]:
+def _connection_pool(url: str) -> aioredis.ConnectionPool:
     """Return a pool used only as a factory of connections; `sentinel://h:p,h:p/master/db?options` is understood."""
     options: dict[str, Any] = {
         "protocol": 2,
@@ -94,15 +94,17 @@ def _connection_pool(url: str) -> aioredis.ConnectionPool[Any]:
     }
     if url.startswith("sentinel://"):
         found = parse_sentinel_url(url)
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_timeout": CONNECT_TIMEOUT_SECONDS}
-        sentinel = Sentinel(
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
             found.hosts,
-            sentinel_kwargs={"username": found.sentinel_username, "password": found.sentinel_password, **timeouts},
+            sentinel_kwargs={
+                "username": found.sentinel_username,
+                "password": found.sentinel_password,
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+            },
         )
-        master = sentinel.master_for(
-            found.master_name, username=found.username, password=found.password, db=found.db, **options
-        )
-        return cast("aioredis.ConnectionPool[Any]", master.connection_pool)
+        options.update(username=found.username, password=found.password, db=found.db)
+        return cast("aioredis.ConnectionPool", sentinel.master_for(found.master_name, **options).connection_pool)
     if url.startswith("rediss://"):
         options["ssl_cert_reqs"] = certificate_check(url)
     return aioredis.ConnectionPool.from_url(url, **options)
@@ -114,7 +116,7 @@ class _Link:
     def __init__(self, url: str, name: str) -> None:
         self._url = url
         self._name = name
-        self._pool: aioredis.ConnectionPool[Any] | None = None
+        self._pool: aioredis.ConnectionPool | None = None
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -123,10 +125,10 @@ class _Link:
         self.run_id = ""
         """Which Redis server process answered last; changes with a restart or a failover."""
         self.on_connected: list[Callable[[], Awaitable[None]]] = []
+        self._callbacks: list[asyncio.Future[None]] = []
 
     async def open(self, timeout_seconds: float = 10.0) -> None:
         """Connect, waiting at most `timeout_seconds`; raises RedisUnavailable. Stays open until `close`."""
-        self._pool = _connection_pool(self._url)
         self._keeper = asyncio.create_task(self._keep(), name=f"redis-{self._name}")
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -162,13 +164,15 @@ class _Link:
             failures = 0
             self.connected.set()
             for callback in self.on_connected:
-                asyncio.ensure_future(callback())
+                self._callbacks.append(asyncio.ensure_future(callback()))
+            self._callbacks = [task for task in self._callbacks if not task.done()]
             await self._lost.wait()
             self.connected.clear()
 
     async def _connect(self) -> None:
-        assert self._pool is not None
-        connection = self._pool.make_connection()
+        if self._pool is None:
+            self._pool = _connection_pool(self._url)
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS * 2):
                 await connection.connect()
@@ -182,7 +186,8 @@ class _Link:
         self._lost.clear()
         wire = _Wire(self._on_reply, self._on_lost)
         writer = connection._writer
-        assert writer is not None
+        if writer is None:
+            raise OSError("redis-py closed the connection it had just made")
         wire.transport = cast(asyncio.Transport, writer.transport)
         wire.transport.set_protocol(wire)
         # The socket is ours now: redis-py must not close it, nor the writer when it is collected.

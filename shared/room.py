@@ -1,6 +1,6 @@
 """The waiting rooms: what the API and the workers say to Redis about jobs, each step one script in one round trip.
 
-Foreign failures stop here: RedisUnavailable and RedisRefused become `BrokerUnavailable` where a caller waits for an answer.
+RedisUnavailable and RedisRefused become `BrokerUnavailable` where a caller waits for an answer.
 `docs/protocol.md` tells the rules; the scripts in `shared/scripts/` keep them.
 """
 
@@ -22,6 +22,8 @@ from shared.settings import LANES, Lane, ModelSettings, Settings, TokenSettings
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size travel inside `admit` and `take`; larger ones are stored by a plain SET first."""
 LOG_KEEP_MS = 60_000
+STORED_BODY_MS = 60_000
+"""A large body whose admission never comes goes away by itself."""
 MARGIN_MS = 120_000
 """A record outlives the longest legal life of its job by this much, so that the end can still be told."""
 
@@ -93,6 +95,7 @@ class Rooms:
         lanes = settings.lanes
         self._weights = (lanes.priority, lanes.default, lanes.flex, lanes.batch)
         self._lease_ms = round(settings.testing.lease_seconds * 1000)
+        self._grace_ms = round(settings.testing.worker_grace_seconds * 1000)
 
     def _admission_limits(self, name: str, model: ModelSettings) -> tuple[tuple[Argument, ...], int]:
         life_ms = round((model.max_wait_seconds + model.timeout_seconds) * 1000) + MARGIN_MS
@@ -105,6 +108,11 @@ class Rooms:
         )
         return limits, life_ms
 
+    @staticmethod
+    def _max_wait_ms(model: ModelSettings, call: Call) -> int:
+        """Return how long a job may wait: past a plain request's own read timeout nobody listens any more."""
+        return round(min(model.max_wait_seconds, call.client_seconds or model.max_wait_seconds) * 1000)
+
     # --- the API's side ---------------------------------------------------------------------------------------
 
     async def admit(self, job: Admission, *, not_after_ms: float) -> Admitted:
@@ -114,17 +122,19 @@ class Rooms:
         """
         model = self._settings.models[job.model]
         limits, life_ms = self._limits[job.model]
-        token = job.token
-        body = job.body
+        token, body = job.token, job.body
         try:
             if len(body) > INLINE_BYTES:
-                await self.client.call("SET", keys.body(job.id), body, "PX", 60_000)
+                await self.client.call("SET", keys.body(job.id), body, "PX", STORED_BODY_MS)
+                body = b""
             reply = await self._scripts.run(
-                "admit", job.id, job.model, job.lane, token.name, token.weight, job.cost, b"" if len(body) > INLINE_BYTES else body,
-                len(body), job.call.pack(), job.owner, "1" if job.must_finish else "", round(model.max_wait_seconds * 1000),
-                life_ms, round(not_after_ms), *limits, token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0,
-                round(self._settings.testing.worker_grace_seconds * 1000), keys.queue(job.model), ticket(job.model), model.max_attempts,
-            )  # fmt: skip
+                "admit",
+                *(job.id, job.model, job.lane, token.name, token.weight, job.cost),
+                *(body, len(job.body), job.call.pack(), job.owner, "1" if job.must_finish else ""),
+                *(self._max_wait_ms(model, job.call), life_ms, round(not_after_ms), *limits),
+                *(token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0, self._grace_ms),
+                *(keys.queue(job.model), ticket(job.model), model.max_attempts),
+            )
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
         verdict, number = reply[0], int(reply[1])
@@ -215,7 +225,7 @@ class Rooms:
             models += [name, model.concurrency, keys.queue(name), ticket(name)]
         testing = self._settings.testing
         reply: list[int] = await self._scripts.run(
-            "sweep", sweeper, round(testing.sweep_seconds * 1000), self._lease_ms, round(testing.worker_grace_seconds * 1000),
+            "sweep", sweeper, round(testing.sweep_seconds * 1000), self._lease_ms, self._grace_ms,
             "1" if replaced else "", _TIMEOUT_WIRE, _LOST_WIRE, _POISON_WIRE, _NO_WORKER_WIRE, *models,
         )  # fmt: skip
         self._last_run_id = run_id

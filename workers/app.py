@@ -107,26 +107,27 @@ def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:
     engine = Engine(settings, served, app)
     bind_ticket(app, engine.wake)
 
-    class JobsStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    class JobsStep(bootsteps.StartStopStep):
         """Starts the jobs' loop before the consumer, and drains it after the consumer has stopped."""
 
         requires = ("celery.worker.components:Pool",)
 
-        def start(self, worker: Any) -> None:
-            engine.start(worker.hostname)
+        def start(self, parent: Any) -> None:
+            engine.start(parent.hostname)
 
-        def stop(self, worker: Any) -> None:
+        def stop(self, parent: Any) -> None:
             engine.stop()
 
-        terminate = stop
+        def terminate(self, parent: Any) -> None:
+            engine.stop()
 
-    class SlotGate(bootsteps.StartStopStep):  # type: ignore[misc]
+    class SlotGate(bootsteps.StartStopStep):
         """Lets the consumer fetch tickets only while a slot is free; others then get them."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
-        def start(self, consumer: Any) -> None:
-            qos = consumer.task_consumer.channel.qos
+        def start(self, parent: Any) -> None:
+            qos = parent.task_consumer.channel.qos
             qos.can_consume = MethodType(lambda _: engine.has_free_slot(), qos)
 
     app.steps["worker"].add(JobsStep)

@@ -163,7 +163,7 @@ class Run:
 
 
 class _Watch:
-    """Closes an answer that is silent for too long; one timer for many parts, as setting one a part costs more than the part."""
+    """Closes an answer that is silent for too long. One timer for many parts: setting one a part costs more than it."""
 
     def __init__(self, answer: Answer, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -194,5 +194,5 @@ class _Watch:
 
 def _pause(error: AqueductError, attempt: int) -> float:
     """Return the seconds before the next try: the backend's own Retry-After, or a jittered, doubling back-off."""
-    backoff = 0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+    backoff: float = 0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
     return max(backoff, min(error.retry_after or 0, 2.0) if attempt > 1 else 0.0)

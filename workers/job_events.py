@@ -1,7 +1,7 @@
-"""What Flower shows: one set of Celery task events a job, sent by us, buffered, through Celery's own event dispatcher.
+"""What Flower shows: one set of Celery task events a job, sent by us, buffered, through Celery's event dispatcher.
 
-The ticket task sends none. The request id is the task id and the model stands in the task's name; arguments say lane and
-tenant, never a prompt. A thread publishes: a frozen Redis must not stand the event loop still (measured: 4.9 s).
+The ticket task sends none. The request id is the task id and the model stands in the task's name; arguments say lane
+and tenant, never a prompt. A thread publishes: a frozen Redis must not stand the event loop still (measured: 4.9 s).
 Flower is a view, not a record: what does not fit into the buffer is counted and dropped.
 """
 
@@ -73,13 +73,28 @@ class JobEvents:
         identity = request_id(job.id)
         self._events.append(
             {
-                "type": kind, "uuid": identity, "name": f"{TASK_NAME}:{job.model}", "args": repr((job.model,)),
-                "kwargs": repr({"lane": job.call.lane, "tenant": job.call.tenant}), "routing_key": keys.queue(job.model),
-                "exchange": "", "retries": job.tries - 1, "eta": None, "expires": None, "root_id": identity,
-                "parent_id": None, "received": began_at, "started": began_at, "hostname": self._hostname, "utcoffset": 0,
-                "pid": 0, "clock": 0, "timestamp": time.time(), **fields,
+                "type": kind,
+                "uuid": identity,
+                "root_id": identity,
+                "parent_id": None,
+                "name": f"{TASK_NAME}:{job.model}",
+                "args": repr((job.model,)),
+                "kwargs": repr({"lane": job.call.lane, "tenant": job.call.tenant}),
+                "routing_key": keys.queue(job.model),
+                "exchange": "",
+                "retries": job.tries - 1,
+                "eta": None,
+                "expires": None,
+                "received": began_at,
+                "started": began_at,
+                "hostname": self._hostname,
+                "utcoffset": 0,
+                "pid": 0,
+                "clock": 0,
+                "timestamp": time.time(),
+                **fields,
             }
-        )  # fmt: skip
+        )
 
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
@@ -106,7 +121,7 @@ class JobEvents:
     def _connect(self) -> Any:
         connection = self._app.connection_for_write()
         connection.transport_options = {
-            **connection.transport_options,
+            **(connection.transport_options or {}),
             "socket_timeout": 2,
             "socket_connect_timeout": 1,
         }

@@ -1,4 +1,4 @@
-"""What `celery -A workers.main worker --pool solo` loads: settings from the environment, read at import, alone in that."""
+"""What `celery -A workers.main worker --pool solo` loads: settings from the environment, read at import."""
 
 from __future__ import annotations
 

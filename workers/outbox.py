@@ -1,8 +1,8 @@
-"""What running jobs say, on its way to Redis: many jobs' events in one script call, kept until they are acknowledged.
+"""What running jobs say, on its way to Redis: many jobs' events in one script call, kept until acknowledged.
 
-One call is under way at a time; what becomes ready meanwhile leaves together with the next. So nothing waits while Redis
-is idle, and a busy worker makes few round trips. Events carry their number, so a call that timed out is simply sent
-again: the script stores only what is new.
+One call is under way at a time; what becomes ready meanwhile leaves together with the next. So nothing waits while
+Redis is idle, and a busy worker makes few round trips. Events carry their number, so a call that timed out is simply
+sent again: the script stores only what is new.
 """
 
 from __future__ import annotations

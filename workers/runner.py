@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shared import events, keys
@@ -29,6 +30,8 @@ log = logging.getLogger("aqueduct.worker")
 
 CANCEL_MEMORY_SECONDS = 10.0
 """A cancel may overtake the reply of the take that it concerns."""
+LAST_WORDS_SECONDS = 1.5
+"""After the grace, for Redis to store the errors of what was cut off."""
 LONG_JOB_SECONDS = 1.0
 """Jobs that run longer show as started in Flower; shorter ones only by their end."""
 
@@ -69,6 +72,7 @@ class Runner:
             for m in models
         }  # fmt: skip
         self._background: list[asyncio.Task[None]] = []
+        self._all_ended = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         """Called on the loop whenever a slot became free."""
 
@@ -137,11 +141,11 @@ class Runner:
     async def _forget_when_stored(self, running: RunningJob) -> None:
         """Keep the lease alive until Redis has stored the end, however long that takes."""
         await running.output.ended
-        self._jobs.pop(running.job.id, None)
+        self._forget(running.job.id)
 
     async def _release(self, running: RunningJob, how: str) -> None:
         job = running.job
-        self._jobs.pop(job.id, None)
+        self._forget(job.id)
         try:
             await self._rooms.release(job.model, [(job.id, job.attempt, how)], wake=how == "back")
         except (RedisUnavailable, RedisRefused):
@@ -217,7 +221,7 @@ class Runner:
                     self._job_events.started(running.job, running.began_at)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Stop taking; hand back what published nothing; let streams end within the grace, then end them with an error."""
+        """Stop taking; hand back what published nothing; let streams end within the grace, then cut them off."""
         for slots in self._slots.values():
             slots.closed = True
         try:
@@ -227,18 +231,25 @@ class Runner:
         for running in list(self._jobs.values()):
             if not running.output.has_published:
                 self._give_up(running, "back")
-        ends_at = self._loop.time() + grace_seconds
-        while self._jobs and self._loop.time() < ends_at:
-            await asyncio.sleep(0.05)
+        await self._wait_for_jobs(grace_seconds)
         for running in list(self._jobs.values()):
             if not running.output.cost:
-                running.output.finish(
-                    events.failed(JobLost("The worker was shut down before the answer was complete. Retry.")), cost=0
-                )
+                cut = JobLost("The worker was shut down before the answer was complete. Retry.")
+                running.output.finish(events.failed(cut), cost=0)
                 self._give_up(running, "cut off")
-        ends_at = self._loop.time() + 1.5
-        while self._jobs and self._loop.time() < ends_at:
-            await asyncio.sleep(0.02)
+        await self._wait_for_jobs(LAST_WORDS_SECONDS)
+
+    async def _wait_for_jobs(self, seconds: float) -> None:
+        if self._jobs:
+            self._all_ended.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._all_ended.wait()
+
+    def _forget(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        if not self._jobs:
+            self._all_ended.set()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Sequence
 
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 
 from shared.logging import configure_logging
 from shared.settings import Settings
@@ -30,8 +30,15 @@ def run(settings: Settings, models: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = create_worker(settings, models)
     worker = app.Worker(
-        hostname=node_name(models), pool_cls="solo", concurrency=1, without_gossip=True, without_mingle=True,
-        task_events=True, quiet=True, loglevel=settings.log_level.upper(), redirect_stdouts=False,
-    )  # fmt: skip
+        hostname=node_name(models),
+        pool_cls="solo",
+        concurrency=1,
+        without_gossip=True,
+        without_mingle=True,
+        task_events=True,
+        quiet=True,
+        loglevel=settings.log_level.upper(),
+        redirect_stdouts=False,
+    )
     worker.start()
     return int(worker.exitcode or 0)

@@ -38,6 +38,7 @@ class Slots:
         self._start = start
         self._taking = False
         self._again = False
+        self._taker: asyncio.Future[None] | None = None
         self._surplus_timer: asyncio.TimerHandle | None = None
         self.running = 0
         self.closed = False
@@ -55,7 +56,7 @@ class Slots:
             self._again = True
             return
         self._taking = True
-        asyncio.ensure_future(self._take(surplus))
+        self._taker = asyncio.ensure_future(self._take(surplus))
 
     def freed(self) -> None:
         """A job has ended: its slot takes the next one before it goes idle."""

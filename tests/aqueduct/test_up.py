@@ -50,7 +50,7 @@ class Up:
     def children(self, word: str = "") -> list[psutil.Process]:
         """Return the child processes whose command line has the word."""
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in found if word in " ".join(child.cmdline())]
+        return [child for child in found if word in command_line(child)]
 
     def stream(self) -> str:
         headers = {"authorization": f"Bearer {self.token}"}
@@ -66,6 +66,13 @@ def up(tmp_path: Path) -> Iterator[Up]:
     started.wait_ready()
     yield started
     started.process.stop(20)
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
