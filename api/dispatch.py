@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 
 from api.validation import ChatRequest, apply_extra_policy, backend_body
-from shared.errors import UnknownModel
+from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import Call
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Admission, Admitted, Rooms
-from shared.settings import Lane, Settings, TokenSettings
+from shared.settings import LANES, Lane, Settings, TokenSettings
 
 log = logging.getLogger("aqueduct.api.dispatch")
 
@@ -20,13 +20,17 @@ ADMIT_SECONDS = 1.8
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
-_LANE_RANK: dict[Lane, int] = {"priority": 0, "default": 1, "flex": 2, "batch": 3}
 
 
 def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
-    """Return the token's lane, or the one its `service_tier` asks for when that is not above the token's."""
+    """Return the token's lane, or the one `service_tier` asks for; raises PermissionDenied when that is above it."""
     wanted = _TIER_LANES.get(service_tier or "", token.lane)
-    return wanted if _LANE_RANK[wanted] >= _LANE_RANK[token.lane] else token.lane
+    if LANES.index(wanted) < LANES.index(token.lane):
+        raise PermissionDenied(
+            f"This token may not use service_tier '{service_tier}'. Leave it out, or ask the operator for its lane.",
+            param="service_tier",
+        )
+    return wanted
 
 
 class Dispatcher:

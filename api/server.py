@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app
 from shared.errors import AqueductError, HeadersTooLarge, InvalidRequest
+from shared.fitness import ready_redis
 from shared.jobs import new_id, request_id
 from shared.logging import configure_logging
 from shared.settings import Settings
@@ -74,6 +75,7 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
     With a `listener`, several processes may share one port; it is closed at the end.
     """
     configure_logging(settings.log_format, settings.log_level)
+    ready_redis(settings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -15,6 +15,7 @@ COMMANDS = {
     "worker": "run a worker process",
     "flower": "run Flower, the view for operators",
     "check": "validate the configuration, probe Redis and every backend",
+    "queues": "show what waits and runs, live",
     "token": "create, list and revoke bearer tokens",
     "demo-backend": "run a scripted model server to try things with",
 }
@@ -33,9 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except Exception as error:
         from shared.config import ConfigError  # noqa: PLC0415 - keeps `--help` fast
+        from shared.fitness import UnfitRedis  # noqa: PLC0415
 
         if isinstance(error, ConfigError):
             return _fail(error, 2)
+        if isinstance(error, UnfitRedis):
+            return _fail(error, 1)
         raise
 
 

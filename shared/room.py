@@ -167,17 +167,26 @@ class Rooms:
     # --- the workers' side ------------------------------------------------------------------------------------
 
     async def take(
-        self, model_name: str, nonce: str, *, free: int, mine: int, surplus: bool
+        self,
+        model_name: str,
+        nonce: str,
+        *,
+        free: int,
+        mine: int,
+        surplus: bool,
+        concurrency: int | None = None,
     ) -> tuple[list[TakenJob], bool]:
         """Move waiting jobs into the running set; returns them, and whether more could be taken for free slots.
 
         `mine` is how many this worker already runs; without `surplus` it takes no more than its fair part.
+        `concurrency` lowers the model's own limit, as when one of its backends is ejected.
         """
         model = self._settings.models[model_name]
         reply = await self._scripts.run(
-            "take", model_name, nonce, free, mine, "1" if surplus else "", model.concurrency, model.batch_reserve,
-            self._lease_ms, _TIMEOUT_WIRE, *self._weights,
-        )  # fmt: skip
+            "take",
+            *(model_name, nonce, free, mine, "1" if surplus else ""),
+            *(concurrency or model.concurrency, model.batch_reserve, self._lease_ms, _TIMEOUT_WIRE, *self._weights),
+        )
         now = int(reply[0])
         jobs = []
         for at in range(2, len(reply), 5):
@@ -204,11 +213,13 @@ class Rooms:
         reply: bytes = await self._scripts.run("release", queue, bytes_, *[x for job in jobs for x in job])
         return reply
 
-    async def renew(self, worker: str, models: Sequence[str], jobs: Sequence[tuple[str, bytes]]) -> dict[str, str]:
-        """Renew a process's leases and presence; returns jobs to give up with the reason letter of `renew.lua`."""
+    async def renew(self, worker: str, models: Sequence[str], jobs: Sequence[tuple[str, bytes]]) -> Renewal:
+        """Renew a process's leases and its presence among the live workers of its models."""
         flat: list[Argument] = [x for job in jobs for x in job]
         reply = await self._scripts.run("renew", worker, self._lease_ms, len(models), *models, *flat)
-        return {reply[i].decode(): reply[i + 1].decode() for i in range(1, len(reply), 2)}
+        lost = {reply[i].decode(): reply[i + 1].decode() for i in range(1, len(reply), 2)}
+        waiting = tuple(model for model, flag in zip(models, reply[0].decode(), strict=True) if flag == "1")
+        return Renewal(lost, waiting)
 
     async def leave(self, worker: str, models: Sequence[str]) -> None:
         """Say that a worker no longer serves these models."""
@@ -258,6 +269,16 @@ class Depth:
     oldest_ms: int
     every_ms: float
     """Mean time between two ends, in ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker hears when it renews its leases."""
+
+    lost: dict[str, str]
+    """Jobs to give up, with the reason letter of `renew.lua`."""
+    waiting: tuple[str, ...]
+    """Models for which jobs wait."""
 
 
 def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:

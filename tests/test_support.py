@@ -82,7 +82,9 @@ def test_dropped_connections_are_noticed_by_their_clients(own_redis: RedisServer
 
 
 def test_process_is_stopped_by_force_when_it_ignores_signals(tmp_path: Path) -> None:
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    )
     process = Process.python("-c", stubborn, log_file=tmp_path / "log").start()
     wait_until(lambda: "on" in process.log(), 10, "its first line")
     assert process.stop(timeout_seconds=0.2) == -signal.SIGKILL
@@ -90,7 +92,9 @@ def test_process_is_stopped_by_force_when_it_ignores_signals(tmp_path: Path) -> 
 
 
 def test_process_shows_its_log_when_it_does_not_end(tmp_path: Path) -> None:
-    process = Process.python("-c", "import time; print('here', flush=True); time.sleep(60)", log_file=tmp_path / "log").start()
+    process = Process.python(
+        "-c", "import time; print('here', flush=True); time.sleep(60)", log_file=tmp_path / "log"
+    ).start()
     wait_until(lambda: "here" in process.log(), 10, "its first line")
     try:
         with pytest.raises(AssertionError, match="here"):

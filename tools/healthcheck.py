@@ -1,4 +1,4 @@
-"""A container's health: `healthcheck.py URL` (answers 200) or `healthcheck.py worker MODEL` (a worker lives). Exit 0 or 1."""
+"""A container's health as exit status: `healthcheck.py URL` (it answers 200) or `… worker MODEL` (a worker lives)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _worker_lives(model: str) -> bool:
     with connect(os.environ["AQUEDUCT_REDIS_URL"]) as client:
         now_seconds, _ = client.time()
         newest = client.zrange(keys.workers(model), 0, 0, desc=True, withscores=True)
-    return bool(newest) and now_seconds - newest[0][1] < HEARTBEAT_SECONDS
+    return bool(newest) and now_seconds - newest[0][1] / 1000 < HEARTBEAT_SECONDS
 
 
 if __name__ == "__main__":

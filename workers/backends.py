@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, Bad
 from shared.jobs import TakenJob, request_id
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from workers.backend_errors import backend_error
+from workers.health import BackendHealth
 
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -62,9 +62,9 @@ class Backends:
     def __init__(self, name: str, model: ModelSettings, worker: WorkerSettings) -> None:
         self._model = model
         self._backends = model.backends
-        self._weights = [backend.weight for backend in model.backends]
-        self._heads = {id(backend): _head(name, backend) for backend in model.backends}
-        self._headers = {id(backend): _headers(backend) for backend in model.backends}
+        self.health = BackendHealth(model.backends)
+        self._heads = [_head(name, backend) for backend in model.backends]
+        self._headers = [_headers(backend) for backend in model.backends]
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, enable_cleanup_closed=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=worker.connect_timeout_seconds, sock_read=None),
@@ -77,21 +77,33 @@ class Backends:
         """Close every connection."""
         await self._session.close()
 
-    def choose(self) -> BackendSettings:
-        """Return a backend for the next call, by weight."""
-        if len(self._backends) == 1:
-            return self._backends[0]
-        weights = self._weights if any(self._weights) else None
-        return random.choices(self._backends, weights)[0]
-
     @asynccontextmanager
-    async def call(self, job: TakenJob, backend: BackendSettings, *, stream: bool) -> AsyncIterator[Answer]:
-        """Post the job and yield the answer once its headers say 200; leaving closes the call.
+    async def call(self, job: TakenJob, place: int, *, stream: bool) -> AsyncIterator[Answer]:
+        """Post the job to one of the backends and yield the answer once its headers say 200; leaving closes the call.
 
         Raises BackendUnreachable, BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal.
         """
-        body = self._body(job, backend, stream=stream)
-        headers = {**self._headers[id(backend)], "x-request-id": request_id(job.id)}
+        failed: bool | None = None
+        self.health.began(place)
+        try:
+            async with self._open(job, place, stream=stream) as answer:
+                yield answer
+            failed = False
+        except AqueductError as error:
+            failed = error.status >= 500 or error.status == 429
+            raise
+        finally:
+            self.health.ended(place, failed=failed)
+
+    def folds(self, place: int) -> bool:
+        """Whether plain requests to this backend are streamed and folded."""
+        return self._backends[place].fold_streams
+
+    @asynccontextmanager
+    async def _open(self, job: TakenJob, place: int, *, stream: bool) -> AsyncIterator[Answer]:
+        backend = self._backends[place]
+        body = self._body(job, place, stream=stream)
+        headers = {**self._headers[place], "x-request-id": request_id(job.id)}
         headers["Accept"] = "text/event-stream" if stream else "application/json"
         try:
             response = await self._post(backend, body, headers)
@@ -106,13 +118,13 @@ class Backends:
                 response.release()
         except AqueductError:
             raise
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise BackendUnreachable from error
         except (aiohttp.ServerTimeoutError, TimeoutError) as error:
             raise BackendTimeout(should_retry=False) from error
-        except aiohttp.ClientConnectorError as error:
-            raise BackendUnreachable(retry_after=2) from error
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError) as error:
             raise BackendUnreachable(
-                "The model's backend closed the connection before the answer was complete.", retry_after=1
+                "The model's backend closed the connection before the answer was complete."
             ) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise BadBackendResponse from error
@@ -130,15 +142,15 @@ class Backends:
             headers = {**headers, "Connection": "close"}
             return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
-    def _body(self, job: TakenJob, backend: BackendSettings, *, stream: bool) -> bytes:
+    def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
         """Return the body for this backend: its own head joined with the job's ready-made rest, nothing re-encoded."""
         call = job.call
-        parts = [self._heads[id(backend)]]
+        parts = [self._heads[place]]
         if stream:
             options = orjson.dumps({**call.stream_options, "include_usage": True})
             parts.append(b',"stream":true,"stream_options":' + options)
         if call.max_tokens is not None:
-            field = backend.max_tokens_field or call.max_tokens_field
+            field = self._backends[place].max_tokens_field or call.max_tokens_field
             parts.append(b',"%b":%d' % (field.encode(), call.max_tokens))
         rest = job.body[1:]
         if rest != b"}":

@@ -14,13 +14,19 @@ from shared import events
 from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable
 from shared.events import Completed
 from shared.jobs import TakenJob
-from shared.settings import BackendSettings, ModelSettings
+from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
 from workers.fold import Folder
 from workers.outbox import JobOutput
 from workers.plain import rewrite_completion
 from workers.stream import StreamTransformer, Usage
 
+RETRY_BACKOFF_SECONDS = 0.1
+"""Before the second try; doubles, and is jittered."""
+MAX_RETRY_AFTER_SECONDS = 5.0
+"""A backend's Retry-After up to this is waited for in the slot."""
+CLIENT_RETRY_SECONDS = 2.0
+"""What a client is told when all tries failed and no backend said how long it will be."""
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
 
@@ -61,26 +67,40 @@ class Run:
     async def _attempts(self) -> None:
         """Call a backend, and another one as long as that can help and nobody has seen anything."""
         ends_at = self._began + self._model.timeout_seconds
+        tried: set[int] = set()
         for attempt in range(1, self._model.max_attempts + 1):
+            place = self._backends.health.choose(tried)
+            tried.add(place)
             try:
                 async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
-                    await self._once(self._backends.choose())
+                    await self._once(place)
                 return
             except TimeoutError as error:
                 raise BackendTimeout(
                     f"The model's backend did not finish within {self._model.timeout_seconds:g} s.", should_retry=False
                 ) from error
             except BackendError as error:
-                pause = _pause(error, attempt)
-                last = attempt == self._model.max_attempts or time.monotonic() + pause >= ends_at
-                if last or self._output.has_published or not isinstance(error, BackendUnreachable):
+                pause = self._pause(error, attempt)
+                if pause is None or time.monotonic() + pause >= ends_at:
+                    if isinstance(error, BackendUnreachable) and error.retry_after is None:
+                        error.retry_after = CLIENT_RETRY_SECONDS
                     raise
                 await asyncio.sleep(pause)
 
-    async def _once(self, backend: BackendSettings) -> None:
+    def _pause(self, error: BackendError, attempt: int) -> float | None:
+        """Return the seconds before another try, or None when there must be none."""
+        can_help = isinstance(error, BackendUnreachable) or error.status == 429
+        if not can_help or self._output.has_published or attempt == self._model.max_attempts:
+            return None
+        backoff = RETRY_BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+        asked = error.retry_after or 0.0
+        # A backend that asks for more is told to the client, who may wait elsewhere than in a slot.
+        return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
+
+    async def _once(self, place: int) -> None:
         stream = self._job.call.stream
-        as_stream = stream or backend.fold_streams
-        async with self._backends.call(self._job, backend, stream=as_stream) as answer:
+        as_stream = stream or self._backends.folds(place)
+        async with self._backends.call(self._job, place, stream=as_stream) as answer:
             if stream:
                 await self._stream(answer)
             elif as_stream and answer.is_stream:
@@ -190,9 +210,3 @@ class _Watch:
         else:
             self.expired = True
             self._answer.close()
-
-
-def _pause(error: AqueductError, attempt: int) -> float:
-    """Return the seconds before the next try: the backend's own Retry-After, or a jittered, doubling back-off."""
-    backoff: float = 0.1 * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-    return max(backoff, min(error.retry_after or 0, 2.0) if attempt > 1 else 0.0)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from shared import events, keys
 from shared.errors import AqueductError, JobLost
@@ -46,6 +47,9 @@ class RunningJob:
     task: asyncio.Task[None] | None = None
     gave_up: str = ""
     """Why it was stopped: cancelled, stale, gap, unknown, back (handed back), shutdown."""
+    begun: bool = False
+    ended: bool = False
+    """Its run is over; only its last words may still be on their way to Redis."""
     announced: bool = False
 
 
@@ -65,16 +69,16 @@ class Runner:
         self._jobs: dict[str, RunningJob] = {}
         self._cancelled: deque[tuple[float, str]] = deque()
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
-        self._slots = {
-            m: Slots(
-                self._rooms, m, limit=settings.models[m].concurrency, free_in_process=self.free_slots, start=self._start
-            )
-            for m in models
-        }  # fmt: skip
+        self._slots = {m: self._make_slots(m) for m in models}
         self._background: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         """Called on the loop whenever a slot became free."""
+
+    def _make_slots(self, model: str) -> Slots:
+        concurrency = self._settings.models[model].concurrency
+        limit = partial(self._backends[model].health.capacity, concurrency)
+        return Slots(self._rooms, model, limit=limit, free_in_process=self.free_slots, start=self._start)
 
     def free_slots(self) -> int:
         """Return how many more jobs this process may run. Safe to ask from another thread."""
@@ -101,20 +105,21 @@ class Runner:
     # --- one job ----------------------------------------------------------------------------------------------
 
     def _start(self, job: TakenJob) -> None:
-        running = RunningJob(job, None)  # type: ignore[arg-type]
-        running.output = self._outbox.open(job, lambda why: self._give_up(running, why))
+        running = RunningJob(job, self._outbox.open(job, partial(self._refused, job.id)))
         self._jobs[job.id] = running
-        running.task = self._loop.create_task(self._run(running))
         if any(job_id == job.id for _, job_id in self._cancelled):
-            self._give_up(running, "cancelled")
+            running.gave_up = "cancelled"
+        running.task = self._loop.create_task(self._run(running))
 
     async def _run(self, running: RunningJob) -> None:
         job = running.job
         outcome: Outcome | None = None
         model = self._settings.models[job.model]
         run = Run(job, model, self._backends[job.model], running.output, estimate=len(job.body) / 4)
+        running.begun = True
         try:
-            outcome = await run.complete()
+            if not running.gave_up:  # given up before the first step, when cancelling would have skipped all of this
+                outcome = await run.complete()
         except asyncio.CancelledError:
             if not running.gave_up:
                 raise
@@ -128,6 +133,7 @@ class Runner:
     async def _settle(self, running: RunningJob, outcome: Outcome | None) -> None:
         """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
         job = running.job
+        running.ended = True
         self._log_end(running, outcome)
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
@@ -153,9 +159,15 @@ class Runner:
 
     def _give_up(self, running: RunningJob, why: str) -> None:
         """Stop a job here: its backend call is closed."""
-        if not running.gave_up and running.task is not None and not running.task.done():
+        if not running.gave_up and not running.ended:
             running.gave_up = why
-            running.task.cancel()
+            if running.begun and running.task is not None:
+                running.task.cancel()
+
+    def _refused(self, job_id: str, why: str) -> None:
+        running = self._jobs.get(job_id)
+        if running is not None:
+            self._give_up(running, why)
 
     def _log_end(self, running: RunningJob, outcome: Outcome | None) -> None:
         fields = {
@@ -165,7 +177,7 @@ class Runner:
         if outcome is None:
             log.info("job stopped: %s", running.gave_up, extra=fields)
         elif outcome.status == 200:
-            log.info("job completed", extra=fields)
+            log.debug("job completed", extra=fields)  # the API's line tells the same and more
         else:
             log.warning("job failed: %s", outcome.code, extra={**fields, "status": outcome.status})
 
@@ -184,12 +196,13 @@ class Runner:
 
     async def _renew(self) -> None:
         held = [(r.job.id, r.job.attempt) for r in self._jobs.values()]
-        lost = await self._rooms.renew(self._name, self._models, held)
+        renewal = await self._rooms.renew(self._name, self._models, held)
         reasons = {"c": "cancelled", "o": "cancelled", "s": "stale", "u": "unknown"}
-        for job_id, letter in lost.items():
-            running = self._jobs.get(job_id)
-            if running is not None:
-                self._give_up(running, reasons[letter])
+        for job_id, letter in renewal.lost.items():
+            self._refused(job_id, reasons[letter])
+        for model in renewal.waiting:
+            # Its ticket may be lost, or Celery's consumer may be in one of its long reconnect pauses.
+            self._slots[model].wake(surplus=True)
 
     async def _renew_quietly(self) -> None:
         try:
@@ -216,7 +229,7 @@ class Runner:
             await asyncio.sleep(LONG_JOB_SECONDS)
             limit = time.time() - LONG_JOB_SECONDS
             for running in self._jobs.values():
-                if not running.announced and running.began_at < limit:
+                if not running.announced and not running.ended and running.began_at < limit:
                     running.announced = True
                     self._job_events.started(running.job, running.began_at)
 

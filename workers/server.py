@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from celery.exceptions import SecurityWarning
 
+from shared.fitness import ready_redis
 from shared.logging import configure_logging
 from shared.settings import Settings
 from workers.app import create_worker
@@ -28,6 +29,7 @@ def run(settings: Settings, models: Sequence[str]) -> int:
     configure_logging(settings.log_format, settings.log_level)
     # Celery warns of running as root because of pickle, which this app does not accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    ready_redis(settings)
     app = create_worker(settings, models)
     worker = app.Worker(
         hostname=node_name(models),

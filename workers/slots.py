@@ -27,7 +27,7 @@ class Slots:
         rooms: Rooms,
         model: str,
         *,
-        limit: int,
+        limit: Callable[[], int],
         free_in_process: Callable[[], int],
         start: Callable[[TakenJob], None],
     ) -> None:
@@ -46,7 +46,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        return min(self._limit - self.running, self._free_in_process())
+        return min(self._limit() - self.running, self._free_in_process())
 
     def wake(self, *, surplus: bool = False) -> None:
         """Take if a slot is free; one take is under way at a time, a wake-up meanwhile makes it look again."""
@@ -70,7 +70,12 @@ class Slots:
         self._again = False
         try:
             jobs, more = await self._rooms.take(
-                self._model, os.urandom(6).hex(), free=wanted, mine=self.running, surplus=surplus
+                self._model,
+                os.urandom(6).hex(),
+                free=wanted,
+                mine=self.running,
+                surplus=surplus,
+                concurrency=self._limit(),
             )
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("nothing taken: %s", type(error).__name__)  # the sweep's ticket wakes us again

@@ -1,6 +1,7 @@
 -- Renews a worker process's leases and its place among the live workers; one call a process.
 -- ARGV: worker, lease_ms, number of models, model..., then for each job: id, attempt
--- Returns {now, id, reason, ...} for jobs to give up: 'c' cancelled, 'o' owner gone, 's' stale, 'u' unknown
+-- Returns {models with waiting jobs as one string of 0s and 1s, id, reason, ...}; the reasons to give a job up: 'c'
+-- cancelled, 'o' owner gone, 's' stale, 'u' unknown
 local worker, lease, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = clock()
 write_at_maxmemory()
@@ -10,7 +11,9 @@ for i = 4, 3 + count do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - 60000)
   redis.call('PEXPIRE', key, 60000)
 end
-local out, owners = {now}, {}
+local waits = {}
+for i = 4, 3 + count do waits[#waits + 1] = redis.call('EXISTS', NAMES.waits .. ARGV[i]) end
+local out, owners = {table.concat(waits)}, {}
 for i = 4 + count, #ARGV, 2 do
   local id, attempt = ARGV[i], ARGV[i + 1]
   local job = redis.call('HMGET', NAMES.job .. id, 'attempt', 'cancelled', 'owner', 'keep', 'model', 'state')

@@ -56,7 +56,9 @@ def test_operations_are_refused(flower: tuple[Process, str]) -> None:
     assert answer.status_code == 403
 
 
-def test_secrets_are_neither_on_the_command_line_nor_in_the_log(flower: tuple[Process, str], redis_server: RedisServer) -> None:
+def test_secrets_are_neither_on_the_command_line_nor_in_the_log(
+    flower: tuple[Process, str], redis_server: RedisServer
+) -> None:
     process, url = flower
     seen = " ".join(psutil.Process(process.pid).cmdline()) + process.log()
     seen += httpx.get(f"{url}/broker", auth=("aqueduct", PASSWORD)).text

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,10 @@ class Up:
         """Return the child processes whose command line has the word."""
         found = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in found if word in command_line(child)]
+
+    def has_new(self, word: str, gone: set[int]) -> bool:
+        """Tell whether a child with the word runs that is none of those gone."""
+        return bool({child.pid for child in self.children(word)} - gone)
 
     def stream(self) -> str:
         headers = {"authorization": f"Bearer {self.token}"}
@@ -106,10 +111,8 @@ def test_killed_children_come_back_and_serve_again(up: Up) -> None:
         assert killed
         for child in killed:
             child.kill()
-        pids = {child.pid for child in killed}
-        wait_until(
-            lambda word=word, pids=pids: {c.pid for c in up.children(word)} - pids, 20, f"a new {word}"
-        )
+        gone = {child.pid for child in killed}
+        wait_until(partial(up.has_new, word, gone), 20, f"a new {word}")
 
     def served() -> bool:
         try:

@@ -158,5 +158,7 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
 
 def test_variable_used_beyond_api_keys_is_not_kept_from_the_others(tmp_path: Path) -> None:
     file = tmp_path / "aqueduct.yaml"
-    file.write_text("models: {m: {backends: [{api_key: '${KEY}'}, {api_key: '${BOTH}'}]}}\nredis_url: 'redis://:${BOTH}@h'\n")
+    file.write_text(
+        "models: {m: {backends: [{api_key: '${KEY}'}, {api_key: '${BOTH}'}]}}\nredis_url: 'redis://:${BOTH}@h'\n"
+    )
     assert backend_key_variables(file) == {"KEY"}

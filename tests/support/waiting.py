@@ -35,17 +35,16 @@ def wait_until(
 
 
 async def wait_until_async(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Awaitable[T]],
     timeout_seconds: float = 10,
     what: str = "the condition",
     *,
     poll_seconds: float = _POLL_SECONDS,
 ) -> T:
-    """As `wait_until`, with an awaitable or plain condition, and without holding up the event loop."""
+    """As `wait_until`, with a condition to await, and without holding up the event loop."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        answer = condition()
-        seen = await answer if isinstance(answer, Awaitable) else answer
+        seen = await condition()
         if seen:
             return seen
         if time.monotonic() >= deadline:

@@ -1,0 +1,247 @@
+"""The load generator, a process of its own: `python -m benchmarks.load`.
+
+In: one JSON object a line, `{"op": "plain" | "streams" | "burst" | "cancel", "target": {…}, …}`, the keyword arguments
+of the method of that name. Out, a line each: `{"event": "window"}` at the begin and at the end of the time that counts
+(so that the parent reads the CPU clocks then), and `{"event": "result", …}`. Contents are verified, all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import sys
+import time
+from collections import Counter as Tally
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from benchmarks.client import Connection, Counter, Exchange, chat_request
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return p50, p99, mean and maximum of seconds, in ms."""
+    if not values:
+        return {"p50": math.nan, "p99": math.nan, "mean": math.nan, "max": math.nan}
+    ordered = sorted(values)
+    return {
+        "p50": ordered[len(ordered) // 2] * 1000,
+        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000,
+        "mean": sum(ordered) / len(ordered) * 1000,
+        "max": ordered[-1] * 1000,
+    }
+
+
+def say(**message: Any) -> None:
+    """Write a line to the parent."""
+    print(json.dumps(message), flush=True)
+
+
+class Load:
+    """The operations; each opens its connections first, outside the time that counts."""
+
+    def __init__(self) -> None:
+        self._counter = Counter()
+
+    async def _connect(self, target: dict[str, Any], number: int) -> list[Connection]:
+        loop = asyncio.get_running_loop()
+        connections: list[Connection] = []
+        for start in range(0, number, 50):  # more at once would overflow the peer's accept queue
+            made = await asyncio.gather(
+                *(
+                    loop.create_connection(lambda: Connection(self._counter), target["host"], target["port"])
+                    for _ in range(min(50, number - start))
+                )
+            )
+            connections += [protocol for _, protocol in made]
+        return connections
+
+    async def _reconnected(self, target: dict[str, Any], connection: Connection) -> Connection:
+        return connection if connection.usable else (await self._connect(target, 1))[0]
+
+    async def _window(self, warmup_seconds: float, seconds: float) -> tuple[float, float, int]:
+        await asyncio.sleep(warmup_seconds)
+        begin, chunks = time.monotonic(), self._counter.chunks
+        say(event="window")
+        await asyncio.sleep(seconds)
+        end = time.monotonic()
+        say(event="window")
+        return begin, end, self._counter.chunks - chunks
+
+    async def _closed_loop(
+        self,
+        target: dict[str, Any],
+        request: bytes,
+        *,
+        clients: int,
+        warmup_seconds: float,
+        seconds: float,
+        ramp_seconds: float,
+        pause_seconds: float,
+        drain_seconds: float,
+    ) -> tuple[list[Exchange], tuple[float, float, int], int]:
+        """Run `clients` loops until the window's end; returns the exchanges, the window and how many hung."""
+        connections = await self._connect(target, clients)
+        exchanges: list[Exchange] = []
+        ends_at = time.monotonic() + warmup_seconds + seconds
+
+        async def client(index: int, connection: Connection) -> None:
+            await asyncio.sleep(ramp_seconds * index / clients)
+            while time.monotonic() < ends_at:
+                connection = await self._reconnected(target, connection)
+                exchange = await connection.request(request)
+                exchanges.append(exchange)
+                if pause_seconds:
+                    await asyncio.sleep(random.uniform(0.5, 1.5) * pause_seconds)
+                elif exchange.status != 200:
+                    await asyncio.sleep(0.05)
+            connection.close()
+
+        tasks = [asyncio.ensure_future(client(*pair)) for pair in enumerate(connections)]
+        window = await self._window(warmup_seconds, seconds)
+        _, hung = await asyncio.wait(tasks, timeout=drain_seconds)
+        for task in hung:
+            task.cancel()
+        for connection in connections:
+            connection.close()
+        for task in tasks:
+            if task not in hung and (error := task.exception()):
+                raise error
+        return exchanges, window, len(hung)
+
+    async def plain(
+        self,
+        target: dict[str, Any],
+        *,
+        model: str,
+        clients: int,
+        seconds: float,
+        tokens: int = 16,
+        warmup_seconds: float = 0.5,
+        body_bytes: int = 0,
+        pause_seconds: float = 0,
+    ) -> dict[str, Any]:
+        """Closed loop of plain requests."""
+        request = chat_request(target, model, tokens=tokens, stream=False, body_bytes=body_bytes)
+        exchanges, (begin, end, _), hung = await self._closed_loop(
+            target, request, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds, ramp_seconds=0,
+            pause_seconds=pause_seconds, drain_seconds=10,
+        )  # fmt: skip
+        errors = Tally(filter(None, (exchange.verify_plain(tokens) for exchange in exchanges)))
+        if hung:
+            errors["no end"] = hung
+        good = [e for e in exchanges if begin <= e.ended_at < end and e.status == 200]
+        return {
+            "requests": len(good),
+            "requests_per_second": len(good) / (end - begin),
+            "latency_ms": spread([e.ended_at - e.begun_at for e in good]),
+            "errors": dict(errors),
+        }
+
+    async def streams(
+        self,
+        target: dict[str, Any],
+        *,
+        model: str,
+        clients: int,
+        seconds: float,
+        tokens: int,
+        warmup_seconds: float = 0.5,
+        ramp_seconds: float = 0,
+        drain_seconds: float = 15,
+    ) -> dict[str, Any]:
+        """Closed loop of streams, the clients' first ones spread over `ramp_seconds`."""
+        request = chat_request(target, model, tokens=tokens, stream=True)
+        exchanges, (begin, end, chunks), hung = await self._closed_loop(
+            target, request, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
+            ramp_seconds=ramp_seconds, pause_seconds=0, drain_seconds=drain_seconds,
+        )  # fmt: skip
+        return self._stream_result(exchanges, tokens, (begin, end), chunks, hung)
+
+    @staticmethod
+    def _stream_result(
+        exchanges: list[Exchange], tokens: int, window: tuple[float, float], chunks: int, hung: int
+    ) -> dict[str, Any]:
+        begin, end = window
+        errors = Tally(filter(None, (exchange.verify_stream(tokens) for exchange in exchanges)))
+        if hung:
+            errors["no end"] = hung
+        begun = [e for e in exchanges if begin <= e.begun_at < end and e.first_at]
+        return {
+            "streams": sum(begin <= e.ended_at < end for e in exchanges),
+            "verified": len(exchanges) - sum(errors.values()) + hung,
+            "chunks": chunks,
+            "chunks_per_second": chunks / (end - begin),
+            "first_ms": spread([e.first_at - e.begun_at for e in begun]),
+            "stall_ms": spread([e.longest_gap for e in exchanges if e.ended_at >= begin]),
+            "errors": dict(errors),
+        }
+
+    async def burst(self, target: dict[str, Any], *, model: str, clients: int, tokens: int) -> dict[str, Any]:
+        """All clients send one stream's request at the same moment."""
+        connections = await self._connect(target, clients)
+        await asyncio.sleep(0.3)
+        request = chat_request(target, model, tokens=tokens, stream=True)
+        chunks = self._counter.chunks
+        say(event="window")
+        begin = time.monotonic()
+        done, hung = await asyncio.wait([connection.request(request) for connection in connections], timeout=60)
+        end = time.monotonic()
+        say(event="window")
+        for connection in connections:
+            connection.close()
+        exchanges = [future.result() for future in done]
+        result = self._stream_result(exchanges, tokens, (begin - 1, end + 1), self._counter.chunks - chunks, len(hung))
+        first = [exchange.first_at - begin for exchange in exchanges if exchange.first_at]
+        return {**result, "first_ms": spread(first)}
+
+    async def cancel(
+        self, target: dict[str, Any], *, model: str, clients: int, seconds: float, tokens: int = 100_000
+    ) -> dict[str, Any]:
+        """Open paced streams, then close their connections at random moments; returns when each was closed."""
+        loop = asyncio.get_running_loop()
+        connections = await self._connect(target, clients)
+        firsts = [loop.create_future() for _ in connections]
+        for index, connection in enumerate(connections):
+            connection.request(
+                chat_request(target, model, tokens=tokens, stream=True, tag=f"n{index}"), first=firsts[index]
+            )
+            if index % 10 == 9:
+                await asyncio.sleep(0.02)
+        await asyncio.wait(firsts, timeout=30)
+        missing = sum(not first.done() for first in firsts)
+        say(event="window")
+        closed: dict[str, float] = {}
+        order = list(enumerate(connections))
+        random.shuffle(order)
+        pause = seconds / clients
+        for index, connection in order:
+            await asyncio.sleep(random.uniform(0, 2 * pause))
+            connection.close()
+            closed[f"n{index}"] = time.monotonic()
+        await asyncio.sleep(1.5)
+        say(event="window")
+        return {"closed": closed, "errors": {"no first token": missing} if missing else {}}
+
+
+async def serve() -> None:
+    """Read commands until standard input ends."""
+    load = Load()
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command = json.loads(line)
+        operation = getattr(load, command.pop("op"))
+        begin = time.process_time()
+        running: Coroutine[Any, Any, dict[str, Any]] = operation(command.pop("target"), **command)
+        try:
+            result = await running
+        except (OSError, ConnectionError) as error:
+            result = {"errors": {f"{type(error).__name__}: {error}": 1}, "failed": True}
+        say(event="result", load_cpu_seconds=time.process_time() - begin, **result)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())

@@ -1,0 +1,37 @@
+"""What a process asks of Redis before it starts: is it fit to be used, and does it know the created tokens."""
+
+from __future__ import annotations
+
+import logging
+
+from redis.exceptions import RedisError
+
+from shared.redis_checks import redis_problems
+from shared.redis_sync import connect
+from shared.settings import Settings
+from shared.tokens import MIRROR_NAME, restore_from_mirror
+
+log = logging.getLogger("aqueduct.redis")
+
+
+class UnfitRedis(RuntimeError):
+    """Redis answers, but with it the promises could not be kept; the text says what to change."""
+
+
+def ready_redis(settings: Settings) -> None:
+    """Raise UnfitRedis for a server that is too old, evicts keys, or runs in cluster mode; restore lost tokens.
+
+    A Redis that does not answer is no reason: it may be on its way up, and the connections wait for it.
+    """
+    try:
+        with connect(settings.redis) as client:
+            faults = [check for check in redis_problems(client) if check.status == "fail" and check.name != "redis"]
+            if not faults:
+                restored = restore_from_mirror(client, settings.data_dir / MIRROR_NAME)
+                if restored:
+                    log.warning("tokens restored from the data folder's mirror", extra={"tokens": restored})
+    except RedisError as error:
+        log.warning("Redis could not be checked: %s", type(error).__name__)
+        return
+    if faults:
+        raise UnfitRedis("; ".join(f"Redis {fault.message}: {fault.fix}" for fault in faults))

@@ -1,0 +1,165 @@
+"""`aqueduct queues`: what an operator reads when requests wait, from a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.config import load_settings
+from shared.jobs import Call, new_id
+from shared.redis import RedisClient
+from shared.room import Admission, Rooms
+from shared.settings import Lane, TokenSettings
+from tests.support.processes import ROOT, RedisServer
+from tests.support.waiting import wait_until
+
+TOKEN = TokenSettings(name="tester", sha256="0" * 64)
+
+
+@pytest.fixture(scope="module")
+def room_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this module's own, as its tests empty it."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, room_redis: RedisServer) -> Path:
+    with room_redis.client() as client:
+        client.flushall()
+    models = {name: {"concurrency": 2, "backends": [{"url": "http://127.0.0.1:1/v1"}]} for name in ("busy", "idle")}
+    file = tmp_path / "aqueduct.yaml"
+    file.write_text(yaml.safe_dump({"redis_url": room_redis.url, "models": models}))
+    return file
+
+
+def fill(config_file: Path, lanes: list[Lane], take: int) -> None:
+    """Let jobs wait in the room of `busy`, and start `take` of them."""
+
+    async def work() -> None:
+        settings = load_settings(config_file)
+        client = RedisClient(settings.redis)
+        await client.open()
+        rooms = Rooms(client, settings)
+        await rooms.renew("worker-1", ["busy"], [])
+        await rooms.beat("owner-1")
+        for lane in lanes:
+            call = Call(
+                stream=False, include_usage=False, max_tokens=None, max_tokens_field="max_tokens", created=0,
+                tenant="tester", lane=lane, stream_options={}, client_seconds=None, public_model="busy",
+            )  # fmt: skip
+            job = Admission(
+                id=new_id(), model="busy", token=TOKEN, lane=lane, owner="owner-1", body=b"{}", call=call, cost=1
+            )
+            await rooms.admit(job, not_after_ms=rooms.redis_now_ms() + 5000)
+        if take:
+            await rooms.take("busy", "nonce", free=take, mine=0, surplus=True)
+        await client.close()
+
+    asyncio.run(work())
+
+
+def queues(config_file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "aqueduct", "queues", "--config", str(config_file), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=20,
+        check=False,
+    )  # fmt: skip
+
+
+def test_json_tells_lanes_slots_workers_and_tickets(config_file: Path) -> None:
+    fill(config_file, ["priority", "default", "default", "flex", "batch"], take=2)
+    ended = queues(config_file, "--once", "--json")
+    assert ended.returncode == 0, ended.stderr
+    busy, idle = json.loads(ended.stdout)
+    assert busy["model"] == "busy"
+    assert sum(busy["waiting"].values()) == 3
+    assert (busy["running"], busy["concurrency"], busy["live_workers"]) == (2, 2, 1)
+    assert busy["tickets"] == 1
+    assert 0 < busy["oldest_wait_seconds"] < 60
+    assert idle == {
+        "model": "idle", "waiting": {"priority": 0, "default": 0, "flex": 0, "batch": 0}, "oldest_wait_seconds": 0,
+        "running": 0, "concurrency": 2, "live_workers": 0, "tickets": 0, "ends_per_minute": None,
+    }  # fmt: skip
+
+
+def test_table_has_a_line_a_model_under_headings(config_file: Path) -> None:
+    fill(config_file, ["default", "flex", "flex"], take=0)
+    ended = queues(config_file, "--once")
+    headings, busy, idle = (line.split() for line in ended.stdout.splitlines())
+    assert headings[:5] == ["MODEL", "PRIORITY", "DEFAULT", "FLEX", "BATCH"]
+    assert busy[:5] == ["busy", "0", "1", "2", "0"]
+    assert "0/2" in idle
+
+
+def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
+    content: dict[str, Any] = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**content, "redis_url": "redis://127.0.0.1:1/0"}))
+    ended = queues(config_file, "--once")
+    assert ended.returncode == 1
+    assert "Redis did not answer" in ended.stderr
+    assert "aqueduct check" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_interval_out_of_range_is_refused_by_name(config_file: Path) -> None:
+    ended = queues(config_file, "--interval", "0")
+    assert ended.returncode == 1
+    assert "--interval" in ended.stderr
+
+
+def test_terminal_table_is_refreshed_in_place_and_survives_an_outage(tmp_path: Path, own_redis: RedisServer) -> None:
+    file = tmp_path / "aqueduct.yaml"
+    models = {"busy": {"backends": [{"url": "http://127.0.0.1:1/v1"}]}}
+    file.write_text(yaml.safe_dump({"redis_url": own_redis.url, "models": models}))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "aqueduct", "queues", "--config", str(file), "--interval", "0.1"]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        seen = _read_until(ours, ["busy", "\x1b[H\x1b[J", "busy"])
+        own_redis.kill()
+        seen = _read_until(ours, ["Redis cannot be asked"])
+        own_redis.restart()
+        seen = _read_until(ours, ["MODEL", "busy"])
+        child.send_signal(2)
+        assert wait_until(lambda: child.poll() is not None, 5, "the table to end")
+        assert child.returncode == 0, seen
+        assert "Traceback" not in seen
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def _read_until(terminal: int, wanted: list[str]) -> str:
+    """Read what the terminal shows from now on until the texts have come, in this order."""
+    seen = ""
+    ends_at = time.monotonic() + 15
+    while time.monotonic() < ends_at:
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 4096).decode()
+        at = 0
+        for text in wanted:
+            at = seen.find(text, at)
+            if at < 0:
+                break
+            at += len(text)
+        else:
+            return seen
+    raise AssertionError(f"waited for {wanted}; the terminal showed {seen!r}")

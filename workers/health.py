@@ -1,0 +1,93 @@
+"""Which backends of a model may be called: weights, ejection after failures, half-open recovery.
+
+Each worker process judges for itself, from its own calls; nothing probes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from shared.settings import BackendSettings
+
+FAILURES_TO_EJECT = 3
+FIRST_EJECTION_SECONDS = 5.0
+MAX_EJECTION_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _State:
+    backend: BackendSettings
+    failures: int = 0
+    """In a row."""
+    ejections: int = 0
+    """In a row; each doubles the next one's length."""
+    ejected_until: float = 0.0
+    is_on_trial: bool = False
+    """Half-open: one call is out to see whether it has recovered."""
+    running: int = 0
+
+
+class BackendHealth:
+    """Chooses backends and hears how their calls ended."""
+
+    def __init__(self, backends: Sequence[BackendSettings], clock: Callable[[], float] = time.monotonic) -> None:
+        self._states = [_State(backend) for backend in backends]
+        self._clock = clock
+
+    def choose(self, tried: Collection[int] = ()) -> int:
+        """Return the place of the backend to call next, by weight among the healthy ones that were not tried.
+
+        When every backend is ejected the one that is due first is called all the same: better a real refusal than
+        one of our own making.
+        """
+        now = self._clock()
+        fresh = [i for i in range(len(self._states)) if i not in tried] or list(range(len(self._states)))
+        open_ = [i for i in fresh if self._is_open(self._states[i], now)]
+        if not open_:
+            return min(fresh, key=lambda i: self._states[i].ejected_until)
+        weights = [self._states[i].backend.weight for i in open_]
+        chosen = random.choices(open_, weights if any(weights) else None)[0]
+        if self._states[chosen].ejections:
+            self._states[chosen].is_on_trial = True
+        return chosen
+
+    def _is_open(self, state: _State, now: float) -> bool:
+        if state.ejections:
+            return now >= state.ejected_until and not state.is_on_trial
+        limit = state.backend.concurrency
+        return limit is None or state.running < limit
+
+    def began(self, place: int) -> None:
+        """Count a call."""
+        self._states[place].running += 1
+
+    def ended(self, place: int, *, failed: bool | None) -> None:
+        """Hear how a call ended; None: it says nothing of the backend (the client left)."""
+        state = self._states[place]
+        state.running -= 1
+        state.is_on_trial = False
+        if failed is None:
+            return
+        if not failed:
+            state.failures = state.ejections = 0
+            return
+        state.failures += 1
+        if state.failures >= FAILURES_TO_EJECT or state.ejections:
+            length = min(FIRST_EJECTION_SECONDS * 2**state.ejections, MAX_EJECTION_SECONDS)
+            state.ejections += 1
+            state.ejected_until = self._clock() + length
+
+    def capacity(self, model_concurrency: int) -> int:
+        """Return how many jobs the healthy backends may run together, at most the model's own limit.
+
+        So the survivor of an ejection is not flooded with the others' share.
+        """
+        now = self._clock()
+        healthy = [s for s in self._states if not s.ejections or now >= s.ejected_until] or self._states
+        limits = [s.backend.concurrency for s in healthy]
+        if any(limit is None for limit in limits):
+            return model_concurrency
+        return min(model_concurrency, sum(limit for limit in limits if limit is not None))
