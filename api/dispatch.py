@@ -11,7 +11,7 @@ from api.validation import ChatRequest, apply_extra_policy, backend_body
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import Call
 from shared.redis import RedisRefused, RedisUnavailable
-from shared.room import Admission, Admitted, Rooms
+from shared.room import Admission, Admitted, Idempotency, Rooms
 from shared.settings import LANES, Lane, Settings, TokenSettings
 
 log = logging.getLogger("aqueduct.api.dispatch")
@@ -50,7 +50,13 @@ class Dispatcher:
         return name
 
     def prepare(
-        self, request: ChatRequest, token: TokenSettings, job_id: str, read_timeout_seconds: float | None
+        self,
+        request: ChatRequest,
+        token: TokenSettings,
+        *,
+        job_id: str,
+        read_timeout_seconds: float | None,
+        idempotency: Idempotency | None = None,
     ) -> Admission:
         """Return the job for a request; raises InvalidRequest for extra parameters that the model refuses."""
         name = self.model_name(request.model)
@@ -70,9 +76,16 @@ class Dispatcher:
             public_model=request.model,
         )
         return Admission(
-            id=job_id, model=name, token=token, lane=lane, owner=self._owner, body=body, call=call,
+            id=job_id,
+            model=name,
+            token=token,
+            lane=lane,
+            owner=self._owner,
+            body=body,
+            call=call,
             cost=max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n),
-        )  # fmt: skip
+            idempotency=idempotency,
+        )
 
     async def admit(self, job: Admission) -> Admitted:
         """Put the job into its waiting room. Raises QueueFull, RateLimited, NoWorker or BrokerUnavailable."""
@@ -90,8 +103,9 @@ class Canceller:
     GIVE_UP_SECONDS = 900.0
     """Longer than any admission can linger; the owner's heartbeat ends what is left."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, owner: str) -> None:
         self._rooms = rooms
+        self._owner = owner
         self._wanted: dict[str, _Wanted] = {}
         self._wake = asyncio.Event()
 
@@ -108,7 +122,7 @@ class Canceller:
             while self._wanted:
                 batch = list(self._wanted)[:500]
                 try:
-                    await self._rooms.cancel(batch)
+                    await self._rooms.cancel(self._owner, batch)
                 except (RedisUnavailable, RedisRefused):
                     limit = time.monotonic() - self.GIVE_UP_SECONDS
                     self._wanted = {k: v for k, v in self._wanted.items() if v.since > limit}
@@ -120,5 +134,5 @@ class Canceller:
     async def drain(self) -> None:
         """Send what is left, once; for shutdown."""
         if self._wanted:
-            await self._rooms.cancel(list(self._wanted))
+            await self._rooms.cancel(self._owner, list(self._wanted))
             self._wanted.clear()

@@ -37,7 +37,7 @@ class Gateway:
             self.rooms, silence_seconds=testing.silence_seconds, drop_live_events=testing.drop_live_events
         )
         self.tokens = TokenTable(settings.tokens, settings.public_names())
-        self.canceller = Canceller(self.rooms)
+        self.canceller = Canceller(self.rooms, self.owner)
         self.dispatcher = Dispatcher(self.rooms, settings, self.owner)
         self.chat = ChatCompletions(
             settings=settings.api,

@@ -32,7 +32,7 @@ class Relay:
 
     __slots__ = (
         "_buffer", "_buffered_bytes", "_waiter", "admitted", "behind", "check_at", "client_gone", "ended", "id",
-        "next_number", "silence_factor",
+        "may_run", "next_number", "replaced", "silence_factor",
     )  # fmt: skip
 
     def __init__(self, job_id: str) -> None:
@@ -45,6 +45,10 @@ class Relay:
         self.ended = False
         """The last event was handed out."""
         self.client_gone = False
+        self.may_run = False
+        """Its job may be waiting or running, so that leaving must cancel it."""
+        self.replaced = False
+        """A retry of the same request has taken the job over."""
         self.check_at = 0.0
         self.silence_factor = 1
         self._buffer: deque[bytes] = deque()
@@ -109,6 +113,8 @@ class RelayHub:
     def __init__(self, rooms: Rooms, *, silence_seconds: float, drop_live_events: bool = False) -> None:
         self._rooms = rooms
         self._relays: dict[bytes, Relay] = {}
+        self._twins: dict[bytes, list[Relay]] = {}
+        """Further relays of the same job: clients that joined it by their Idempotency-Key."""
         self._silence_seconds = silence_seconds
         self._drop_live_events = drop_live_events
         self._behind = asyncio.Event()
@@ -120,12 +126,43 @@ class RelayHub:
         """Listen for a job's events; call before admitting it, so that not even the first can be missed."""
         relay = Relay(job_id)
         relay.check_at = asyncio.get_running_loop().time() + self._silence_seconds
-        self._relays[job_id.encode()] = relay
+        self._add(relay)
         return relay
+
+    def join(self, relay: Relay, job_id: str) -> None:
+        """Listen to another job that is already under way, from its first event on."""
+        self.close(relay)
+        relay.id = job_id
+        relay.admitted = relay.behind = True
+        self._add(relay)
+        self._behind.set()
 
     def close(self, relay: Relay) -> None:
         """Stop listening."""
-        self._relays.pop(relay.id.encode(), None)
+        key = relay.id.encode()
+        twins = self._twins.get(key, [])
+        if self._relays.get(key) is relay:
+            del self._relays[key]
+            if twins:
+                self._relays[key] = twins.pop()
+        elif relay in twins:
+            twins.remove(relay)
+        if not twins:
+            self._twins.pop(key, None)
+
+    def is_heard(self, job_id: str) -> bool:
+        """Whether anybody here listens to the job."""
+        return job_id.encode() in self._relays
+
+    def _add(self, relay: Relay) -> None:
+        key = relay.id.encode()
+        if key in self._relays:
+            self._twins.setdefault(key, []).append(relay)
+        else:
+            self._relays[key] = relay
+
+    def _all(self) -> list[Relay]:
+        return [*self._relays.values(), *(relay for twins in self._twins.values() for relay in twins)]
 
     def on_message(self, message: bytes) -> None:
         """Hand the frames of one pub/sub message to their relays."""
@@ -138,12 +175,15 @@ class RelayHub:
             if relay is not None:
                 relay.feed(number, event)
                 behind = behind or relay.behind
+                for twin in self._twins.get(job_id, ()):
+                    twin.feed(number, event)
+                    behind = behind or twin.behind
         if behind:
             self._behind.set()
 
     def on_subscribed(self) -> None:
         """After a (re)connection anything may have been missed."""
-        for relay in self._relays.values():
+        for relay in self._all():
             relay.behind = True
         self._behind.set()
 
@@ -158,7 +198,7 @@ class RelayHub:
                 pass
             self._behind.clear()
             now = loop.time()
-            due = [relay for relay in self._relays.values() if relay.wants_log(now)]
+            due = [relay for relay in self._all() if relay.wants_log(now)]
             try:
                 while due:
                     due = due[await self._recover(due[:PEEK_JOBS]) :]
@@ -168,9 +208,10 @@ class RelayHub:
 
     async def _recover(self, relays: list[Relay]) -> int:
         """Read the log of these relays; returns how many of them the budget allowed (at least one)."""
-        answers = await self._rooms.peek([(relay.id, relay.next_number) for relay in relays], PEEK_BYTES)
-        now = asyncio.get_running_loop().time()
+        # Live events may come while Redis is asked; its answer begins where the question did.
         asked = [relay.next_number for relay in relays]
+        answers = await self._rooms.peek([(r.id, number) for r, number in zip(relays, asked, strict=True)], PEEK_BYTES)
+        now = asyncio.get_running_loop().time()
         for relay, number, (state, *missed) in zip(relays, asked, answers, strict=False):
             relay.behind = False
             before = relay.next_number

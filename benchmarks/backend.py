@@ -16,6 +16,7 @@ import socket
 import time
 from dataclasses import dataclass
 from itertools import count
+from typing import cast
 from urllib.parse import parse_qsl
 
 import httptools
@@ -235,8 +236,7 @@ class Connection(asyncio.Protocol):
         self.alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio's
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

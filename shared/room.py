@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from shared import keys
 from shared.broker import ticket
-from shared.errors import BrokerUnavailable, JobLost, NoWorker, QueueFull, QueueTimeout, RateLimited
+from shared.errors import BrokerUnavailable, JobLost, NoWorker, QueueFull, QueueTimeout, RateLimited, Unprocessable
 from shared.jobs import Call, TakenJob
 from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable, Reply
 from shared.scripting import Scripts
@@ -51,16 +51,27 @@ class Admission:
     cost: float
     """Estimated tokens: prompt bytes / 4 and the longest answer."""
     must_finish: bool = False
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's Idempotency-Key, hashed with its token, and the hash of the body it came with."""
+
+    key: str
+    body: str
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """An accepted job's place, and the token's request limit (0: none)."""
 
+    job_id: str
+    """Another id than was asked for: the job that this Idempotency-Key stands for."""
     ahead: int
-    limit: int
-    remaining: int
-    reset_ms: int
+    limit: int = 0
+    remaining: int = 0
+    reset_ms: int = 0
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
@@ -134,17 +145,20 @@ class Rooms:
                 *(self._max_wait_ms(model, job.call), life_ms, round(not_after_ms), *limits),
                 *(token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0, self._grace_ms),
                 *(keys.queue(job.model), ticket(job.model), model.max_attempts),
+                *((job.idempotency.key, job.idempotency.body) if job.idempotency else ("", "")),
             )
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
         verdict, number = reply[0], int(reply[1])
+        if verdict == b"join":
+            return Admitted(reply[3].decode(), 0)
         if verdict != b"ok":
             raise _refusal(verdict, number, job, reply)
-        return Admitted(number, *map(int, reply[3:6]))
+        return Admitted(job.id, number, *map(int, reply[3:6]))
 
-    async def cancel(self, job_ids: Sequence[str]) -> bytes:
-        """Cancel jobs, waiting or running; one letter a job, see `cancel.lua`. Raises RedisUnavailable."""
-        reply: bytes = await self._scripts.run("cancel", *job_ids)
+    async def cancel(self, owner: str, job_ids: Sequence[str]) -> bytes:
+        """Cancel an owner's jobs, waiting or running; one letter a job, see `cancel.lua`. Raises RedisUnavailable."""
+        reply: bytes = await self._scripts.run("cancel", owner, *job_ids)
         return reply
 
     async def beat(self, owner: str, *, gone: bool = False) -> None:
@@ -297,12 +311,17 @@ def _refusal(verdict: bytes, milliseconds: int, job: Admission, reply: Reply) ->
         )
     if verdict in (b"rate", b"jobs"):
         limit, remaining, reset = (int(x) for x in reply[3:6])
-        headers = {k.decode(): v.decode() for k, v in Admitted(0, limit, remaining, reset).headers()}
+        headers = {k.decode(): v.decode() for k, v in Admitted(job.id, 0, limit, remaining, reset).headers()}
         if verdict == b"rate":
             text = f"Rate limit reached: {limit} requests per minute. Please try again in {duration(milliseconds)}."
         else:
             text = f"This token may have {job.token.concurrent_jobs} requests in progress. Retry when one has ended."
         return RateLimited(text, retry_after=seconds, headers=headers)
+    if verdict == b"reused":
+        return Unprocessable(
+            "This Idempotency-Key was used with another body. Use a new key for a new request.",
+            code="idempotency_key_reused",
+        )
     if verdict == b"no_worker":
         return NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
     return BrokerUnavailable(retry_after=2)

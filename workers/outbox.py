@@ -131,6 +131,8 @@ class Outbox:
         self._rooms = rooms
         self._ready: dict[JobOutput, None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self.sending = False
+        """A call is under way; what is put now leaves after it."""
 
     def open(self, job: TakenJob, on_refused: Callable[[str], None]) -> JobOutput:
         """Return the output of a job that was just taken."""
@@ -146,6 +148,7 @@ class Outbox:
         delay = 0.05
         while self._ready:
             batch = self._batch()
+            self.sending = True
             try:
                 verdicts = await self._rooms.append([x for _, part, _, _ in batch for x in part])
             except (RedisUnavailable, RedisRefused) as error:
@@ -159,6 +162,7 @@ class Outbox:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 continue
+            self.sending = False
             delay = 0.05
             for (output, _, count, is_end), verdict in zip(batch, verdicts, strict=True):
                 if output.refused:

@@ -138,24 +138,30 @@ class Runner:
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
         else:
-            self._loop.create_task(self._forget_when_stored(running))
+            self._loop.create_task(self._forget_when_stored(running, overtaken=self._outbox.sending))
         self._slots[job.model].freed()
         self.on_slot_freed()
         if running.gave_up != "back":
             self._job_events.ended(job, running.began_at, outcome)
 
-    async def _forget_when_stored(self, running: RunningJob) -> None:
-        """Keep the lease alive until Redis has stored the end, however long that takes."""
+    async def _forget_when_stored(self, running: RunningJob, *, overtaken: bool) -> None:
+        """Keep the lease alive until Redis has stored the end, however long that takes.
+
+        `overtaken`: the end waits for a call under way, so the next take reaches Redis first and may find no free slot.
+        """
         await running.output.ended
         self._forget(running.job.id)
+        if overtaken:
+            self._slots[running.job.model].wake()
 
     async def _release(self, running: RunningJob, how: str) -> None:
         job = running.job
-        self._forget(job.id)
         try:
             await self._rooms.release(job.model, [(job.id, job.attempt, how)], wake=how == "back")
         except (RedisUnavailable, RedisRefused):
             log.info("not released; its lease runs out", extra={"request_id": request_id(job.id)})
+        finally:
+            self._forget(job.id)
 
     def _give_up(self, running: RunningJob, why: str) -> None:
         """Stop a job here: its backend call is closed."""
@@ -260,9 +266,14 @@ class Runner:
                     await self._all_ended.wait()
 
     def _forget(self, job_id: str) -> None:
+        was_full = self.free_slots() <= 0
         self._jobs.pop(job_id, None)
         if not self._jobs:
             self._all_ended.set()
+        if was_full:  # when its slot became free the process still counted it
+            for slots in self._slots.values():
+                slots.wake()
+            self.on_slot_freed()
 
     async def close(self) -> None:
         """Close every connection."""

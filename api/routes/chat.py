@@ -13,10 +13,11 @@ from contextlib import suppress
 from api.dispatch import Canceller, Dispatcher
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, RelayHub
+from api.retries import LINGER_SECONDS, OpenRequests, idempotency
 from api.tokens import TokenTable
 from api.validation import ChatRequest, parse_body, validate
 from shared import events
-from shared.errors import AqueductError, Draining, UnknownModel, from_wire
+from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel, from_wire
 from shared.room import Admission
 from shared.settings import ApiSettings, TokenSettings
 
@@ -47,6 +48,7 @@ class ChatCompletions:
         self._dispatcher = dispatcher
         self._relays = relays
         self._canceller = canceller
+        self._open = OpenRequests()
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,41 +71,84 @@ class ChatCompletions:
             max_bytes=self._settings.max_body_bytes, timeout_seconds=self._settings.body_timeout_seconds
         )
         read_timeout = _read_timeout(exchange)
-        job_id: str = exchange.scope["state"]["job_id"]
         if len(raw) > PARSE_IN_THREAD_BYTES:
-            request, job = await asyncio.to_thread(self._prepare, raw, token, job_id, read_timeout)
+            request, job = await asyncio.to_thread(self._prepare, exchange, raw, token)
         else:
-            request, job = self._prepare(raw, token, job_id, read_timeout)
-        del raw
+            request, job = self._prepare(exchange, raw, token)
         exchange.scope["state"].update(model=job.model, tenant=token.name, stream=request.stream)
 
-        relay = self._relays.open(job.id)
+        older = self._open.older(exchange, token, raw)
+        relay = self._relays.open(older.id if older is not None else job.id)
+        key = self._open.add(token, raw, relay)
+        del raw
         # From here on the client may leave at any moment; the watcher is the only one who notices.
         watcher = asyncio.ensure_future(exchange.disconnect(relay.hang_up))
         try:
-            admitted = await self._dispatcher.admit(job)
+            if older is not None:
+                self._take_over(older, relay)
+                ahead = 0
+            else:
+                ahead = await self._admit(exchange, relay, job)
             del job
-            relay.admitted = True
-            exchange.add_headers(admitted.headers())
             if request.stream:
-                await self._stream(exchange, relay, read_timeout, admitted.ahead)
+                await self._stream(exchange, relay, read_timeout, ahead)
             else:
                 await self._whole(exchange, relay)
         finally:
             watcher.cancel()
+            self._open.remove(key, relay)
             self._relays.close(relay)
-            if not relay.ended:
-                # Left, timed out, or refused in a way that may still have admitted it: nothing may run for nobody.
-                self._canceller.cancel(relay.id)
+            if relay.may_run and not relay.ended and not relay.replaced:
+                self._abandon(relay.id, LINGER_SECONDS if exchange.header(b"idempotency-key") is not None else 0)
 
-    def _prepare(
-        self, raw: bytes, token: TokenSettings, job_id: str, read_timeout: float | None
-    ) -> tuple[ChatRequest, Admission]:
+    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> int:
+        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns how many are ahead."""
+        try:
+            relay.may_run = True
+            admitted = await self._dispatcher.admit(job)
+        except BrokerUnavailable:
+            raise  # Redis may still run it
+        except AqueductError:
+            relay.may_run = False
+            raise
+        exchange.add_headers(admitted.headers())
+        if admitted.job_id != job.id:
+            self._relays.join(relay, admitted.job_id)
+        relay.admitted = True
+        return admitted.ahead
+
+    def _take_over(self, older: Relay, relay: Relay) -> None:
+        """Answer a retry with the job of the request it repeats, whose own connection is let go."""
+        older.replaced = True
+        older.hang_up()
+        relay.may_run = True
+        self._relays.join(relay, older.id)
+
+    def _abandon(self, job_id: str, after_seconds: float) -> None:
+        """Cancel a job that nobody listens to: nothing may run for nobody."""
+
+        def cancel_unless_heard() -> None:
+            if not self._relays.is_heard(job_id):
+                self._canceller.cancel(job_id)
+
+        if after_seconds:
+            asyncio.get_running_loop().call_later(after_seconds, cancel_unless_heard)
+        else:
+            cancel_unless_heard()
+
+    def _prepare(self, exchange: Exchange, raw: bytes, token: TokenSettings) -> tuple[ChatRequest, Admission]:
         request = validate(parse_body(raw))
         name = self._dispatcher.model_name(request.model)
         if not self._tokens.allows(token, name):
             raise UnknownModel(request.model)
-        return request, self._dispatcher.prepare(request, token, job_id, read_timeout)
+        job = self._dispatcher.prepare(
+            request,
+            token,
+            job_id=exchange.scope["state"]["job_id"],
+            read_timeout_seconds=_read_timeout(exchange),
+            idempotency=idempotency(exchange, token, raw),
+        )
+        return request, job
 
     async def _whole(self, exchange: Exchange, relay: Relay) -> None:
         """Wait for the job's end and send it as one response."""

@@ -1,6 +1,6 @@
 """`aqueduct flower`: Flower over the gateway's broker, behind a login and read-only, until SIGTERM or Ctrl-C.
 
-It shows requests and their outcomes, not how many wait: that is in `/metrics`.
+It shows requests and their outcomes, not how many wait: that is in `aqueduct queues`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 MAX_TASKS = 5000
+TASKS_COLUMNS = "name,uuid,state,routing_key,runtime,result,exception,received,worker"
+"""A request's queue is its routing key: Celery's events have no field of that name."""
 PURGE_OFFLINE_WORKERS_SECONDS = 60
 
 
@@ -79,6 +81,7 @@ def _set_options(options: Any, settings: Settings) -> None:
     options.read_only = True  # its revoke and terminate would act on tickets, not on requests
     options.persistent = False
     options.max_tasks = MAX_TASKS
+    options.tasks_columns = TASKS_COLUMNS
     options.purge_offline_workers = PURGE_OFFLINE_WORKERS_SECONDS
 
 

@@ -1,9 +1,10 @@
 -- Accepts a job into its model's waiting room, or says why not; pushes a ticket. One round trip.
 -- ARGV: id, model, lane, tenant, weight, cost, body ('' when stored before), bytes, meta, owner, keep, max_wait_ms,
 --       life_ms, not_after, max_queue, max_tokens, max_bytes, tenant_share, concurrency, token, requests_per_minute,
---       concurrent_jobs, grace_ms, queue, ticket, max_tries
+--       concurrent_jobs, grace_ms, queue, ticket, max_tries, idempotency ('' or name of its key), hash of the body
 -- Returns {verdict, number, now, limit, remaining, reset_ms}: verdict 'ok' (number: jobs ahead), or with number =
---       milliseconds to wait: 'full', 'share', 'rate', 'jobs', 'no_worker', 'late', 'again' (this id was admitted before)
+--       milliseconds to wait: 'full', 'share', 'rate', 'jobs', 'no_worker', 'late', 'again' (this id was admitted before),
+--       'reused' (the idempotency key stands for another body), or 'join' with the id of its job instead of limit
 local id, model, lane, tenant = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local weight, cost, body, bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local owner, keep, max_wait, life, not_after = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
@@ -16,6 +17,25 @@ local limit, remaining, reset = 0, 0, 0
 if now > not_after then return {'late', 0, now} end
 if redis.call('EXISTS', NAMES.job .. id) == 1 then return {'again', 0, now} end
 
+local idempotency = ''
+if ARGV[27] ~= '' then
+  idempotency = NAMES.idempotency .. ARGV[27]
+  local known = redis.call('GET', idempotency)
+  local first = known and string.sub(known, 1, 32)
+  local job = first and load_job(first)
+  if job then
+    if string.sub(known, 34) ~= ARGV[28] then return {'reused', 0, now} end
+    -- The newest connection is the owner: it hears the live events, and the job lives as long as its process.
+    if job.state ~= 'ended' and job.cancelled == '' then
+      redis.call('SREM', NAMES.owned .. job.owner, first)
+      redis.call('SADD', NAMES.owned .. owner, first)
+      redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
+      redis.call('HSET', NAMES.job .. first, 'owner', owner)
+    end
+    if job.cancelled == '' then return {'join', 0, now, first} end
+  end
+end
+
 -- Requests a minute: the generic cell rate algorithm, one number a token.
 local rate_key, next_clock = NAMES.rate .. token, nil
 if per_minute > 0 then
@@ -27,9 +47,8 @@ if per_minute > 0 then
   remaining, reset = math.floor((60000.5 - (next_clock - now)) / step), math.ceil(next_clock - now)
 end
 if token_jobs > 0 then
-  local key = NAMES.token_jobs .. token
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-  if redis.call('ZCARD', key) >= token_jobs then return {'jobs', 1000, now, limit, remaining, reset} end
+  -- Only counted here: a write that frees memory would let all later ones pass at maxmemory.
+  if redis.call('ZCOUNT', NAMES.token_jobs .. token, '(' .. now, '+inf') >= token_jobs then return {'jobs', 1000, now, limit, remaining, reset} end
 end
 if redis.call('ZCOUNT', NAMES.workers .. model, now - grace, '+inf') == 0 then
   return {'no_worker', 5000, now, limit, remaining, reset}
@@ -56,6 +75,7 @@ if body ~= '' then redis.call('SET', NAMES.body .. id, body, 'PX', life)
 elseif redis.call('PEXPIRE', NAMES.body .. id, life) == 0 then return {'late', 0, now} end
 if next_clock then redis.call('SET', rate_key, next_clock, 'PX', 120000) end
 if token_jobs > 0 then
+  redis.call('ZREMRANGEBYSCORE', NAMES.token_jobs .. token, '-inf', now)
   redis.call('ZADD', NAMES.token_jobs .. token, now + life, id)
   redis.call('PEXPIRE', NAMES.token_jobs .. token, life + 1000)
 else token = '' end
@@ -65,10 +85,10 @@ local tag = enter_lane(id, job, nil)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'model', model, 'owner', owner, 'lane', lane, 'tenant', tenant, 'share', job.share,
   'cost', cost, 'weight', weight, 'tag', tag, 'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'keep', keep,
-  'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26])
+  'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26], 'idempotency', idempotency)
+if idempotency ~= '' then redis.call('SET', idempotency, id .. ' ' .. ARGV[28], 'PX', life) end
 redis.call('PEXPIRE', NAMES.job .. id, life)
-redis.call('ZADD', NAMES.waits .. model, now + max_wait, id)
-redis.call('PEXPIRE', NAMES.waits .. model, 86400000)
+set_deadline(id, model, now + max_wait)
 if owner ~= '' then
   redis.call('SADD', NAMES.owned .. owner, id)
   redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)

@@ -1,10 +1,12 @@
 -- Cancels jobs for their owner: out of the room if waiting, told to the workers if running.
--- ARGV: id...   Returns one letter a job: 'w' was waiting, 'r' is running, 'n' nothing to cancel
+-- ARGV: owner, id...   Returns one letter a job: 'w' was waiting, 'r' is running, 'n' nothing to cancel (any more, or
+--       another connection has joined the job and owns it now)
+local owner = table.remove(ARGV, 1)
 local now = clock()
 local out, tell = {}, {}
 for i, id in ipairs(ARGV) do
   local job = load_job(id)
-  if not job or job.state == 'ended' then
+  if not job or job.state == 'ended' or job.owner ~= owner then
     out[i] = 'n'
     if not job then redis.call('DEL', NAMES.body .. id) end
   elseif job.state == 'waiting' then

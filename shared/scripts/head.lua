@@ -9,7 +9,7 @@ local function clock()
 end
 
 local FIELDS = {'model', 'owner', 'lane', 'tenant', 'share', 'cost', 'weight', 'tag', 'state', 'attempt', 'tries',
-  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries'}
+  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries', 'idempotency'}
 
 -- A job's record as a table, or nil when there is none.
 local function load_job(id)
@@ -55,17 +55,29 @@ local function enter_lane(id, job, tag)
     -- A lane that was empty must not have saved up turns: it joins at the present pass.
     local passes = redis.call('HMGET', room, 'pass', 'pass:' .. job.lane)
     local present = tonumber(passes[1] or 0)
-    if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
+    if tonumber(passes[2] or 0) < present then
+      redis.call('HSET', room, 'pass:' .. job.lane, present)
+      redis.call('PEXPIRE', room, 86400000)
+    end
   end
   if not tag then
     local at = redis.call('HMGET', tags, ':clock', job.tenant)
     tag = math.max(tonumber(at[1] or 0), tonumber(at[2] or 0))
     redis.call('HSET', tags, job.tenant, tag + tonumber(job.share))
     redis.call('PEXPIRE', tags, 86400000)
+  else
+    -- It was first in line once. Should the lane have been empty since, its old tag would put it behind everybody.
+    tag = math.min(tonumber(tag), tonumber(redis.call('HGET', tags, ':clock') or 0))
   end
   redis.call('ZADD', lane, tag, id)
   redis.call('PEXPIRE', lane, 86400000)
   return tag
+end
+
+-- Notes until when a job waits.
+local function set_deadline(id, model, deadline)
+  redis.call('ZADD', NAMES.waits .. model, deadline, id)
+  redis.call('PEXPIRE', NAMES.waits .. model, 86400000)
 end
 
 -- Counters of what waits. Batch work is bounded by its own window, so it does not count here.
@@ -74,6 +86,7 @@ local function count_waiting(job, sign)
     local room = NAMES.room .. job.model
     redis.call('HINCRBY', room, 'tokens', sign * math.floor(tonumber(job.cost)))
     redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
+    redis.call('PEXPIRE', room, 86400000)
     local tenants = NAMES.tenants .. job.model
     if redis.call('HINCRBY', tenants, job.tenant, sign) <= 0 then redis.call('HDEL', tenants, job.tenant)
     else redis.call('PEXPIRE', tenants, 86400000) end
@@ -124,6 +137,9 @@ local function finish(id, job, now, keep_ms)
   if job.owner ~= '' then redis.call('SREM', NAMES.owned .. job.owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   redis.call('DEL', NAMES.body .. id)
+  if job.idempotency and job.idempotency ~= '' then
+    if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
+  end
   if keep_ms > 0 then
     redis.call('HSET', NAMES.job .. id, 'state', 'ended')
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)

@@ -19,7 +19,7 @@ for i = 3, #ARGV, 3 do
     redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '', 'tries', math.max(0, job.tries - 1))
     enter_lane(id, job, job.tag)
     count_waiting(job, 1)
-    redis.call('ZADD', NAMES.waits .. job.model, now + 60000, id)
+    set_deadline(id, job.model, now + 60000)
     out[#out + 1] = 'b'
   end
   if job and queue ~= '' then push_ticket(queue, ticket, id, live_workers(job.model, now, 6000)) end

@@ -58,7 +58,7 @@ for i = 10, #ARGV, 4 do
         redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '')
         enter_lane(id, job, job.tag)
         count_waiting(job, 1)
-        redis.call('ZADD', NAMES.waits .. model, now + KEEP, id)
+        set_deadline(id, model, now + KEEP)
       end
     end
   end

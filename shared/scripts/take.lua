@@ -66,7 +66,9 @@ while taken < n and looked < n + 200 do
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]
       redis.call('HSET', room, 'pass:' .. lane, pass[lane])
-      redis.call('HSET', tags_key(lane, model), ':clock', tag)
+      if redis.call('HSET', tags_key(lane, model), ':clock', tag) == 1 then
+        redis.call('PEXPIRE', tags_key(lane, model), 86400000)
+      end
     end
     tidy_lane(job)
   end

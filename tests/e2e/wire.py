@@ -97,5 +97,6 @@ def running(client: httpx.Client, model: str) -> Iterator[None]:
     body = {"model": model, "messages": MESSAGES, "stream": True}
     with client.stream("POST", CHAT, json=body) as answer:
         assert answer.status_code == 200, answer.read()
-        next(answer.iter_bytes())
+        parts = answer.iter_bytes()  # kept: a dropped iterator closes the answer
+        next(parts)
         yield

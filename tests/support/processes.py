@@ -34,6 +34,7 @@ class Process:
         self.log_file = log_file
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._child: subprocess.Popen[bytes] | None = None
+        self._asked_to_end = False
 
     @classmethod
     def python(cls, *arguments: str | Path, log_file: Path, environment: Mapping[str, str] | None = None) -> Process:
@@ -43,6 +44,7 @@ class Process:
     def start(self, *, stdin: bytes | None = None) -> Process:
         """Start it, in a process group of its own; the log is appended to."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._asked_to_end = False
         with self.log_file.open("ab") as log:
             self._child = subprocess.Popen(
                 self.command,
@@ -85,6 +87,7 @@ class Process:
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM) without waiting."""
+        self._asked_to_end = True
         self.signal(signal.SIGTERM)
 
     def wait(self, timeout_seconds: float = 10) -> int:
@@ -109,7 +112,8 @@ class Process:
             return None
         if self._child.poll() is None:
             self.signal(signal.SIGCONT)
-            self.terminate()
+            if not self._asked_to_end:  # a second SIGTERM cuts a drain short
+                self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(timeout_seconds)
         self.kill()

@@ -1,0 +1,93 @@
+"""What a measure cost: CPU seconds and memory of each process, Redis's commands and bytes, between two moments."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import redis
+
+_COUNTERS = ("total_net_input_bytes", "total_net_output_bytes", "total_reads_processed", "total_writes_processed")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The clocks and counters at one moment."""
+
+    cpu_seconds: dict[str, float]
+    commands: dict[str, tuple[int, float]]
+    """Calls and seconds of each command, also of those called inside scripts."""
+    redis: dict[str, int]
+
+
+class Meter:
+    """Reads the clocks of named processes, their children included, and of one Redis."""
+
+    def __init__(self, processes: Mapping[str, int], redis_url: str) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
+        self._redis = redis.Redis.from_url(redis_url)
+
+    def add(self, name: str, pid: int) -> None:
+        """Watch one more process."""
+        self._processes[name] = psutil.Process(pid)
+
+    def remove(self, name: str) -> None:
+        """Watch a process no longer."""
+        self._processes.pop(name, None)
+
+    def read(self) -> Moment:
+        """Return the present moment."""
+        stats: dict[str, Any] = self._redis.info("commandstats")  # type: ignore[assignment]
+        info: dict[str, Any] = self._redis.info("stats")  # type: ignore[assignment]
+        return Moment(
+            {name: _cpu_seconds(process) for name, process in self._processes.items()},
+            {name.removeprefix("cmdstat_"): (row["calls"], row["usec"] / 1e6) for name, row in stats.items()},
+            {name: info.get(name, 0) for name in _COUNTERS},
+        )
+
+    def rss_bytes(self) -> dict[str, int]:
+        """Return each process's resident memory."""
+        return {
+            name: sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+            for name, process in self._processes.items()
+        }
+
+    def connections(self) -> dict[str, int]:
+        """Return how many connections to Redis each process has."""
+        owners: Counter[str] = Counter()
+        ports = {
+            connection.laddr.port: name
+            for name, process in self._processes.items()
+            if name != "redis"
+            for connection in process.net_connections("tcp")
+            if connection.raddr
+        }
+        for client in self._redis.client_list():
+            owners[ports.get(int(re.sub(r".*:", "", client["addr"])), "")] += 1
+        owners.pop("", None)
+        return dict(owners)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    total = 0.0
+    for part in (process, *process.children(recursive=True)):
+        times = part.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def between(before: Moment, after: Moment) -> dict[str, Any]:
+    """Return what was spent between two moments."""
+    commands = {
+        name: (calls - before.commands.get(name, (0, 0.0))[0], seconds - before.commands.get(name, (0, 0.0))[1])
+        for name, (calls, seconds) in after.commands.items()
+    }
+    return {
+        "cpu_seconds": {name: after.cpu_seconds[name] - spent for name, spent in before.cpu_seconds.items()},
+        "commands": {name: row for name, row in sorted(commands.items()) if row[0] and name not in ("info",)},
+        "redis": {name: after.redis[name] - before.redis[name] for name in _COUNTERS},
+    }

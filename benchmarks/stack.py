@@ -1,0 +1,161 @@
+"""What runs during a benchmark: the backend, the gateway (Redis, API, worker, Flower), the peer, the load generator."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+import yaml
+
+from aqueduct.embedded_redis import EmbeddedRedis
+from benchmarks.meters import Meter
+from benchmarks.processes import Child, LoadGenerator, free_port, wait_for
+from shared.tokens import hash_token, new_token
+
+MODELS = {
+    "bench": "bench",
+    "bench-20": "bench?token_seconds=0.05",  # 20 chunks a second
+    "bench-2": "bench?token_seconds=0.5",
+}
+"""The public names, and what the backend is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Somewhere to send chat requests to."""
+
+    name: str
+    port: int
+    token: str
+    models: Mapping[str, str]
+    """What this target calls each of `MODELS`."""
+    processes: tuple[str, ...]
+    """Names in the meter of the processes that serve it, without Flower."""
+
+    def address(self) -> dict[str, Any]:
+        """Return it as the load generator wants it."""
+        return {"host": "127.0.0.1", "port": self.port, "path": "/v1", "token": self.token}
+
+
+class Stack:
+    """All processes of a run, as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stopping = contextlib.ExitStack()
+        self._embedded = EmbeddedRedis(folder / "data")
+        self._gateway: dict[str, Child] = {}
+        self._flower: Child | None = None
+        self.targets: list[Target] = []
+
+    def __enter__(self) -> Stack:
+        """Start the backend, Redis and the load generator."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob("*.log"):
+            old.unlink()
+        with contextlib.ExitStack() as stopping:
+            self.backend = Child.python("benchmarks.backend", log_file=self.folder / "backend.log", talks=True)
+            stopping.callback(self.backend.stop)
+            self.backend_port = int(self.backend.read_line()["port"])
+            self._embedded.start()
+            stopping.callback(self._embedded.stop)
+            self.redis = redis.Redis.from_url(self.redis_url)
+            stopping.callback(self.redis.close)
+            self.load = LoadGenerator(self.folder / "load.log")
+            stopping.callback(self.load.stop)
+            server: dict[str, Any] = self.redis.info("server")  # type: ignore[assignment]
+            self.redis_version = str(server["redis_version"])
+            self.meter = Meter(
+                {"redis": server["process_id"], "backend": self.backend.pid, "load": self.load.pid}, self.redis_url
+            )
+            self.targets.append(Target("direct", self.backend_port, "none", MODELS, ()))
+            stopping.callback(self.stop_gateway)
+            self._stopping = stopping.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop everything, by process id."""
+        self._stopping.close()
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis is."""
+        return self._embedded.url
+
+    def on_exit(self, stop: Any) -> None:
+        """Call `stop` at the end, before what is there already is stopped."""
+        self._stopping.callback(stop)
+
+    def target(self, name: str) -> Target | None:
+        """Return a target by name."""
+        return next((target for target in self.targets if target.name == name), None)
+
+    def start_gateway(self, *, further_models: int = 0, apis: int = 1, worker_models: Sequence[Sequence[str]] = ((),)) -> None:
+        """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first."""
+        self.stop_gateway()
+        self.redis.flushall()
+        token, port = new_token(), free_port()
+        config = self.folder / "aqueduct.yaml"
+        config.write_text(yaml.safe_dump(self._settings(token, further_models), sort_keys=False))
+        options = ("--config", config)
+        self._gateway["api"] = self._start("api", "--port", str(port), *options)
+        for index, models in enumerate(worker_models):
+            name = "worker" if not index else f"worker-{index + 1}"
+            self._gateway[name] = self._start("worker", *models, *options, name=name)
+        wait_for(list(self._gateway.values()), f"http://127.0.0.1:{port}/readyz", seconds=30)
+        for name, child in self._gateway.items():
+            self.meter.add(name, child.pid)
+        self.targets.insert(1, Target("aqueduct", port, token, {n: n for n in MODELS}, (*self._gateway, "redis")))
+
+    def start_flower(self) -> None:
+        """Start Flower beside the gateway."""
+        if self._flower is None:
+            port = free_port()
+            self._flower = self._start("flower", "--port", str(port), "--config", self.folder / "aqueduct.yaml")
+            wait_for([self._flower], f"http://127.0.0.1:{port}/healthcheck", seconds=30)
+            self.meter.add("flower", self._flower.pid)
+
+    def stop_flower(self) -> None:
+        """Stop Flower if it runs."""
+        if self._flower is not None:
+            self.meter.remove("flower")
+            self._flower.stop()
+            self._flower = None
+
+    def stop_gateway(self) -> None:
+        """Stop the gateway's processes if they run."""
+        self.stop_flower()
+        for name, child in reversed(self._gateway.items()):
+            self.meter.remove(name)
+            child.stop(timeout_seconds=10)
+        self._gateway.clear()
+        self.targets = [target for target in self.targets if target.name != "aqueduct"]
+
+    def pid(self, name: str) -> int:
+        """Return the process id of `api` or `worker`."""
+        return self._gateway[name].pid
+
+    def _start(self, *arguments: str | Path, name: str = "") -> Child:
+        return Child.python("aqueduct", *arguments, log_file=self.folder / f"{name or arguments[0]}.log")
+
+    def _settings(self, token: str, further_models: int) -> dict[str, Any]:
+        names = {**MODELS, **{f"idle-{number}": "bench" for number in range(further_models)}}
+        url = f"http://127.0.0.1:{self.backend_port}/v1"
+        room = {"concurrency": 2048, "max_queue": 200_000}
+        return {
+            "redis_url": self.redis_url,
+            "data_dir": str(self.folder / "data"),
+            "log_level": "warning",
+            "tenant_share": 1,
+            "worker": {"slots": 4096, "drain_seconds": 1},
+            "api": {"drain_seconds": 1},
+            "flower": {"password": secrets.token_urlsafe(12)},
+            "models": {name: {**room, "backends": [{"url": url, "model": inner}]} for name, inner in names.items()},
+            # Limits are on, they are only never met.
+            "tokens": [{"name": "bench", "sha256": hash_token(token), "requests_per_minute": 100_000_000, "concurrent_jobs": 1_000_000}],
+        }
