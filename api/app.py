@@ -36,8 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    chat = _Chat()
     for path in CHAT_PATHS:
-        app.router.routes.append(Route(path, _Chat(), methods=["POST"]))
+        app.router.routes.append(Route(path, chat, methods=["POST"]))  # for its 405s
     app.include_router(models.router)
     app.include_router(health.router)
     install_error_handlers(app)
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after", "openai-processing-ms"],
         )
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, direct=dict.fromkeys(CHAT_PATHS, chat))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 

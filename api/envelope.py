@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 from fastapi import FastAPI, Request
@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.exchange import Message, Receive, Scope, Send
+from api.exchange import Exchange, Message, Receive, Scope, Send
 from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
 
@@ -28,8 +28,10 @@ _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 class Envelope:
     """ASGI middleware: gives each request its id and start time, adds the standing headers, logs the end."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, direct: Mapping[str, App]) -> None:
+        """Wrap an application; POSTs to the `direct` paths skip its routing and middleware, which cost 50 µs."""
         self._app = app
+        self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request through."""
@@ -51,7 +53,15 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
+            if direct is not None:
+                await direct(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unexpected error", extra={"request_id": state["request_id"]})
+            if status == 0:
+                await Exchange(scope, receive, send_with_headers).fail(AqueductError())
         finally:
             if scope["path"] not in _QUIET_PATHS and log.isEnabledFor(logging.INFO):
                 fields = {k: state[k] for k in _LOGGED if k in state}

@@ -90,11 +90,27 @@ class Exchange:
                 code="request_timeout",
             ) from error
 
-    async def disconnect(self, then: Callable[[], None]) -> None:
-        """Wait until the client closes the connection, then call `then`."""
+    def watch(self, on_disconnect: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_disconnect` as soon as the client closes the connection; returns what ends the watch."""
+        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
+        if extension is None:
+            watcher = asyncio.ensure_future(self._receive_disconnect(on_disconnect))
+            return watcher.cancel  # type: ignore[return-value]
+        # Our server tells by a plain call; a task that waits in `receive` would cost every request a task switch.
+        protocol = extension["protocol"]
+        protocol.on_disconnect = on_disconnect
+        if not protocol.is_connected:
+            on_disconnect()
+
+        def stop() -> None:
+            protocol.on_disconnect = None
+
+        return stop
+
+    async def _receive_disconnect(self, on_disconnect: Callable[[], None]) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        then()
+        on_disconnect()
 
     async def start(self, status: int, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send status and headers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 
 import uvicorn
 import uvloop
@@ -24,12 +25,24 @@ def _bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol with a limit on headers and OpenAI errors for requests it cannot parse."""
 
     class BoundedProtocol(HttpToolsProtocol):
+        on_disconnect: Callable[[], None] | None = None
+        """Called when the client closes the connection: what the `aqueduct.connection` extension is for."""
         _header_bytes = 0
         _refusal: AqueductError | None = None
 
         def on_message_begin(self) -> None:
             self._header_bytes = 0
             super().on_message_begin()
+            self.scope["extensions"] = {"aqueduct.connection": {"protocol": self}}
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self.on_disconnect is not None:
+                self.on_disconnect()
+
+        @property
+        def is_connected(self) -> bool:
+            return not self.transport.is_closing()
 
         def on_url(self, url: bytes) -> None:
             self._count(len(url))

@@ -231,7 +231,9 @@ class _Up:
 
 async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return (await client.get(url)).status_code == 200
+        answer = await client.get(url)
+        # The API is ready as soon as one model has a worker; a newcomer's first request may be for any.
+        return answer.status_code == 200 and not answer.json()["unserved"]
     return False
 
 

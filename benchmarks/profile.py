@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
+
 from benchmarks.report import Table
 
 
@@ -28,21 +30,42 @@ def profiled(work: Callable[[], object], processes: Mapping[str, int], folder: P
     spies = []
     for name, pid in processes.items():
         output = folder / f"profile-{name}.txt"
-        command = [program, "record", "--pid", str(pid), "--duration", str(round(seconds)), "--rate", "250", "--native"]
+        command = [program, "record", "--pid", str(pid), "--duration", str(round(seconds)), "--rate", "200"]
+        command += ["--gil", "--function"]  # who holds the interpreter works; a waiting thread does not
         command += ["--format", "raw", "--output", str(output)]
         spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         spies.append((name, output, spy))
+    before = {name: thread_seconds(pid) for name, pid in processes.items()}
     waiting = [threading.Thread(target=spy.wait) for _, _, spy in spies]
     for thread in waiting:
         thread.start()
     work()
     for thread in waiting:
         thread.join()
+    for name, pid in processes.items():
+        print_threads(name, before[name], thread_seconds(pid))
     for name, output, spy in spies:
         if spy.returncode or not output.exists():
             print(f"py-spy does not work on {name}: {spy.stderr.read().decode() if spy.stderr else ''}")
         else:
             show(name, output)
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Return the CPU seconds of each thread, in the order of their start; the first one is the main thread."""
+    seconds = {}
+    for number, entry in enumerate(psutil.Process(pid).threads()):
+        seconds[f"thread {number}" if number else "main thread"] = entry.user_time + entry.system_time
+    return seconds
+
+
+def print_threads(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Print what each thread spent; threads that spent next to nothing are left out."""
+    table = Table(f"{name}: CPU seconds by thread", ["thread", "s"])
+    for thread, seconds in after.items():
+        if (spent := seconds - before.get(thread, 0.0)) >= 0.05:
+            table.add(thread, spent)
+    table.print()
 
 
 def show(name: str, samples: Path, *, rows: int = 25) -> None:
@@ -58,6 +81,6 @@ def show(name: str, samples: Path, *, rows: int = 25) -> None:
     total = sum(own.values()) or 1
     for title, counts in (("self", own), ("with callees", below)):
         table = Table(f"{name}: {title} time, {total} samples", ["function", "%"])
-        for frame, count in counts.most_common(rows if title == "self" else 2 * rows):
+        for frame, count in counts.most_common(rows if title == "self" else 3 * rows):
             table.add(frame[-110:], count / total * 100)
         table.print()

@@ -189,17 +189,20 @@ class Rooms:
         mine: int,
         surplus: bool,
         concurrency: int | None = None,
+        awake_ms: int = 0,
     ) -> tuple[list[TakenJob], bool]:
         """Move waiting jobs into the running set; returns them, and whether more could be taken for free slots.
 
         `mine` is how many this worker already runs; without `surplus` it takes no more than its fair part.
-        `concurrency` lowers the model's own limit, as when one of its backends is ejected.
+        `concurrency` lowers the model's own limit, as when one of its backends is ejected. With `awake_ms` the caller
+        promises to take again within that time, so that no tickets need be pushed.
         """
         model = self._settings.models[model_name]
         reply = await self._scripts.run(
             "take",
             *(model_name, nonce, free, mine, "1" if surplus else ""),
             *(concurrency or model.concurrency, model.batch_reserve, self._lease_ms, _TIMEOUT_WIRE, *self._weights),
+            *(awake_ms, keys.queue(model_name), ticket(model_name)),
         )
         now = int(reply[0])
         jobs = []

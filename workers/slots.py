@@ -1,4 +1,8 @@
-"""One model's slots in one worker process: when to take, how many, and what becomes of a freed slot."""
+"""One model's slots in one worker process: when to take, how many, and what becomes of a freed slot.
+
+Tickets wake an idle worker. A busy one, whose tickets come faster than it could use them, stays awake instead: it looks
+every few milliseconds and promises so in Redis, which then pushes no tickets (as a network driver polls under load).
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,18 @@ SURPLUS_SECONDS = 0.02
 """Head start for the model's other workers before one takes more than its fair part."""
 MAX_TAKE = 64
 """Jobs in one call: bodies travel inside, and the script blocks Redis for everybody."""
+BUSY_SECONDS = 0.003
+"""Tickets closer together than this cost more than looking by ourselves."""
+LOOK_SECONDS = 0.002
+"""How often a busy worker looks."""
+STAY_AWAKE_SECONDS = 0.025
+"""A busy worker that has found nothing for so long goes back to waiting for tickets."""
+PROMISE_MS = 20
+"""For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
 
 
 class Slots:
-    """Takes jobs for free slots; `start` runs one and calls `freed` when it has ended."""
+    """Takes jobs for free slots; `start` runs one, and `freed` is called when it has ended."""
 
     def __init__(
         self,
@@ -36,17 +48,33 @@ class Slots:
         self._limit = limit
         self._free_in_process = free_in_process
         self._start = start
+        self._loop = asyncio.get_running_loop()
+        self._taker: asyncio.Task[None] | None = None
         self._taking = False
         self._again = False
-        self._taker: asyncio.Future[None] | None = None
         self._surplus_timer: asyncio.TimerHandle | None = None
+        self._last_ticket_at = 0.0
+        self._awake_until = 0.0
+        self._is_awake = False
         self.running = 0
         self.closed = False
         """Draining: nothing is taken any more."""
 
     @property
     def free(self) -> int:
+        """How many more jobs may start now."""
         return min(self._limit() - self.running, self._free_in_process())
+
+    def ticket(self) -> None:
+        """A ticket came: take, and stay awake if tickets come thick and fast."""
+        now = self._loop.time()
+        if now - self._last_ticket_at < BUSY_SECONDS:
+            self._awake_until = now + STAY_AWAKE_SECONDS
+            if not self._is_awake:
+                self._is_awake = True
+                self._loop.call_later(LOOK_SECONDS, self._look)
+        self._last_ticket_at = now
+        self.wake()
 
     def wake(self, *, surplus: bool = False) -> None:
         """Take if a slot is free; one take is under way at a time, a wake-up meanwhile makes it look again."""
@@ -56,12 +84,22 @@ class Slots:
             self._again = True
             return
         self._taking = True
-        self._taker = asyncio.ensure_future(self._take(surplus))
+        self._taker = self._loop.create_task(self._take(surplus))
 
     def freed(self) -> None:
         """A job has ended: its slot takes the next one before it goes idle."""
+        was_full = self.free <= 0
         self.running -= 1
-        self.wake(surplus=False)
+        if was_full or not self._is_awake:
+            self.wake()
+
+    def _look(self) -> None:
+        """Look while awake; the last look, which also takes the promise back, is the way to sleep."""
+        if self._loop.time() > self._awake_until or self.closed:
+            self._is_awake = False
+        else:
+            self._loop.call_later(LOOK_SECONDS, self._look)
+        self.wake()
 
     async def _take(self, surplus: bool) -> None:
         more = False
@@ -76,6 +114,7 @@ class Slots:
                 mine=self.running,
                 surplus=surplus,
                 concurrency=self._limit(),
+                awake_ms=PROMISE_MS if self._is_awake else 0,
             )
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("nothing taken: %s", type(error).__name__)  # the sweep's ticket wakes us again
@@ -84,12 +123,14 @@ class Slots:
         for job in jobs:
             self.running += 1
             self._start(job)
+        if jobs and self._is_awake:
+            self._awake_until = self._loop.time() + STAY_AWAKE_SECONDS
         if self.closed:
             return
         if self._again or len(jobs) == wanted > 0:
             self.wake(surplus=surplus)
         elif more and self._surplus_timer is None:
-            self._surplus_timer = asyncio.get_running_loop().call_later(SURPLUS_SECONDS, self._take_surplus)
+            self._surplus_timer = self._loop.call_later(SURPLUS_SECONDS, self._take_surplus)
 
     def _take_surplus(self) -> None:
         self._surplus_timer = None

@@ -81,8 +81,8 @@ class ChatCompletions:
         relay = self._relays.open(older.id if older is not None else job.id)
         key = self._open.add(token, raw, relay)
         del raw
-        # From here on the client may leave at any moment; the watcher is the only one who notices.
-        watcher = asyncio.ensure_future(exchange.disconnect(relay.hang_up))
+        # From here on the client may leave at any moment.
+        stop_watching = exchange.watch(relay.hang_up)
         try:
             if older is not None:
                 self._take_over(older, relay)
@@ -95,7 +95,7 @@ class ChatCompletions:
             else:
                 await self._whole(exchange, relay)
         finally:
-            watcher.cancel()
+            stop_watching()
             self._open.remove(key, relay)
             self._relays.close(relay)
             if relay.may_run and not relay.ended and not relay.replaced:

@@ -93,6 +93,9 @@ if owner ~= '' then
   redis.call('SADD', NAMES.owned .. owner, id)
   redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
 end
--- A full running set needs no ticket: the slot that ends takes the next job by itself.
-if redis.call('ZCARD', NAMES.running .. model) < concurrency then push_ticket(queue, ticket, id, live_workers(model, now, 6000)) end
+-- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
+-- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.
+if redis.call('ZCARD', NAMES.running .. model) < concurrency and redis.call('EXISTS', NAMES.awake .. model) == 0 then
+  push_ticket(queue, ticket, id, live_workers(model, now, 6000))
+end
 return {'ok', ahead, now, limit, remaining, reset}

@@ -1,6 +1,7 @@
 -- Moves the best waiting jobs of a model into its running set, each under a lease and a new attempt.
 -- ARGV: model, nonce, free, mine, surplus ('1': more than this worker's fair part), concurrency, batch_reserve,
---       lease_ms, timeout_wire, weights of priority, default, flex, batch
+--       lease_ms, timeout_wire, weights of priority, default, flex, batch, awake_ms, queue, ticket
+-- awake_ms > 0 is the worker's promise to look again within that time; it stands only while it leaves nothing behind
 -- Returns {now, more, id, attempt, admitted_ms, meta, body or false, ...}: more = 1 when jobs are left for free slots
 local model, nonce, free, mine = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local concurrency, reserve, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -75,9 +76,16 @@ while taken < n and looked < n + 200 do
 end
 if present then
   redis.call('HSET', room, 'pass', present)
+  -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
+  if running + reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
   redis.call('PEXPIRE', room, 86400000)
   redis.call('PEXPIRE', running_key, 86400000)
 end
 if running < concurrency and next_lane() then out[2] = 1 end
+local awake, awake_key = tonumber(ARGV[14]), NAMES.awake .. model
+if awake > 0 and out[2] == 0 then redis.call('SET', awake_key, '1', 'PX', awake)
+elseif redis.call('DEL', awake_key) == 1 and out[2] == 1 then
+  push_ticket(ARGV[15], ARGV[16], 'take-' .. now, live_workers(model, now, 6000))
+end
 publish_frames()
 return out

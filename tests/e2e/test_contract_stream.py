@@ -139,12 +139,16 @@ def test_clients_own_read_timeout_shortens_the_hold(client: httpx.Client) -> Non
     assert sum(block.startswith(":") for block in blocks) >= 3
 
 
-def test_queued_stream_tells_its_place_in_a_comment(gateway: System, client: httpx.Client) -> None:
-    with running(client, "one-slot"), gateway.client() as other:
-        body = {"model": "one-slot", "messages": MESSAGES, "stream": True}
-        with other.stream("POST", CHAT, json=body, headers={"x-stainless-read-timeout": "0.6"}) as answer:
-            first = next(answer.iter_lines())
-    assert first.startswith(": queued")
+def test_queued_stream_tells_how_many_are_ahead_of_it_in_a_comment(gateway: System, client: httpx.Client) -> None:
+    body = {"model": "one-slot", "messages": MESSAGES, "stream": True}
+    soon = {"x-stainless-read-timeout": "0.6"}
+    with running(client, "one-slot"), gateway.client() as second, gateway.client() as third:
+        with (
+            second.stream("POST", CHAT, json=body, headers=soon) as waiting,
+            third.stream("POST", CHAT, json=body, headers=soon) as answer,
+        ):
+            first_lines = next(waiting.iter_lines()), next(answer.iter_lines())
+    assert first_lines == (": keep-alive", ": queued, 1 ahead")
 
 
 @pytest.mark.parametrize("timeout", ["", "x", "-1", "0", "nan", "inf", "1e99"])
@@ -241,7 +245,7 @@ def test_refusal_comes_in_its_own_field(client: httpx.Client) -> None:
     assert "".join(delta.get("refusal") or "" for delta in deltas) == message["refusal"]
 
 
-@pytest.mark.parametrize("model", ["short", "crlf", "split", "batched", "commented", "spaces", "no-done", "short"])
+@pytest.mark.parametrize("model", ["short", "crlf", "split", "batched", "commented", "spaces", "no-done"])
 def test_stream_and_plain_answer_say_the_same_however_the_backend_writes(client: httpx.Client, model: str) -> None:
     plain = chat(client, model, logprobs=True, top_logprobs=2).json()["choices"][0]
     chunks = stream(client, model, logprobs=True, top_logprobs=2)

@@ -107,6 +107,7 @@ class System:
         self.api: Process | None = None
         self.workers: list[Process] = []
         self._started = 0
+        self._served: set[str] = set()
 
     @staticmethod
     def _with_backend(models: Mapping[str, Mapping[str, Any]], url: str) -> dict[str, dict[str, Any]]:
@@ -174,6 +175,7 @@ class System:
     def add_worker(self, *models: str) -> Process:
         """Start one more worker process, for these models or for all."""
         self._started += 1
+        self._served.update(models or self._models)
         worker = self._process("worker", *models, name=f"worker-{self._started}")
         self.workers.append(worker)
         return worker
@@ -185,7 +187,7 @@ class System:
         ).start()
 
     def wait_ready(self, timeout_seconds: float = 30) -> None:
-        """Wait until `GET /readyz` answers 200; fails at once, with the logs, when a process ended."""
+        """Wait until `GET /readyz` says that the models of all started workers are served; fails at once, with the logs, when a process ended."""
         seen: list[str] = []
 
         def ready() -> bool:
@@ -197,7 +199,7 @@ class System:
                 seen[:] = [repr(error)]
                 return False
             seen[:] = [f"{answer.status_code} {answer.text}"]
-            return answer.status_code == 200
+            return answer.status_code == 200 and not self._served.intersection(answer.json()["unserved"])
 
         try:
             wait_until(ready, timeout_seconds, "the API to be ready", poll_seconds=0.05)

@@ -1,0 +1,231 @@
+"""Who gets into a waiting room: depth, shares, rates, live workers, time (`admit.lua`)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared import keys
+from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited
+from shared.jobs import new_id
+from shared.room import duration
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, open_bench
+
+
+def small(**model: Any) -> dict[str, dict[str, Any]]:
+    return {"m": {"concurrency": 2, **model}}
+
+
+async def assert_refused(bench: Bench, error: type[Exception], match: str, **more: Any) -> None:
+    before = await bench.redis("DBSIZE")
+    with pytest.raises(error, match=match):
+        await bench.admit(**more)
+    assert await bench.redis("DBSIZE") == before
+
+
+@asynchronous
+async def test_the_answer_counts_the_jobs_ahead(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        assert [(await bench.admitted())[1].ahead for _ in range(3)] == [0, 1, 2]
+        await bench.take(2)
+        assert (await bench.admitted())[1].ahead == 1
+
+
+@asynchronous
+async def test_the_room_holds_max_queue_jobs_beside_those_that_free_slots_take(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=3), tenant_share=1) as bench:
+        for _ in range(5):
+            await bench.admit()
+        await assert_refused(bench, QueueFull, "queue of model `m` is full")
+        jobs = await bench.take(2)
+        await assert_refused(bench, QueueFull, "full")
+        await bench.end(jobs[0])
+        await bench.admit()
+        await assert_refused(bench, QueueFull, "full")
+
+
+@asynchronous
+async def test_a_room_without_queue_still_uses_its_slots(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=0)) as bench:
+        for _ in range(2):
+            await bench.admit()
+        await bench.take(2)
+        await assert_refused(bench, QueueFull, "full")
+
+
+@asynchronous
+async def test_a_full_room_says_when_to_come_back_from_how_fast_it_drains(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=8), tenant_share=1) as bench:
+        for _ in range(2):
+            await bench.admit()
+        jobs = await bench.take(2)
+        await bench.redis("HSET", keys.room("m"), "every_ms", 4000)
+        for _ in range(8):
+            await bench.admit()
+        with pytest.raises(QueueFull) as refused:
+            await bench.admit()
+        assert refused.value.retry_after == 8  # a quarter of 8 jobs, one each 4 s
+        await bench.redis("HSET", keys.room("m"), "every_ms", 900_000)
+        with pytest.raises(QueueFull) as refused:
+            await bench.admit()
+        assert refused.value.retry_after == 60
+        assert jobs
+
+
+@asynchronous
+async def test_waiting_tokens_and_bytes_are_bounded(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue_tokens=500), tenant_share=1) as bench:
+        await bench.admit(cost=10_000)
+        await bench.admit(cost=10_000)  # free slots take these at once
+        await bench.take(2)
+        await bench.admit(cost=400)
+        await assert_refused(bench, QueueFull, "full", cost=101)
+        await bench.admit(cost=100)
+    async with open_bench(room_redis.url, small(max_queue_bytes=1000), tenant_share=1) as bench:
+        for _ in range(2):
+            await bench.admit(body=b"x" * 5000)
+        await bench.take(2)
+        await bench.admit(body=b"x" * 900)
+        await assert_refused(bench, QueueFull, "full", body=b"x" * 101)
+        waiting = await bench.admit(body=b"x" * 100)
+        await bench.cancel(waiting)
+        await bench.admit(body=b"x" * 100)
+
+
+@asynchronous
+async def test_one_tenant_fills_at_most_half_of_a_room(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=10)) as bench:
+        for _ in range(2):
+            await bench.admit(tenant="first")
+        await bench.take(2)
+        greedy = [await bench.admit(tenant="a") for _ in range(5)]
+        await assert_refused(bench, QueueFull, "fills its share", tenant="a")
+        for _ in range(5):
+            await bench.admit(tenant="b")
+        await assert_refused(bench, QueueFull, "is full", tenant="c")
+        await bench.cancel(greedy[0])
+        await bench.admit(tenant="a")
+
+
+@asynchronous
+async def test_batch_work_does_not_count_against_the_queue(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=1)) as bench:
+        for _ in range(10):
+            await bench.admit(lane="batch")
+        await bench.take(2)
+        await bench.admit()
+        await assert_refused(bench, QueueFull, "full")
+        await bench.admit(lane="batch")
+
+
+@asynchronous
+async def test_requests_per_minute_are_refused_past_the_limit_with_the_time_to_wait(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        told = [(await bench.admitted(requests_per_minute=3))[1] for _ in range(3)]
+        assert [(x.limit, x.remaining) for x in told] == [(3, 2), (3, 1), (3, 0)]
+        assert 19_000 < told[0].reset_ms <= 20_000
+        assert 59_000 < told[2].reset_ms <= 60_000
+        with pytest.raises(RateLimited, match="3 requests per minute") as refused:
+            await bench.admit(requests_per_minute=3)
+        assert 19 < (refused.value.retry_after or 0) <= 20
+        headers = refused.value.response_headers()
+        assert headers["x-ratelimit-limit-requests"] == "3"
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        await bench.admit(tenant="b", requests_per_minute=3)  # another token has its own clock
+
+
+@asynchronous
+async def test_the_rate_refills_with_time(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        for _ in range(3):
+            await bench.admit(requests_per_minute=3)
+        clock = float(await bench.redis("GET", keys.PREFIXES["rate"] + "a"))
+        await bench.redis("SET", keys.PREFIXES["rate"] + "a", clock - 20_000, "PX", 60_000)  # as 20 s later
+        await bench.admit(requests_per_minute=3)
+        with pytest.raises(RateLimited):
+            await bench.admit(requests_per_minute=3)
+
+
+@asynchronous
+async def test_a_refused_request_costs_no_rate(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=0), served=False) as bench:
+        for _ in range(5):
+            await assert_refused(bench, NoWorker, "No worker", requests_per_minute=1)
+        await bench.serve("w1")
+        await bench.admit(requests_per_minute=1)
+
+
+@asynchronous
+async def test_a_token_may_have_so_many_jobs_at_once_waiting_and_running(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        for _ in range(3):
+            await bench.admit(concurrent_jobs=3)
+        running = await bench.take(2)
+        await assert_refused(bench, RateLimited, "3 requests in progress", concurrent_jobs=3)
+        await bench.end(running[0])
+        await bench.admit(concurrent_jobs=3)
+        await assert_refused(bench, RateLimited, "in progress", concurrent_jobs=3)
+
+
+@asynchronous
+async def test_a_model_without_a_live_worker_takes_nothing_in(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, served=False) as bench:
+        await assert_refused(bench, NoWorker, "No worker serves model `m`")
+        await bench.serve("w1")
+        await bench.admit()
+        await bench.rooms.leave("w1", ["m"])
+        await assert_refused(bench, NoWorker, "No worker")
+        await bench.redis("ZADD", keys.workers("m"), 1, "w1")  # heard of long ago
+        await assert_refused(bench, NoWorker, "No worker")
+
+
+@asynchronous
+async def test_an_admission_that_comes_too_late_is_refused_by_the_script(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        await assert_refused(bench, BrokerUnavailable, "", late_ms=-50)
+        await bench.admit(late_ms=500)
+
+
+@asynchronous
+async def test_the_same_id_is_admitted_once(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        job_id = await bench.admit(new_id())
+        await assert_refused(bench, BrokerUnavailable, "", job_id=job_id)
+        assert await bench.take_ids(2) == [job_id]
+
+
+@asynchronous
+async def test_admissions_at_once_never_exceed_the_room(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=10), tenant_share=1) as bench:
+        told = await asyncio.gather(*(bench.admit() for _ in range(40)), return_exceptions=True)
+        assert sum(isinstance(x, str) for x in told) == 12
+
+
+@asynchronous
+async def test_tickets_are_pushed_only_up_to_the_live_workers(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, served=False) as bench:
+        await bench.serve("w1", "w2")
+        for expected in (1, 2, 2, 2):
+            await bench.admit()
+            assert await bench.tickets() == expected
+
+
+@asynchronous
+async def test_no_ticket_is_pushed_when_no_slot_is_free(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small()) as bench:
+        for _ in range(2):
+            await bench.admit()
+        await bench.take(2)
+        await bench.drop_tickets()
+        await bench.admit()
+        assert await bench.tickets() == 0
+
+
+def test_durations_are_written_as_clients_read_them() -> None:
+    assert [duration(ms) for ms in (12, 1000, 1500, 59_999, 60_000, 366_000)] == [
+        "12ms", "1s", "1.5s", "59.999s", "1m0s", "6m6s",
+    ]  # fmt: skip

@@ -1,0 +1,216 @@
+"""Which job a free slot takes: lanes by weight, tenants fairly, never more than may run (`take.lua`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from shared import keys
+from shared.jobs import new_id
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, open_bench
+
+LANES = ("priority", "default", "flex", "batch")
+WIDE: dict[str, dict[str, Any]] = {"m": {"concurrency": 10_000, "max_queue": 10_000}}
+
+
+async def fill(bench: Bench, count: int, **more: Any) -> list[str]:
+    return list(await asyncio.gather(*(bench.admit(**more) for _ in range(count))))
+
+
+async def lanes_taken(bench: Bench, count: int) -> list[str]:
+    return [(await bench.record(job_id))["lane"] for job_id in await bench.take_ids(count)]
+
+
+@asynchronous
+async def test_full_lanes_share_by_weight_and_none_starves(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        for lane in LANES:
+            await fill(bench, 60, lane=lane)
+        taken = await lanes_taken(bench, 54)
+        assert Counter(taken) == {"priority": 32, "default": 16, "flex": 4, "batch": 2}
+        assert set(taken[:27]) == set(LANES)  # in every round, not at the end of many
+
+
+@asynchronous
+async def test_lane_weights_come_from_the_settings(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE, lanes={"priority": 1, "default": 3, "flex": 1, "batch": 1}) as bench:
+        for lane in LANES:
+            await fill(bench, 20, lane=lane)
+        assert Counter(await lanes_taken(bench, 12)) == {"priority": 2, "default": 6, "flex": 2, "batch": 2}
+
+
+@asynchronous
+async def test_a_lane_that_was_empty_saves_up_no_turns(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        await fill(bench, 120, lane="default")
+        await bench.take(80)
+        await fill(bench, 40, lane="flex")
+        assert Counter(await lanes_taken(bench, 20))["flex"] in (4, 5)  # 2 of 10, not all for the turns it missed
+
+
+@asynchronous
+async def test_batch_work_that_had_to_leave_the_reserve_free_saves_up_no_turns(room_redis: RedisServer) -> None:
+    models = {"m": {"concurrency": 40, "max_queue": 1000, "batch_reserve": 20}}
+    async with open_bench(room_redis.url, models) as bench:
+        await fill(bench, 300, lane="default")
+        await fill(bench, 40, lane="batch")
+        jobs = await bench.take(40)
+        for _ in range(5):  # with the slots full, batch work is not let in
+            for job in jobs[20:]:
+                await bench.end(job)
+            jobs[20:] = await bench.take(20)
+        for job in jobs:
+            await bench.end(job)
+        assert Counter(await lanes_taken(bench, 18))["batch"] in (2, 3)
+
+
+@asynchronous
+async def test_the_next_job_of_a_light_tenant_is_second_behind_a_thousand_of_another(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"max_queue": 4000, "concurrency": 100}}) as bench:
+        await fill(bench, 1000, tenant="a")
+        (first,) = await bench.take()
+        light = await bench.admit(tenant="b")
+        order = await bench.take_ids(2)
+        assert light in order
+        await bench.end(first)
+
+
+@asynchronous
+async def test_tenants_in_one_lane_share_by_weight(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        for _ in range(60):
+            await bench.admit(tenant="light", weight=1)
+            await bench.admit(tenant="heavy", weight=3)
+        taken = Counter([job.call.tenant for job in await bench.take(40)])
+        assert 29 <= taken["heavy"] <= 31
+
+
+@asynchronous
+async def test_tenants_share_by_cost_not_by_number_of_jobs(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        for _ in range(60):
+            await bench.admit(tenant="long", cost=400)
+            await bench.admit(tenant="short", cost=100)
+        taken = Counter([job.call.tenant for job in await bench.take(50)])
+        assert 39 <= taken["short"] <= 41
+
+
+@asynchronous
+async def test_real_usage_replaces_the_estimate(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        for _ in range(30):
+            await bench.admit(tenant="a", cost=100)
+        jobs = await bench.take(10)
+        before = float(await bench.redis("HGET", keys.PREFIXES["tags"] + "default:m", "a"))
+        await bench.end(jobs[0], used=10)
+        await bench.end(jobs[1], used=300)
+        after = float(await bench.redis("HGET", keys.PREFIXES["tags"] + "default:m", "a"))
+        assert after - before == (10 - 100) + (300 - 100)
+
+
+@asynchronous
+async def test_cancel_and_expiry_give_the_estimate_back(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        await bench.admit(tenant="b", cost=1)
+        kept = await bench.admit(tenant="a", cost=10)
+        dropped, expired = [await bench.admit(tenant="a", cost=1000) for _ in range(2)]
+        await bench.cancel(dropped)
+        await bench.expire_wait(expired)
+        await bench.sweep()
+        assert float(await bench.redis("HGET", keys.PREFIXES["tags"] + "default:m", "a")) == 10
+        for _ in range(20):
+            await bench.admit(tenant="b", cost=1)
+        later = await bench.admit(tenant="a", cost=10)
+        order = await bench.take_ids(23)
+        assert kept in order[:3]
+        assert order.index(later) in range(9, 15)  # not behind what never ran
+
+
+@asynchronous
+async def test_an_empty_lane_begins_anew_for_everybody(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        await fill(bench, 50, tenant="a", cost=1000)
+        await bench.take(50)
+        await bench.admit(tenant="b", cost=10)
+        await bench.admit(tenant="b", cost=10)
+        first_of_a = await bench.admit(tenant="a", cost=10)
+        assert first_of_a in await bench.take_ids(2)
+
+
+@asynchronous
+async def test_equal_tags_are_served_in_order_of_arrival(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, WIDE) as bench:
+        ids = [new_id() for _ in range(8)]
+        for number, job_id in reversed(list(enumerate(ids))):
+            await bench.admit(job_id, tenant=f"t{number}")
+        assert await bench.take_ids(8) == ids
+        assert ids == sorted(ids)
+
+
+@asynchronous
+async def test_many_takers_never_exceed_the_concurrency(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"concurrency": 7}}) as bench:
+        await fill(bench, 30)
+        taken = [job for jobs in await asyncio.gather(*(bench.take(3) for _ in range(10))) for job in jobs]
+        assert len(taken) == 7
+        assert len({job.id for job in taken}) == 7
+        await bench.end(taken[0])
+        assert len(await bench.take(3)) == 1
+        assert (await bench.rooms.depth())["m"].running == 7
+
+
+@asynchronous
+async def test_batch_work_leaves_its_reserve_free(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"concurrency": 4, "batch_reserve": 1}}) as bench:
+        await fill(bench, 6, lane="batch")
+        assert len(await bench.take(4)) == 3
+        urgent = await bench.admit()
+        assert await bench.take_ids(4) == [urgent]
+
+
+@asynchronous
+async def test_a_worker_takes_its_fair_part_first_and_the_surplus_later(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"concurrency": 8}}, served=False) as bench:
+        await bench.serve("w1", "w2", "w3")
+        await fill(bench, 20)
+        jobs, more = await bench.rooms.take("m", "n", free=8, mine=0, surplus=False)
+        assert (len(jobs), more) == (3, True)  # ceil(8 / 3)
+        jobs, more = await bench.rooms.take("m", "n", free=8, mine=2, surplus=False)
+        assert (len(jobs), more) == (1, True)
+        jobs, more = await bench.rooms.take("m", "n", free=8, mine=3, surplus=True)
+        assert (len(jobs), more) == (4, False)
+
+
+@asynchronous
+async def test_jobs_past_their_last_moment_are_told_so_and_never_taken(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        late, next_one = await bench.admit(), await bench.admit()
+        await bench.expire_wait(late)
+        assert await bench.take_ids(2) == [next_one]
+        (event,) = await bench.log(late)
+        assert event.startswith(b"E")
+        assert b"queue_timeout" in event
+        assert b"504" in event
+
+
+@asynchronous
+async def test_jobs_of_a_dead_api_process_are_not_taken_unless_they_must_finish(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        await bench.rooms.beat("gone")
+        orphan = await bench.admit(owner="gone")
+        kept = await bench.admit(owner="gone", must_finish=True)
+        await bench.rooms.beat("gone", gone=True)
+        assert await bench.take_ids(2) == [kept]
+        assert await bench.record(orphan) == {}
+
+
+@asynchronous
+async def test_a_body_too_large_to_travel_inside_the_script_arrives_whole(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        inline, large = b"i" * 65_536, b"l" * 65_537
+        for body in (inline, large):
+            await bench.admit(body=body)
+        assert [job.body for job in await bench.take(2)] == [inline, large]

@@ -1,0 +1,174 @@
+"""`Bench`: the waiting rooms over a real, empty Redis, with short words for what API and worker say to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from shared import keys
+from shared.events import frames
+from shared.jobs import Call, TakenJob, new_id
+from shared.redis import RedisClient, Reply, Subscriber
+from shared.room import Admission, Admitted, Rooms
+from shared.settings import Settings, TokenSettings
+
+NOBODY = "http://127.0.0.1:1/v1"
+HASH = "0" * 64
+
+
+def settings_of(models: Mapping[str, Mapping[str, Any]], redis_url: str, **more: Any) -> Settings:
+    """Return settings with these models, whose backends nobody calls."""
+    filled = {name: {"backends": [{"url": NOBODY}], **given} for name, given in models.items()}
+    return Settings.model_validate({"models": filled, "redis_url": redis_url, **more})
+
+
+def a_call(**more: Any) -> Call:
+    """Return what a worker is told beside the body."""
+    given: dict[str, Any] = {
+        "stream": True, "include_usage": False, "max_tokens": None, "max_tokens_field": "max_tokens", "created": 1,
+        "tenant": "a", "lane": "default", "stream_options": {}, "client_seconds": None, "public_model": "m", **more,
+    }  # fmt: skip
+    return Call(**given)
+
+
+class Bench:
+    """One model `m` (and others, if given), an API process `api` that lives, and a worker `w1` that serves."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.rooms = Rooms(client, settings)
+
+    async def admit(self, job_id: str | None = None, **more: Any) -> str:
+        """Admit a job and return its id; `tenant`, `weight`, `lane`, `cost`, `body`, `owner`, `model`, token settings."""
+        return (await self.admitted(job_id, **more))[0]
+
+    async def admitted(
+        self, job_id: str | None = None, *, tenant: str = "a", model: str = "m", late_ms: float = 1800, **more: Any
+    ) -> tuple[str, Admitted]:
+        """As `admit`, with the answer."""
+        job_id = job_id or new_id()
+        admission = {
+            "lane": "default", "owner": "api", "body": b"{}", "cost": 100.0, "must_finish": False,
+            **{key: more.pop(key) for key in tuple(more) if key in Admission.__dataclass_fields__},
+        }  # fmt: skip
+        token = TokenSettings(name=tenant, sha256=HASH, **more)
+        job = Admission(id=job_id, model=model, token=token, call=a_call(tenant=tenant), **admission)
+        return job_id, await self.rooms.admit(job, not_after_ms=self.rooms.redis_now_ms() + late_ms)
+
+    async def take(self, free: int = 1, *, mine: int = 0, surplus: bool = True, model: str = "m") -> list[TakenJob]:
+        """Take as a worker does."""
+        jobs, _ = await self.rooms.take(model, "nonce", free=free, mine=mine, surplus=surplus)
+        return jobs
+
+    async def take_ids(self, free: int = 1, **more: Any) -> list[str]:
+        """Take and return the ids alone."""
+        return [job.id for job in await self.take(free, **more)]
+
+    async def append(
+        self, job: TakenJob, *events: bytes, at: int = 0, end: float | None = None, attempt: bytes | None = None
+    ) -> str:
+        """Append events from number `at` on; `end` (tokens used) ends the job. Returns the verdict's letter."""
+        cost = "" if end is None else f"{end:.0f}"
+        verdicts = await self.rooms.append([job.id, attempt or job.attempt, at, cost, len(events), *events])
+        return verdicts.decode()
+
+    async def end(self, job: TakenJob, used: float = 100) -> None:
+        """End a job that has published nothing yet."""
+        assert await self.append(job, b"D1 1 1 1\n{}", end=used) == "o"
+
+    async def cancel(self, *job_ids: str, owner: str = "api") -> str:
+        """Cancel as the API does; one letter a job."""
+        return (await self.rooms.cancel(owner, job_ids)).decode()
+
+    async def serve(self, *workers: str, models: Sequence[str] | None = None) -> None:
+        """Say that these workers live."""
+        for worker in workers:
+            await self.rooms.renew(worker, models or list(self.settings.models), [])
+
+    async def sweep(self) -> list[int]:
+        """Sweep now, whoever swept this second: [now, reclaimed, expired, orphaned, tickets]."""
+        await self.client.call("DEL", keys.SWEEPER)
+        return await self.rooms.sweep("bench")
+
+    async def redis(self, *command: str | bytes | int | float) -> Reply:
+        """Say something to Redis itself."""
+        return await self.client.call(*command)
+
+    async def record(self, job_id: str) -> dict[str, str]:
+        """Return a job's record; empty when there is none."""
+        flat = await self.client.call("HGETALL", keys.job(job_id))
+        return {key.decode(): value.decode(errors="replace") for key, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def log(self, job_id: str) -> list[bytes]:
+        """Return a job's events."""
+        events: list[bytes] = await self.client.call("LRANGE", keys.log(job_id), 0, -1)
+        return events
+
+    async def expire_lease(self, job_id: str, model: str = "m") -> None:
+        """Let a job's lease lie in the past."""
+        await self.client.call("ZADD", keys.running(model), "XX", 1, job_id)
+
+    async def expire_wait(self, job_id: str, model: str = "m") -> None:
+        """Let a job's last moment of waiting lie in the past."""
+        await self.client.call("ZADD", keys.PREFIXES["waits"] + model, "XX", 1, job_id)
+
+    async def stood_still(self, seconds: float) -> None:
+        """Let the last sweep lie that far in the past."""
+        seconds_now, _ = await self.client.call("TIME")
+        await self.client.call("SET", keys.SWEPT, round((int(seconds_now) - seconds) * 1000))
+
+    async def tickets(self, model: str = "m") -> int:
+        """Return how many tickets lie on the model's queue."""
+        return int(await self.client.call("LLEN", keys.queue(model)))
+
+    async def drop_tickets(self, model: str = "m") -> None:
+        """Take the tickets away, as workers do."""
+        await self.client.call("DEL", keys.queue(model))
+
+    @asynccontextmanager
+    async def listening(self, owner: str = "api") -> AsyncIterator[list[bytes]]:
+        """Collect the messages that this API process hears."""
+        heard: list[bytes] = []
+        subscriber = Subscriber(self.settings.redis, [keys.events(owner), keys.CONTROL], heard.append)
+        await subscriber.open()
+        try:
+            yield heard
+        finally:
+            await subscriber.close()
+
+
+@asynccontextmanager
+async def open_bench(
+    redis_url: str,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    empty: bool = True,
+    served: bool = True,
+    **more: Any,
+) -> AsyncIterator[Bench]:
+    """Open a bench over a Redis that is emptied first; `more` are further sections of the settings."""
+    settings = settings_of(models or {"m": {}}, redis_url, **more)
+    client = RedisClient(redis_url, "bench")
+    await client.open()
+    try:
+        if empty:
+            await client.call("FLUSHALL")
+        bench = Bench(client, settings)
+        await bench.rooms.beat("api")
+        if served:
+            await bench.serve("w1")
+        yield bench
+    finally:
+        await client.close()
+
+
+async def heard_frames(messages: list[bytes], count: int = 1) -> list[tuple[str, int, bytes | None]]:
+    """Wait for that many frames and return all."""
+    while True:
+        found = [(job.decode(), number, event) for message in messages for job, number, event in frames(message)]
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.005)
