@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from api.envelope import Envelope, install_error_handlers
+from api.envelope import App, Envelope, install_error_handlers
 from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
@@ -18,6 +18,34 @@ from api.routes import health, models
 from shared.settings import Settings
 
 CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
+EXPOSED_HEADERS = (
+    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
+    "x-aqueduct-run-ms", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+)  # fmt: skip
+"""What a page's script may read; the SDKs in browsers decide by some of them whether and when to retry."""
+
+
+def create_asgi(settings: Settings) -> tuple[FastAPI, App]:
+    """Return the application, and what a server runs: the application inside its envelope.
+
+    The envelope is not one of the application's middlewares, so that the chat path passes none of them.
+    """
+    app = create_app(settings)
+    chat = _with_cors(_Chat(), settings)
+    return app, Envelope(_with_cors(app, settings), direct=dict.fromkeys(CHAT_PATHS, chat))
+
+
+def _with_cors(app: App, settings: Settings) -> App:
+    """Return the application behind the CORS rules, if there are any; inside the envelope, as preflights have ids too."""
+    if not settings.api.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.api.cors_origins,
+        allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+    )
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,21 +64,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    chat = _Chat()
     for path in CHAT_PATHS:
-        app.router.routes.append(Route(path, chat, methods=["POST"]))  # for its 405s
+        app.router.routes.append(Route(path, _Chat(), methods=["POST"]))  # answers 405 to other methods
     app.include_router(models.router)
     app.include_router(health.router)
     install_error_handlers(app)
-    if settings.api.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.api.cors_origins,
-            allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", "openai-processing-ms"],
-        )
-    app.add_middleware(Envelope, direct=dict.fromkeys(CHAT_PATHS, chat))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 

@@ -10,14 +10,14 @@ from api.gateway import Gateway
 from shared.settings import TokenSettings
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     return cast(Gateway, request.scope["state"]["gateway"])
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 
 
-def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
+async def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
     value = request.headers.get("authorization")
     return gateway.tokens.authenticate(value.encode("latin-1") if value is not None else None)
 

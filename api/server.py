@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.app import create_app
+from api.app import create_asgi
 from shared.errors import AqueductError, HeadersTooLarge, InvalidRequest
 from shared.fitness import ready_redis
 from shared.jobs import new_id, request_id
@@ -74,9 +76,13 @@ def _bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 class _Server(uvicorn.Server):
     """uvicorn, telling the application that a shutdown has begun before connections are drained."""
 
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work, give open streams their grace, then close."""
-        gateway = getattr(self.config.app.state, "gateway", None)  # type: ignore[union-attr]
+        gateway = getattr(self._app.state, "gateway", None)
         if gateway is not None:
             gateway.chat.draining = True
         await super().shutdown(sockets)
@@ -89,9 +95,9 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
     """
     configure_logging(settings.log_format, settings.log_level)
     ready_redis(settings)
-    app = create_app(settings)
+    app, outer = create_asgi(settings)
     config = uvicorn.Config(
-        app,
+        outer,
         host=settings.api.host,
         port=settings.api.port,
         loop="uvloop",
@@ -108,7 +114,10 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
         proxy_headers=bool(settings.api.trusted_proxies),
         forwarded_allow_ips=list(settings.api.trusted_proxies) or None,
     )
-    server = _Server(config)
+    server = _Server(config, app)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises a signal again once it has drained; without a handler that would make a clean end look like a kill.
+        signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(server, config, listener))
 

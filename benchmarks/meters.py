@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ _COUNTERS = ("total_net_input_bytes", "total_net_output_bytes", "total_reads_pro
 class Moment:
     """The clocks and counters at one moment."""
 
-    cpu_seconds: dict[str, float]
+    cpu_seconds: dict[str, dict[int, float]]
+    """By name and process id: a child that ended in between must not count backwards."""
     commands: dict[str, tuple[int, float]]
     """Calls and seconds of each command, also of those called inside scripts."""
     redis: dict[str, int]
@@ -72,12 +74,13 @@ class Meter:
         return dict(owners)
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
-    total = 0.0
+def _cpu_seconds(process: psutil.Process) -> dict[int, float]:
+    seconds = {}
     for part in (process, *process.children(recursive=True)):
-        times = part.cpu_times()
-        total += times.user + times.system
-    return total
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = part.cpu_times()
+            seconds[part.pid] = times.user + times.system
+    return seconds
 
 
 def between(before: Moment, after: Moment) -> dict[str, Any]:
@@ -87,7 +90,10 @@ def between(before: Moment, after: Moment) -> dict[str, Any]:
         for name, (calls, seconds) in after.commands.items()
     }
     return {
-        "cpu_seconds": {name: after.cpu_seconds[name] - spent for name, spent in before.cpu_seconds.items()},
+        "cpu_seconds": {
+            name: sum(spent - before.cpu_seconds.get(name, {}).get(pid, 0.0) for pid, spent in pids.items())
+            for name, pids in after.cpu_seconds.items()
+        },
         "commands": {name: row for name, row in sorted(commands.items()) if row[0] and name not in ("info",)},
         "redis": {name: after.redis[name] - before.redis[name] for name in _COUNTERS},
     }

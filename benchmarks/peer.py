@@ -17,6 +17,7 @@ from benchmarks.stack import MODELS, Stack, Target
 
 PEERS = ("litellm",)
 WORKERS = 2
+WARM_UP_SECONDS = 6
 _KEY = "sk-bench-master-key"
 
 
@@ -38,7 +39,11 @@ def start_peer(stack: Stack, name: str, folder: Path) -> None:
     stack.on_exit(child.stop)
     wait_for([child], f"http://127.0.0.1:{port}/health/liveliness", seconds=90, token=_KEY)
     stack.meter.add("litellm", child.pid)
-    stack.targets.append(Target(name, port, _KEY, {model: model for model in MODELS}, ("litellm",)))
+    target = Target(name, port, _KEY, {model: model for model in MODELS}, ("litellm",))
+    # Its worker processes start one after another and are slow at first: only a warm peer is a fair one.
+    warm_up = {"model": "bench", "clients": 16, "warmup_seconds": 1, "seconds": WARM_UP_SECONDS}
+    stack.load.run({"op": "plain", "target": target.address(), **warm_up}, lambda: None)
+    stack.targets.append(target)
 
 
 def settings(backend_port: int) -> dict[str, object]:

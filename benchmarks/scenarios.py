@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from benchmarks.processes import fetch
+from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
-from benchmarks.runner import Row, Runner, cpu_each
+from benchmarks.runner import Row, Runner, cpu_each, median
 
 Rows = dict[str, Row]
 
@@ -202,7 +203,7 @@ def models(run: Runner) -> dict[str, Any]:
     return _compare(run, "Models configured (one used)", {"3 models": few, "50 models": lambda: few(further_models=47)})
 
 
-def api_processes(run: Runner) -> dict[str, Any]:
+def worker_processes(run: Runner) -> dict[str, Any]:
     """One to four worker processes, on however many cores there are."""
     gateway = run.stack.start_gateway
     ways = {f"{n} worker{'s' * (n > 1)}": (lambda n=n: gateway(worker_models=[()] * n)) for n in (1, 2, 4)}
@@ -211,8 +212,6 @@ def api_processes(run: Runner) -> dict[str, Any]:
 
 def _compare(run: Runner, title: str, ways: dict[str, Callable[[], None]]) -> dict[str, Any]:
     """Measure plain requests at 64 clients in several set-ups, in random order, several rounds."""
-    from benchmarks.runner import median  # noqa: PLC0415
-
     gathered: dict[str, list[Row]] = {name: [] for name in ways}
     for _ in range(1 if run.quick else 3):
         for name in random.sample(list(ways), len(ways)):
@@ -279,5 +278,6 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "bodies": bodies,
     "flower": flower,
     "models": models,
-    "workers": api_processes,
+    "workers": worker_processes,
+    "queue": queue,
 }

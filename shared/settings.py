@@ -120,21 +120,25 @@ class ModelSettings(_Section):
 class TokenSettings(_Section):
     """One bearer token: who it is and what it may do."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")] = Field(
+        description="Whose token it is; the tenant in logs, Flower and fair sharing."
+    )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
     models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
     lane: Lane = Field(default="default", description="The lane its requests take.")
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(default=1, description="Its share inside a lane.")
     expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Past it: 429 `rate_limit_exceeded`."
+    )
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Waiting and running together."
     )
 
 
 class ApiSettings(_Section):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port to listen on.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
     max_header_bytes: Annotated[int, Field(ge=4096)] = Field(default=64 * 1024, description="Past it: 431.")
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
@@ -166,9 +170,9 @@ class WorkerSettings(_Section):
 
 
 class FlowerSettings(_Section):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 5555
-    user: str = "aqueduct"
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=5555, description="Port to listen on.")
+    user: str = Field(default="aqueduct", description="Name of the login.")
     password: SecretStr | None = Field(
         default=None, description="Write it as `${NAME}`. `aqueduct flower` refuses to start without."
     )
@@ -180,10 +184,10 @@ class FlowerSettings(_Section):
 
 
 class LaneWeights(_Section):
-    priority: Annotated[int, Field(ge=1)] = 16
-    default: Annotated[int, Field(ge=1)] = 8
-    flex: Annotated[int, Field(ge=1)] = 2
-    batch: Annotated[int, Field(ge=1)] = 1
+    priority: Annotated[int, Field(ge=1)] = Field(default=16, description="Turns, against the other lanes.")
+    default: Annotated[int, Field(ge=1)] = Field(default=8, description="Turns, against the other lanes.")
+    flex: Annotated[int, Field(ge=1)] = Field(default=2, description="Turns, against the other lanes.")
+    batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Turns, against the other lanes.")
 
 
 class TestSwitches(_Section):
@@ -219,8 +223,10 @@ class Settings(_Section):
     data_dir: Path = Field(
         default=Path(".aqueduct"), description="Embedded Redis's files and the mirror of created tokens."
     )
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field(default="text", description="For people or for programs.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Records below it are left out."
+    )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     flower: FlowerSettings = FlowerSettings()

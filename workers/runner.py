@@ -100,7 +100,7 @@ class Runner:
         """Take jobs of a model: its ticket came. Safe to call from another thread."""
         slots = self._slots.get(model)
         if slots is not None:
-            self._loop.call_soon_threadsafe(slots.ticket)
+            self._loop.call_soon_threadsafe(slots.wake)
 
     # --- one job ----------------------------------------------------------------------------------------------
 

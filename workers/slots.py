@@ -21,12 +21,11 @@ SURPLUS_SECONDS = 0.02
 """Head start for the model's other workers before one takes more than its fair part."""
 MAX_TAKE = 64
 """Jobs in one call: bodies travel inside, and the script blocks Redis for everybody."""
-BUSY_SECONDS = 0.003
-"""Tickets closer together than this cost more than looking by ourselves."""
+WINDOW_SECONDS = 0.025
+BUSY_JOBS = 12
+"""Jobs in a window from which on tickets cost more than looking: about 500 a second, more than one caller can send."""
 LOOK_SECONDS = 0.002
 """How often a busy worker looks."""
-STAY_AWAKE_SECONDS = 0.025
-"""A busy worker that has found nothing for so long goes back to waiting for tickets."""
 PROMISE_MS = 20
 """For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
 
@@ -53,8 +52,8 @@ class Slots:
         self._taking = False
         self._again = False
         self._surplus_timer: asyncio.TimerHandle | None = None
-        self._last_ticket_at = 0.0
-        self._awake_until = 0.0
+        self._window_began_at = 0.0
+        self._window_jobs = 0
         self._is_awake = False
         self.running = 0
         self.closed = False
@@ -64,17 +63,6 @@ class Slots:
     def free(self) -> int:
         """How many more jobs may start now."""
         return min(self._limit() - self.running, self._free_in_process())
-
-    def ticket(self) -> None:
-        """A ticket came: take, and stay awake if tickets come thick and fast."""
-        now = self._loop.time()
-        if now - self._last_ticket_at < BUSY_SECONDS:
-            self._awake_until = now + STAY_AWAKE_SECONDS
-            if not self._is_awake:
-                self._is_awake = True
-                self._loop.call_later(LOOK_SECONDS, self._look)
-        self._last_ticket_at = now
-        self.wake()
 
     def wake(self, *, surplus: bool = False) -> None:
         """Take if a slot is free; one take is under way at a time, a wake-up meanwhile makes it look again."""
@@ -95,11 +83,25 @@ class Slots:
 
     def _look(self) -> None:
         """Look while awake; the last look, which also takes the promise back, is the way to sleep."""
-        if self._loop.time() > self._awake_until or self.closed:
-            self._is_awake = False
-        else:
+        self._count(0)
+        if self._is_awake:
             self._loop.call_later(LOOK_SECONDS, self._look)
         self.wake()
+
+    def _count(self, jobs: int) -> None:
+        """Count what was taken, and judge at the end of each window whether this is busy."""
+        now = self._loop.time()
+        self._window_jobs += jobs
+        if now - self._window_began_at < WINDOW_SECONDS:
+            return
+        # A window may be long over when work comes back after a pause: that is not busy.
+        is_busy = (
+            self._window_jobs >= BUSY_JOBS and now - self._window_began_at < 2 * WINDOW_SECONDS and not self.closed
+        )
+        if is_busy and not self._is_awake:
+            self._loop.call_later(LOOK_SECONDS, self._look)
+        self._is_awake = is_busy
+        self._window_began_at, self._window_jobs = now, 0
 
     async def _take(self, surplus: bool) -> None:
         more = False
@@ -123,8 +125,7 @@ class Slots:
         for job in jobs:
             self.running += 1
             self._start(job)
-        if jobs and self._is_awake:
-            self._awake_until = self._loop.time() + STAY_AWAKE_SECONDS
+        self._count(len(jobs))
         if self.closed:
             return
         if self._again or len(jobs) == wanted > 0:

@@ -29,7 +29,6 @@ if ARGV[27] ~= '' then
     if job.state ~= 'ended' and job.cancelled == '' then
       redis.call('SREM', NAMES.owned .. job.owner, first)
       redis.call('SADD', NAMES.owned .. owner, first)
-      redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
       redis.call('HSET', NAMES.job .. first, 'owner', owner)
     end
     if job.cancelled == '' then return {'join', 0, now, first} end
@@ -91,7 +90,6 @@ redis.call('PEXPIRE', NAMES.job .. id, life)
 set_deadline(id, model, now + max_wait)
 if owner ~= '' then
   redis.call('SADD', NAMES.owned .. owner, id)
-  redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
 end
 -- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.

@@ -6,5 +6,6 @@ if ARGV[3] == 'gone' then
 else
   redis.call('SET', NAMES.owner .. owner, '1', 'PX', ARGV[2])
   redis.call('SADD', NAMES.owners, owner)
+  redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
 end
 return clock()

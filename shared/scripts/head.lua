@@ -9,7 +9,7 @@ local function clock()
 end
 
 local FIELDS = {'model', 'owner', 'lane', 'tenant', 'share', 'cost', 'weight', 'tag', 'state', 'attempt', 'tries',
-  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries', 'idempotency'}
+  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries', 'idempotency', 'meta'}
 
 -- A job's record as a table, or nil when there is none.
 local function load_job(id)
@@ -88,8 +88,7 @@ local function count_waiting(job, sign)
     redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
     redis.call('PEXPIRE', room, 86400000)
     local tenants = NAMES.tenants .. job.model
-    if redis.call('HINCRBY', tenants, job.tenant, sign) <= 0 then redis.call('HDEL', tenants, job.tenant)
-    else redis.call('PEXPIRE', tenants, 86400000) end
+    if redis.call('HINCRBY', tenants, job.tenant, sign) <= 0 then redis.call('HDEL', tenants, job.tenant) end
   end
 end
 
@@ -168,5 +167,4 @@ local function count_end(model, now)
     every = (every == 0) and gap or (every * 0.95 + gap * 0.05)
   end
   redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
-  redis.call('PEXPIRE', room, 86400000)
 end

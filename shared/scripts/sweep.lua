@@ -62,6 +62,14 @@ for i = 10, #ARGV, 4 do
       end
     end
   end
+  -- Nothing of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
+  for _, key in ipairs({NAMES.room .. model, NAMES.tenants .. model, NAMES.waits .. model, running_key}) do
+    redis.call('PEXPIRE', key, 86400000)
+  end
+  for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
+    redis.call('PEXPIRE', lane_key(lane, model), 86400000)
+    redis.call('PEXPIRE', tags_key(lane, model), 86400000)
+  end
   local waits = NAMES.waits .. model
   local function give_up(ids, wire)
     for _, id in ipairs(ids) do

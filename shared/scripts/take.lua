@@ -36,7 +36,7 @@ local function next_lane()
   return best
 end
 
-local taken, looked, present = 0, 0, nil
+local taken, looked, present, moved = 0, 0, nil, {}
 while taken < n and looked < n + 200 do
   local lane = next_lane()
   if not lane then break end
@@ -54,15 +54,14 @@ while taken < n and looked < n + 200 do
     elseif deadline and tonumber(deadline) <= now then
       fail(id, job, now, ARGV[9], 60000)
     else
-      local record = redis.call('HMGET', NAMES.job .. id, 'meta')
-      local tries = redis.call('HINCRBY', NAMES.job .. id, 'tries', 1)
+      local tries = job.tries + 1
       local attempt = tries .. '.' .. nonce
-      redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt)
+      redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt, 'tries', tries)
       redis.call('ZADD', running_key, now + lease, id)
       local body = false
       if tonumber(job.bytes) <= 65536 then body = redis.call('GET', NAMES.body .. id) end
       local at = #out
-      out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = id, attempt, job.admitted, record[1], body
+      out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = id, attempt, job.admitted, job.meta, body
       taken, running = taken + 1, running + 1
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]

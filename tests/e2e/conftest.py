@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ HOLD_SECONDS = 2.0
 MAX_BODY_BYTES = 1024 * 1024
 CORS_ORIGIN = "https://app.example"
 
-TOKENS = {
+TOKENS: dict[str, dict[str, Any]] = {
     "narrow": {"models": ["fast", "vendor/family/model-7b"]},
     "expired": {"expires_at": "2024-01-01T00:00:00+00:00"},
     "two-a-minute": {"requests_per_minute": 2},

@@ -55,7 +55,9 @@ def test_parameters_arrive_as_they_were_sent(
 
 
 def test_null_means_not_given(client: httpx.Client, demo_backend: DemoBackend) -> None:
-    nulls = dict.fromkeys(("temperature", "stop", "max_tokens", "metadata", "seed", "logit_bias", "n", "stream"))
+    nulls: dict[str, Any] = dict.fromkeys(
+        ("temperature", "stop", "max_tokens", "metadata", "seed", "logit_bias", "n", "stream")
+    )
     assert asked_of(demo_backend, client, **nulls).keys() == {"model", "messages"}
 
 
@@ -149,7 +151,7 @@ def test_backend_that_closes_kept_connections_is_no_failure(client: httpx.Client
 
 @pytest.mark.parametrize("case", ["text", "tools", "reasoning"])
 def test_folded_stream_equals_the_plain_answer(client: httpx.Client, demo_backend: DemoBackend, case: str) -> None:
-    body = {"n": 2, "logprobs": True, "top_logprobs": 1, "seed": 1}
+    body: dict[str, Any] = {"n": 2, "logprobs": True, "top_logprobs": 1, "seed": 1}
     plain = {"text": "demo", "tools": "tools", "reasoning": "reasoning"}[case]
     folded, expected = (chat(client, model, **body).json() for model in (f"fold-{case}", plain))
     for answer in (folded, expected):

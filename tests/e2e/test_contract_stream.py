@@ -142,12 +142,14 @@ def test_clients_own_read_timeout_shortens_the_hold(client: httpx.Client) -> Non
 def test_queued_stream_tells_how_many_are_ahead_of_it_in_a_comment(gateway: System, client: httpx.Client) -> None:
     body = {"model": "one-slot", "messages": MESSAGES, "stream": True}
     soon = {"x-stainless-read-timeout": "0.6"}
-    with running(client, "one-slot"), gateway.client() as second, gateway.client() as third:
-        with (
-            second.stream("POST", CHAT, json=body, headers=soon) as waiting,
-            third.stream("POST", CHAT, json=body, headers=soon) as answer,
-        ):
-            first_lines = next(waiting.iter_lines()), next(answer.iter_lines())
+    with (
+        running(client, "one-slot"),
+        gateway.client() as second,
+        second.stream("POST", CHAT, json=body, headers=soon) as waiting,
+        gateway.client() as third,
+        third.stream("POST", CHAT, json=body, headers=soon) as answer,
+    ):
+        first_lines = next(waiting.iter_lines()), next(answer.iter_lines())
     assert first_lines == (": keep-alive", ": queued, 1 ahead")
 
 
@@ -255,7 +257,7 @@ def test_stream_and_plain_answer_say_the_same_however_the_backend_writes(client:
 
 
 def test_text_of_every_script_passes_untouched(client: httpx.Client) -> None:
-    text = "日本語 🏳️‍🌈 \u2028 \u0000 \"id\":\"x\" \\ data: [DONE]\r\n\r\n: x {\"model\":\"demo\"}"
+    text = '日本語 🏳️‍🌈 \u2028 \u0000 "id":"x" \\ data: [DONE]\r\n\r\n: x {"model":"demo"}'
     messages = [{"role": "user", "content": text}]
     assert chat(client, "echo", messages=messages).json()["choices"][0]["message"]["content"].startswith(text)
     assert text_of(stream(client, "echo", messages=messages)).startswith(text)

@@ -19,7 +19,9 @@ FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_ca
 Json = dict[str, Any]
 
 
-def chat(client: httpx.Client, model: str = "demo", *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+def chat(
+    client: httpx.Client, model: str = "demo", *, headers: dict[str, str] | None = None, **body: Any
+) -> httpx.Response:
     """Post a completion request and return the whole answer."""
     return client.post(CHAT, json={"model": model, "messages": MESSAGES, **body}, headers=headers)
 

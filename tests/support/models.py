@@ -104,6 +104,7 @@ WIRE_MODELS: dict[str, dict[str, Any]] = {
     "no-queue": model("tokens=400&token_seconds=0.05", concurrency=1, max_queue=0),
     "short-wait": model("tokens=400&token_seconds=0.05", concurrency=1, max_wait_seconds=0.3),
     "one-slot": model("tokens=400&token_seconds=0.05", concurrency=1),
+    "two-seconds": model("tokens=3&token_seconds=1", concurrency=1),
     "extras-drop": model("tokens=1", extra_parameters="drop"),
     "extras-refuse": model("tokens=1", extra_parameters="refuse"),
     "knows-max-tokens": model("tokens=1", backend={"max_tokens_field": "max_tokens"}),

@@ -187,7 +187,7 @@ class System:
         ).start()
 
     def wait_ready(self, timeout_seconds: float = 30) -> None:
-        """Wait until `GET /readyz` says that the models of all started workers are served; fails at once, with the logs, when a process ended."""
+        """Wait until the API says that every started worker's models are served; fails at once when a process ended."""
         seen: list[str] = []
 
         def ready() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -35,16 +36,17 @@ def wait_until(
 
 
 async def wait_until_async(
-    condition: Callable[[], Awaitable[T]],
+    condition: Callable[[], Awaitable[T] | T],
     timeout_seconds: float = 10,
     what: str = "the condition",
     *,
     poll_seconds: float = _POLL_SECONDS,
 ) -> T:
-    """As `wait_until`, with a condition to await, and without holding up the event loop."""
+    """As `wait_until`, without holding up the event loop; the condition may be one to await."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        seen = await condition()
+        answer = condition()
+        seen = await answer if inspect.isawaitable(answer) else answer
         if seen:
             return seen
         if time.monotonic() >= deadline:

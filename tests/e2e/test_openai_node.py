@@ -1,0 +1,135 @@
+"""The official Node SDK against the running gateway; `tests/node/client.mjs` makes the calls, this judges them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import ROOT
+from tests.support.system import System
+
+pytestmark = pytest.mark.full
+
+SOURCE = ROOT / "tests" / "node"
+Report = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the locked packages once a lock file, outside the checkout."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("needs Node and npm")
+    lock = (SOURCE / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aqueduct-tests"
+    folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
+    if not (folder / "node_modules" / "openai").is_dir():
+        making = tmp_path_factory.mktemp("node")
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(SOURCE / name, making)
+        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(command, cwd=making, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr
+        cache.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(making, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["", "/v1"], ids=["root", "v1"])
+def report(request: pytest.FixtureRequest, package: Path, gateway: System) -> Report:
+    """Run all calls once a base URL and return what they gave."""
+    shutil.copy(SOURCE / "client.mjs", package)
+    command = ["node", "client.mjs", gateway.base_url + str(request.param), gateway.token]
+    done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    answer: Report = json.loads(done.stdout)
+    return answer
+
+
+def _text(chunks: list[Report]) -> str:
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+def test_create(report: Report) -> None:
+    answer = report["create"]
+    assert answer["choices"][0]["message"]["content"].startswith("Hello ")
+    assert answer["request_id"] == "req_" + answer["id"].removeprefix("chatcmpl-")
+
+
+def test_stream(report: Report) -> None:
+    assert _text(report["stream"]) == "0 1 2 "
+    assert not any("usage" in chunk for chunk in report["stream"])
+    assert _text(report["slow_stream"]) == "0 1 "
+
+
+def test_usage_on_demand(report: Report) -> None:
+    *earlier, last = report["usage"]
+    assert _text(earlier) == "0 1 2 "
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 3
+
+
+def test_stream_helper(report: Report) -> None:
+    assert [choice["message"]["content"] for choice in report["helper"]["choices"]] == ["0 1 2 ", "0 1 2 "]
+
+
+def test_tool_calls(report: Report) -> None:
+    for message in (report["tools"]["choices"][0]["message"], report["tools_streamed"]):
+        assert message["content"] is None
+        assert [call["id"] for call in message["tool_calls"]] == ["call_demo_0", "call_demo_1"]
+
+
+def test_raw_response(report: Report) -> None:
+    raw = report["raw"]
+    assert raw["content"] == "0 1 2 "
+    assert raw["request_id"] == raw["header"]
+    assert raw["header"].startswith("req_")
+
+
+def test_models(report: Report) -> None:
+    assert {"demo", "vendor/family/model-7b"} <= set(report["models"])
+    assert report["model"]["id"] == "vendor/family/model-7b"
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "status", "code"),
+    [
+        ("bad_request", "BadRequestError", 400, "integer_above_max_value"),
+        ("bad_key", "AuthenticationError", 401, "invalid_api_key"),
+        ("unknown_model", "NotFoundError", 404, "model_not_found"),
+        ("rate_limited", "RateLimitError", 429, "own_code"),
+        ("backend_credentials", "InternalServerError", 500, "backend_error"),
+        ("no_worker", "InternalServerError", 503, "no_worker"),
+    ],
+)
+def test_statuses_become_the_sdks_exceptions(report: Report, case: str, kind: str, status: int, code: str) -> None:
+    error = report[case]
+    assert (error["class"], error["status"], error["code"]) == (kind, status, code)
+    assert error["requestID"].startswith("req_")
+    assert error["type"]
+
+
+@pytest.mark.parametrize(
+    ("case", "code"), [("error_mid_stream", "own_code"), ("cut_mid_stream", "backend_unavailable")]
+)
+def test_failure_in_mid_stream_is_an_api_error_without_status(report: Report, case: str, code: str) -> None:
+    error = report[case]
+    assert (error["class"], error["code"], error.get("status")) == ("APIError", code, None)
+    assert "".join(filter(None, error["seen"])) == "0 1 2 "
+
+
+def test_retry_after_is_waited_for_and_then_succeeds(report: Report) -> None:
+    assert report["retried"]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_lock_file_names_no_index() -> None:
+    lock = (SOURCE / "package-lock.json").read_text()
+    assert "resolved" not in lock
+    assert "://" not in lock
