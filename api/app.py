@@ -36,7 +36,7 @@ def create_asgi(settings: Settings) -> tuple[FastAPI, App]:
 
 
 def _with_cors(app: App, settings: Settings) -> App:
-    """Return the application behind the CORS rules, if there are any; inside the envelope, as preflights have ids too."""
+    """Return the application behind the CORS rules, if any; inside the envelope, as preflights have ids too."""
     if not settings.api.cors_origins:
         return app
     return CORSMiddleware(

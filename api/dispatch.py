@@ -16,7 +16,7 @@ from shared.settings import LANES, Lane, Settings, TokenSettings
 
 log = logging.getLogger("aqueduct.api.dispatch")
 
-ADMIT_SECONDS = 1.8
+ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}

@@ -133,6 +133,19 @@ class Exchange:
         """Send a part of the body, the last one with `more=False`."""
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
+    async def write_to_reader(self, data: bytes, *, more: bool, stalled_seconds: float) -> None:
+        """As `write`, but close a connection whose client has read nothing for so long; raises ClientGone."""
+        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
+        if extension is None or not extension["protocol"].flow.write_paused:
+            await self.write(data, more=more)
+            return
+        try:
+            async with asyncio.timeout(stalled_seconds):
+                await self.write(data, more=more)
+        except TimeoutError:
+            extension["protocol"].transport.abort()
+            raise ClientGone from None
+
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON response."""
         await self.start(status, b"application/json", [(b"content-length", b"%d" % len(body)), *headers])

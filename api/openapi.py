@@ -22,6 +22,17 @@ _ERRORS = {
     503: "No worker, draining, or the queue is unavailable; see Retry-After",
     504: "Waited or ran too long",
 }
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event.",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "description": "A `chat.completion.chunk` or an error object as JSON; at last `[DONE]`.",
+        }
+    },
+}
 _ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 
 
@@ -60,7 +71,7 @@ def _chat_operation() -> dict[str, Any]:
                 "description": "The completion, or a stream of `chat.completion.chunk` events",
                 "content": {
                     "application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletion"}},
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    "text/event-stream": {"schema": _EVENT},
                 },
             },
             **{str(status): {"description": text, "content": _ERROR_CONTENT} for status, text in _ERRORS.items()},

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from shared import events
-from shared.errors import JobLost
+from shared.errors import AqueductError, JobLost
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Rooms
 
@@ -31,7 +31,7 @@ class Relay:
     """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_waiter", "admitted", "behind", "check_at", "client_gone", "ended", "id",
+        "_buffer", "_buffered_bytes", "_cut", "_waiter", "admitted", "behind", "check_at", "client_gone", "ended", "id",
         "may_run", "next_number", "replaced", "silence_factor",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class Relay:
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._cut: AqueductError | None = None
 
     def feed(self, number: int, event: bytes | None) -> None:
         """Take one event; repeats are ignored, a gap marks the relay as behind."""
@@ -72,6 +73,11 @@ class Relay:
         self.client_gone = True
         self.wake()
 
+    def cut_off(self, error: AqueductError) -> None:
+        """End the reading: `next` raises this once what is ready was read."""
+        self._cut = error
+        self.wake()
+
     def wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -87,7 +93,7 @@ class Relay:
 
     async def next(self, timeout_seconds: float | None) -> Sequence[bytes]:
         """Return every event that is ready, waiting for the first; empty at the time limit or when the client left."""
-        if not self._buffer and not self.client_gone:
+        if not self._buffer and not self.client_gone and self._cut is None:
             loop = asyncio.get_running_loop()
             waiter = self._waiter = loop.create_future()
             timer = loop.call_later(timeout_seconds, self.wake) if timeout_seconds is not None else None
@@ -99,6 +105,8 @@ class Relay:
                     timer.cancel()
         if self.client_gone:
             return ()
+        if self._cut is not None and not self._buffer:
+            raise self._cut
         ready = tuple(self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
@@ -163,6 +171,11 @@ class RelayHub:
 
     def _all(self) -> list[Relay]:
         return [*self._relays.values(), *(relay for twins in self._twins.values() for relay in twins)]
+
+    def cut_off(self, error: AqueductError) -> None:
+        """End every reading with this error."""
+        for relay in self._all():
+            relay.cut_off(error)
 
     def on_message(self, message: bytes) -> None:
         """Hand the frames of one pub/sub message to their relays."""

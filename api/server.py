@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_asgi
-from shared.errors import AqueductError, HeadersTooLarge, InvalidRequest
+from shared.errors import AqueductError, Draining, HeadersTooLarge, InvalidRequest
 from shared.fitness import ready_redis
 from shared.jobs import new_id, request_id
 from shared.logging import configure_logging
@@ -85,6 +86,9 @@ class _Server(uvicorn.Server):
         gateway = getattr(self._app.state, "gateway", None)
         if gateway is not None:
             gateway.chat.draining = True
+            asyncio.get_running_loop().call_later(
+                gateway.settings.api.drain_seconds, gateway.relays.cut_off, Draining(retry_after=1)
+            )
         await super().shutdown(sockets)
 
 
@@ -110,13 +114,13 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
         date_header=True,
         backlog=4096,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(settings.api.drain_seconds)),
+        timeout_graceful_shutdown=math.ceil(settings.api.drain_seconds) + 1,  # the last second is for last words
         proxy_headers=bool(settings.api.trusted_proxies),
         forwarded_allow_ips=list(settings.api.trusted_proxies) or None,
     )
     server = _Server(config, app)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises a signal again once it has drained; without a handler that would make a clean end look like a kill.
+        # uvicorn raises the signal again once it has drained; unhandled, a clean end would look like a kill.
         signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(server, config, listener))

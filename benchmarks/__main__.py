@@ -103,9 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter windows")
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--peer", choices=PEERS, help="measure this gateway in the same run; installed into .bench/ at first")
+    parser.add_argument(
+        "--peer", choices=PEERS, help="measure this gateway in the same run; installed into .bench/ at first"
+    )
     parser.add_argument("--seconds", type=float, help="length of a measured window")
-    parser.add_argument("--profile", action="store_true", help="sample API and worker with py-spy under plain, streams or paced")
+    parser.add_argument(
+        "--profile", action="store_true", help="sample API and worker with py-spy under plain, streams or paced"
+    )
     return parser
 
 

@@ -1,6 +1,6 @@
-"""A fake OpenAI backend that costs almost nothing, so that what is measured is the gateway: `python -m benchmarks.backend`.
+"""A fake OpenAI backend that costs almost nothing, so that the gateway is what is measured.
 
-In: chat requests; `max_tokens` is the length of the answer, the model's name sets the pace (`bench?token_seconds=0.05`,
+`python -m benchmarks.backend`. In: chat requests; `max_tokens` is the length of the answer, the model's name sets the pace (`bench?token_seconds=0.05`,
 `bench?delay_seconds=0.1` for a plain answer). Out: numbered contents ("0 1 2 …") in the form of vLLM, as one body or as
 SSE. A paced stream sends its first token at once; all paced streams share the ticks of one timer. An unpaced stream
 sends one chunk a pass of the event loop, each in its own write. `GET /stats` tells what was seen, `?clear` forgets it.
@@ -28,7 +28,9 @@ CACHED_BODY_BYTES = 64 * 1024
 _TAG = re.compile(r"tag:(\w+)")
 _CREATED = 1_700_000_000
 _DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,10 @@ class Stream:
         self.plan = plan
         self.due = 0.0
         self._next = 0
-        self._prefix = (
-            b'data: {"id":"chatcmpl-%032x","object":"chat.completion.chunk","created":%d,"model":%b,'
-            % (number, _CREATED, orjson.dumps(plan.model))
+        self._prefix = b'data: {"id":"chatcmpl-%032x","object":"chat.completion.chunk","created":%d,"model":%b,' % (
+            number,
+            _CREATED,
+            orjson.dumps(plan.model),
         )
         self._after = len(self._prefix) - 2
 
@@ -126,7 +129,9 @@ class Stream:
 
     def head(self) -> bytes:
         """Return the response's head and the chunk with the role."""
-        choice = b'"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}'
+        choice = (
+            b'"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}'
+        )
         return _STREAM_HEAD + self._frame(choice + b"\n\n\r\n")
 
     def advance(self) -> bool:
@@ -235,19 +240,19 @@ class Connection(asyncio.Protocol):
         self._plan: Plan | None = None
         self.alive = True
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio's
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
         self._transport = None
         if self._plan is not None:
             self._server.closed.append((self._plan.tag, time.monotonic()))
             self.finished()
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
+    def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -299,15 +304,15 @@ class Connection(asyncio.Protocol):
 
     def write_json(self, body: bytes) -> None:
         """Send a whole answer."""
-        self.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        self.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
 
 
 async def serve() -> None:
     """Listen on a free loopback port, tell it on standard output, and serve until killed."""
     server = Server()
-    listener = await asyncio.get_running_loop().create_server(
-        lambda: Connection(server), "127.0.0.1", 0, backlog=4096
-    )
+    listener = await asyncio.get_running_loop().create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=4096)
     print(json.dumps({"port": listener.sockets[0].getsockname()[1]}), flush=True)
     await listener.serve_forever()
 

@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         """Whether it is open."""
         return self._transport is not None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio's
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._parser = httptools.HttpResponseParser(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
+    def data_received(self, data: bytes) -> None:
         self._now = time.monotonic()
         try:
             self._parser.feed_data(data)
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             self._transport = None
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._end("connection lost")
 
@@ -179,6 +179,7 @@ def chat_request(
     data = orjson.dumps(body)
     head = (
         f"POST {target['path']}/chat/completions HTTP/1.1\r\nhost: {target['host']}:{target['port']}\r\n"
-        f"authorization: Bearer {target['token']}\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+        f"authorization: Bearer {target['token']}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data

@@ -43,8 +43,8 @@ class Meter:
 
     def read(self) -> Moment:
         """Return the present moment."""
-        stats: dict[str, Any] = self._redis.info("commandstats")  # type: ignore[assignment]
-        info: dict[str, Any] = self._redis.info("stats")  # type: ignore[assignment]
+        stats: dict[str, Any] = self._redis.info("commandstats")
+        info: dict[str, Any] = self._redis.info("stats")
         return Moment(
             {name: _cpu_seconds(process) for name, process in self._processes.items()},
             {name.removeprefix("cmdstat_"): (row["calls"], row["usec"] / 1e6) for name, row in stats.items()},
@@ -66,7 +66,6 @@ class Meter:
             for name, process in self._processes.items()
             if name != "redis"
             for connection in process.net_connections("tcp")
-            if connection.raddr
         }
         for client in self._redis.client_list():
             owners[ports.get(int(re.sub(r".*:", "", client["addr"])), "")] += 1

@@ -27,7 +27,17 @@ def start_peer(stack: Stack, name: str, folder: Path) -> None:
     config = stack.folder / "litellm.yaml"
     config.write_text(yaml.safe_dump(settings(stack.backend_port), sort_keys=False))
     port = free_port()
-    command = [program, "--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", str(WORKERS)]
+    command: list[str | Path] = [
+        program,
+        "--config",
+        config,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--num_workers",
+        str(WORKERS),
+    ]
     environment = {
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOG": "ERROR",

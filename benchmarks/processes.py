@@ -1,4 +1,4 @@
-"""Child processes of a run: `Child` (a program with its log), `LoadGenerator` (a child that is spoken to in JSON lines)."""
+"""Child processes of a run: `Child` (a program and its log), `LoadGenerator` (a child that speaks JSON lines)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,13 @@ class Child:
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_PROXY": "*", **(environment or {})},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT),
+                    "PYTHONUNBUFFERED": "1",
+                    "NO_PROXY": "*",
+                    **(environment or {}),
+                },
                 cwd=ROOT,
                 start_new_session=True,
                 preexec_fn=die_with_parent(),  # noqa: PLW1509 - calls only prctl and getppid

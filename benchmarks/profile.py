@@ -81,6 +81,6 @@ def show(name: str, samples: Path, *, rows: int = 25) -> None:
     total = sum(own.values()) or 1
     for title, counts in (("self", own), ("with callees", below)):
         table = Table(f"{name}: {title} time, {total} samples", ["function", "%"])
-        for frame, count in counts.most_common(rows if title == "self" else 3 * rows):
-            table.add(frame[-110:], count / total * 100)
+        for frame, samples_in in counts.most_common(rows if title == "self" else 3 * rows):
+            table.add(frame[-110:], samples_in / total * 100)
         table.print()

@@ -92,7 +92,10 @@ class _Bench:
                         found[model].setdefault(name, []).append((us / calls, commands / calls))
             return {
                 model: {
-                    name: {"us": statistics.median(us for us, _ in rows), "commands": statistics.median(n for _, n in rows)}
+                    name: {
+                        "us": statistics.median(us for us, _ in rows),
+                        "commands": statistics.median(n for _, n in rows),
+                    }
                     for name, rows in steps_found.items()
                 }
                 for model, steps_found in found.items()
@@ -101,7 +104,7 @@ class _Bench:
             await self._client.close()
 
     def _clocks(self) -> tuple[float, float]:
-        stats: dict[str, Any] = self._redis.info("commandstats")  # type: ignore[assignment]
+        stats: dict[str, Any] = self._redis.info("commandstats")
         inside = sum(row["calls"] for name, row in stats.items() if name not in ("cmdstat_evalsha", "cmdstat_info"))
         return stats.get("cmdstat_evalsha", {}).get("usec", 0), inside
 
@@ -111,7 +114,10 @@ class _Bench:
 
     async def _admit(self, model: str, calls: int = CALLS) -> int:
         await asyncio.gather(
-            *(self._rooms.admit(self._job(model), not_after_ms=self._rooms.redis_now_ms() + 60_000) for _ in range(calls))
+            *(
+                self._rooms.admit(self._job(model), not_after_ms=self._rooms.redis_now_ms() + 60_000)
+                for _ in range(calls)
+            )
         )
         return calls
 

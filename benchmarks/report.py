@@ -36,7 +36,10 @@ class Table:
         widths = [max(len(row[column]) for row in self._rows) for column in range(len(self._rows[0]))]
         print(f"\n{self.title}")
         for index, row in enumerate(self._rows):
-            cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            cells = [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
             print("  ".join(cells).rstrip())
             if not index:
                 print("  ".join("-" * width for width in widths))

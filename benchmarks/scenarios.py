@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -34,7 +35,8 @@ def plain(run: Runner) -> dict[str, Any]:
             each = cpu_each(row, row.get("requests", 0))
             table.add(
                 clients, name, rate, _ratio(rows, "direct", "requests_per_second", rate),
-                _ratio(rows, "litellm", "requests_per_second", rate), row["latency_ms"]["p50"], row["latency_ms"]["p99"],
+                _ratio(rows, "litellm", "requests_per_second", rate),
+                row["latency_ms"]["p50"], row["latency_ms"]["p99"],
                 each.get("total") if row["processes"] else None, errors_text(row["errors"]),
             )  # fmt: skip
             _add_cost(costs, f"{name}@{clients}", each)
@@ -47,7 +49,9 @@ def plain(run: Runner) -> dict[str, Any]:
 def latency(run: Runner) -> dict[str, Any]:
     """What the gateway adds for a single client that pauses between its requests."""
     rows = run.interleaved("plain", model="bench", clients=1, seconds=run.seconds, pause_seconds=0.02)
-    table = Table("Added latency, one client that pauses 10 to 30 ms", ["target", "p50 ms", "added p50", "p99 ms", "errors"])
+    table = Table(
+        "Added latency, one client that pauses 10 to 30 ms", ["target", "p50 ms", "added p50", "p99 ms", "errors"]
+    )
     base = rows["direct"]["latency_ms"]["p50"]
     for name, row in rows.items():
         p50 = row["latency_ms"]["p50"]
@@ -68,7 +72,8 @@ def streams(run: Runner) -> dict[str, Any]:
         rate = row.get("chunks_per_second", math.nan)
         each = cpu_each(row, row.get("chunks", 0))
         table.add(
-            name, rate, _ratio(rows, "direct", "chunks_per_second", rate), _ratio(rows, "litellm", "chunks_per_second", rate),
+            name, rate,
+            _ratio(rows, "direct", "chunks_per_second", rate), _ratio(rows, "litellm", "chunks_per_second", rate),
             row["streams"] / run.seconds, row["first_ms"]["p50"], row["first_ms"]["p99"],
             each.get("total") if row["processes"] else None, errors_text(row["errors"]),
         )  # fmt: skip
@@ -86,10 +91,10 @@ def paced(run: Runner) -> dict[str, Any]:
         "Streams at 20 chunks/s each, arrivals spread",
         ["streams", "target", "added first p50 ms", "p99", "stall p50 ms", "p99", "chunks/s", "CPU us/chunk",
          "KB/stream", "errors"],
-        note="stall: the longest silence inside a stream; the backend's pace is 50 ms. KB/stream: API and worker above idle.",
+        note="stall: the longest silence in a stream; the backend's pace is 50 ms. KB/stream: API and worker above idle.",
     )  # fmt: skip
     costs = _cost_table("CPU us a chunk by process")
-    levels = ((100, "bench-20"), (500, "bench-20"))
+    levels: tuple[tuple[int, str], ...] = ((100, "bench-20"), (500, "bench-20"))
     if not run.quick:
         levels = (*levels, (1000, "bench-20"), (2000, "bench-20"))
     tokens, window = (40, 2.0) if run.quick else (100, 4.0)
@@ -109,7 +114,8 @@ def paced(run: Runner) -> dict[str, Any]:
             table.add(
                 clients, name, row["first_ms"]["p50"] - base["p50"], row["first_ms"]["p99"] - base["p99"],
                 row["stall_ms"]["p50"], row["stall_ms"]["p99"], row["chunks_per_second"],
-                each.get("total") if row["processes"] else None, _kb_each(row, idle, clients), errors_text(row["errors"]),
+                each.get("total") if row["processes"] else None, _kb_each(row, idle, clients),
+                errors_text(row["errors"]),
             )  # fmt: skip
             _add_cost(costs, f"{name}@{clients}", each)
     table.print()
@@ -122,6 +128,7 @@ def paced(run: Runner) -> dict[str, Any]:
 
 def memory(run: Runner) -> dict[str, Any]:
     """2,000 open streams at 2 chunks a second: resident memory and Redis connections."""
+    run.stack.start_gateway()  # a process that was busy before keeps its memory and would look free of charge
     target = run.stack.target("aqueduct")
     assert target is not None
     clients = 500 if run.quick else 2000
@@ -132,7 +139,9 @@ def memory(run: Runner) -> dict[str, Any]:
             "rss_bytes": run.stack.meter.rss_bytes(), "connections": run.stack.meter.connections(),
         },
     )  # fmt: skip
-    table = Table(f"{clients} open streams, 2 chunks/s each", ["process", "idle MB", "open MB", "KB/stream", "Redis connections"])
+    table = Table(
+        f"{clients} open streams, 2 chunks/s each", ["process", "idle MB", "open MB", "KB/stream", "Redis connections"]
+    )
     for name in ("api", "worker", "redis"):
         before, after = idle[name], row["rss_bytes"][name]
         table.add(name, before / 1e6, after / 1e6, (after - before) / clients / 1e3, row["connections"].get(name))
@@ -144,7 +153,9 @@ def memory(run: Runner) -> dict[str, Any]:
 def burst(run: Runner) -> dict[str, Any]:
     """500 streams that arrive at once."""
     targets = [t for t in run.stack.targets if t.name != "litellm"]
-    rows = run.interleaved("burst", targets=targets, rounds=min(3, run.rounds), model="bench-20", clients=500, tokens=20)
+    rows = run.interleaved(
+        "burst", targets=targets, rounds=min(3, run.rounds), model="bench-20", clients=500, tokens=20
+    )
     table = Table("500 streams that arrive at once", ["target", "first p50 ms", "p99", "last", "last, added", "errors"])
     for name, row in rows.items():
         first = row["first_ms"]
@@ -187,7 +198,14 @@ def bodies(run: Runner) -> dict[str, Any]:
         data[str(size)] = rows
         for name, row in rows.items():
             each = cpu_each(row, row["requests"])
-            table.add(size, name, row["requests_per_second"], row["latency_ms"]["p50"], each.get("total"), errors_text(row["errors"]))
+            table.add(
+                size,
+                name,
+                row["requests_per_second"],
+                row["latency_ms"]["p50"],
+                each.get("total"),
+                errors_text(row["errors"]),
+            )
     table.print()
     return data
 
@@ -206,11 +224,11 @@ def models(run: Runner) -> dict[str, Any]:
 def worker_processes(run: Runner) -> dict[str, Any]:
     """One to four worker processes, on however many cores there are."""
     gateway = run.stack.start_gateway
-    ways = {f"{n} worker{'s' * (n > 1)}": (lambda n=n: gateway(worker_models=[()] * n)) for n in (1, 2, 4)}
+    ways = {f"{n} worker{'s' * (n > 1)}": partial(gateway, worker_models=[()] * n) for n in (1, 2, 4)}
     return _compare(run, "Worker processes", ways)
 
 
-def _compare(run: Runner, title: str, ways: dict[str, Callable[[], None]]) -> dict[str, Any]:
+def _compare(run: Runner, title: str, ways: Mapping[str, Callable[[], None]]) -> dict[str, Any]:
     """Measure plain requests at 64 clients in several set-ups, in random order, several rounds."""
     gathered: dict[str, list[Row]] = {name: [] for name in ways}
     for _ in range(1 if run.quick else 3):
@@ -222,13 +240,16 @@ def _compare(run: Runner, title: str, ways: dict[str, Callable[[], None]]) -> di
             gathered[name].append({**row, "rss_bytes": run.stack.meter.rss_bytes()})
     run.stack.start_gateway()
     data = {name: median(rows) for name, rows in gathered.items()}
-    table = Table(f"{title}: plain requests, 64 clients", ["", "req/s", "of first", "p50 ms", "CPU us/req", "API MB", "worker MB", "errors"])
+    table = Table(
+        f"{title}: plain requests, 64 clients",
+        ["", "req/s", "of first", "p50 ms", "CPU us/req", "API MB", "worker MB", "errors"],
+    )
     base = next(iter(data.values()))["requests_per_second"]
     for name, row in data.items():
         rate, rss = row["requests_per_second"], row["rss_bytes"]
         table.add(
-            name, rate, rate / base, row["latency_ms"]["p50"], cpu_each(row, row["requests"])["total"], rss["api"] / 1e6,
-            rss["worker"] / 1e6, errors_text(row["errors"]),
+            name, rate, rate / base if base else None, row["latency_ms"]["p50"],
+            cpu_each(row, row["requests"]).get("total"), rss["api"] / 1e6, rss["worker"] / 1e6, errors_text(row["errors"]),
         )  # fmt: skip
     table.print()
     return data
@@ -246,7 +267,7 @@ def _add_cost(table: Table, name: str, each: dict[str, float]) -> None:
 
 
 def _ratio(rows: Rows, name: str, key: str, value: float) -> float | None:
-    base = rows.get(name, {}).get(key)
+    base: float | None = rows.get(name, {}).get(key)
     return value / base if base else None
 
 
@@ -258,6 +279,8 @@ def _kb_each(row: Row, idle: dict[str, int], streams: int) -> float | None:
 
 def _print_redis(row: Row, units: float, unit: str) -> None:
     """Print Redis's commands, those inside scripts included, and its reads and bytes, for each unit of work."""
+    if not units:
+        return
     table = Table(f"Redis for each {unit}", ["command", "calls", "Redis us"])
     for name, (calls, seconds) in sorted(row["commands"].items(), key=lambda item: -item[1][1]):
         if calls / units >= 0.005:

@@ -68,7 +68,7 @@ class Stack:
             stopping.callback(self.redis.close)
             self.load = LoadGenerator(self.folder / "load.log")
             stopping.callback(self.load.stop)
-            server: dict[str, Any] = self.redis.info("server")  # type: ignore[assignment]
+            server: dict[str, Any] = self.redis.info("server")
             self.redis_version = str(server["redis_version"])
             self.meter = Meter(
                 {"redis": server["process_id"], "backend": self.backend.pid, "load": self.load.pid}, self.redis_url
@@ -95,7 +95,9 @@ class Stack:
         """Return a target by name."""
         return next((target for target in self.targets if target.name == name), None)
 
-    def start_gateway(self, *, further_models: int = 0, apis: int = 1, worker_models: Sequence[Sequence[str]] = ((),)) -> None:
+    def start_gateway(
+        self, *, further_models: int = 0, apis: int = 1, worker_models: Sequence[Sequence[str]] = ((),)
+    ) -> None:
         """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first."""
         self.stop_gateway()
         self.redis.flushall()
@@ -157,5 +159,12 @@ class Stack:
             "flower": {"password": secrets.token_urlsafe(12)},
             "models": {name: {**room, "backends": [{"url": url, "model": inner}]} for name, inner in names.items()},
             # Limits are on, they are only never met.
-            "tokens": [{"name": "bench", "sha256": hash_token(token), "requests_per_minute": 100_000_000, "concurrent_jobs": 1_000_000}],
+            "tokens": [
+                {
+                    "name": "bench",
+                    "sha256": hash_token(token),
+                    "requests_per_minute": 100_000_000,
+                    "concurrent_jobs": 1_000_000,
+                }
+            ],
         }

@@ -215,7 +215,7 @@ class _Link:
 class RedisClient(_Link):
     """Commands and scripts over one connection; everything said in one loop tick leaves in one write."""
 
-    def __init__(self, url: str, name: str = "commands", timeout_seconds: float = 2.0) -> None:
+    def __init__(self, url: str, name: str = "commands", timeout_seconds: float = 1.7) -> None:
         super().__init__(url, name)
         self._timeout_seconds = timeout_seconds
         self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()

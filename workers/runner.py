@@ -31,6 +31,8 @@ log = logging.getLogger("aqueduct.worker")
 
 CANCEL_MEMORY_SECONDS = 10.0
 """A cancel may overtake the reply of the take that it concerns."""
+SILENT_CONSUMER_SECONDS = 15.0
+RESCUES_TO_EXIT = 4
 LAST_WORDS_SECONDS = 1.5
 """After the grace, for Redis to store the errors of what was cut off."""
 LONG_JOB_SECONDS = 1.0
@@ -72,13 +74,35 @@ class Runner:
         self._slots = {m: self._make_slots(m) for m in models}
         self._background: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
+        self._rescues: list[float] = []
+        """When jobs were found that no ticket told of, since the last ticket."""
         self.on_slot_freed: Callable[[], None] = lambda: None
         """Called on the loop whenever a slot became free."""
 
     def _make_slots(self, model: str) -> Slots:
         concurrency = self._settings.models[model].concurrency
         limit = partial(self._backends[model].health.capacity, concurrency)
-        return Slots(self._rooms, model, limit=limit, free_in_process=self.free_slots, start=self._start)
+        return Slots(
+            self._rooms,
+            model,
+            limit=limit,
+            free_in_process=self.free_slots,
+            start=self._start,
+            rescued=self._count_rescue,
+        )
+
+    def _count_rescue(self) -> None:
+        """Jobs were found that no ticket told of. When that goes on, Celery's consumer is dead though the process lives."""
+        now = self._loop.time()
+        self._rescues.append(now)
+        if len(self._rescues) >= RESCUES_TO_EXIT and now - self._rescues[0] >= SILENT_CONSUMER_SECONDS:
+            log.critical("no ticket came for %g s though jobs waited; exiting", SILENT_CONSUMER_SECONDS)
+            self._rescues.clear()
+            self._background.append(self._loop.create_task(self._exit()))
+
+    async def _exit(self) -> None:
+        await self.drain(self._settings.worker.drain_seconds)
+        os._exit(1)
 
     def free_slots(self) -> int:
         """Return how many more jobs this process may run. Safe to ask from another thread."""
@@ -98,6 +122,7 @@ class Runner:
 
     def wake(self, model: str) -> None:
         """Take jobs of a model: its ticket came. Safe to call from another thread."""
+        self._rescues.clear()
         slots = self._slots.get(model)
         if slots is not None:
             self._loop.call_soon_threadsafe(slots.wake)
@@ -207,8 +232,7 @@ class Runner:
         for job_id, letter in renewal.lost.items():
             self._refused(job_id, reasons[letter])
         for model in renewal.waiting:
-            # Its ticket may be lost, or Celery's consumer may be in one of its long reconnect pauses.
-            self._slots[model].wake(surplus=True)
+            self._slots[model].rescue()
 
     async def _renew_quietly(self) -> None:
         try:

@@ -41,12 +41,14 @@ class Slots:
         limit: Callable[[], int],
         free_in_process: Callable[[], int],
         start: Callable[[TakenJob], None],
+        rescued: Callable[[], None],
     ) -> None:
         self._rooms = rooms
         self._model = model
         self._limit = limit
         self._free_in_process = free_in_process
         self._start = start
+        self._rescued = rescued
         self._loop = asyncio.get_running_loop()
         self._taker: asyncio.Task[None] | None = None
         self._taking = False
@@ -55,6 +57,7 @@ class Slots:
         self._window_began_at = 0.0
         self._window_jobs = 0
         self._is_awake = False
+        self._is_rescue = False
         self.running = 0
         self.closed = False
         """Draining: nothing is taken any more."""
@@ -73,6 +76,12 @@ class Slots:
             return
         self._taking = True
         self._taker = self._loop.create_task(self._take(surplus))
+
+    def rescue(self) -> None:
+        """Look for jobs that wait although a slot is free: a ticket was lost, or Celery's consumer is away."""
+        if not self._is_awake and not self._taking:
+            self._is_rescue = True
+            self.wake(surplus=True)
 
     def freed(self) -> None:
         """A job has ended: its slot takes the next one before it goes idle."""
@@ -95,9 +104,8 @@ class Slots:
         if now - self._window_began_at < WINDOW_SECONDS:
             return
         # A window may be long over when work comes back after a pause: that is not busy.
-        is_busy = (
-            self._window_jobs >= BUSY_JOBS and now - self._window_began_at < 2 * WINDOW_SECONDS and not self.closed
-        )
+        is_recent = now - self._window_began_at < 2 * WINDOW_SECONDS
+        is_busy = self._window_jobs >= BUSY_JOBS and is_recent and not self.closed
         if is_busy and not self._is_awake:
             self._loop.call_later(LOOK_SECONDS, self._look)
         self._is_awake = is_busy
@@ -108,6 +116,7 @@ class Slots:
         jobs: list[TakenJob] = []
         wanted = min(self.free, MAX_TAKE)
         self._again = False
+        is_rescue, self._is_rescue = self._is_rescue, False
         try:
             jobs, more = await self._rooms.take(
                 self._model,
@@ -125,6 +134,8 @@ class Slots:
         for job in jobs:
             self.running += 1
             self._start(job)
+        if jobs and is_rescue:
+            self._rescued()
         self._count(len(jobs))
         if self.closed:
             return

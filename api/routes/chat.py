@@ -173,7 +173,14 @@ class ChatCompletions:
         timeout = hold
         queue_ms = 0
         while True:
-            ready = await relay.next(timeout)
+            try:
+                ready = await relay.next(timeout)
+            except AqueductError as error:  # the grace of a shutdown is over
+                if not exchange.started:
+                    raise
+                exchange.scope["state"]["error_code"] = error.code
+                await exchange.write(_error_event(error), more=False)
+                return
             if relay.client_gone:
                 raise ClientGone
             timeout = silence
@@ -192,16 +199,23 @@ class ChatCompletions:
                     if not exchange.started and not out:
                         raise error
                     exchange.scope["state"]["error_code"] = error.code
-                    out.append(b"data: " + error.json() + b"\n\n" + _DONE)
+                    out.append(_error_event(error))
             if not ready:
                 # A comment with its own blank line is harmless to every client, as no event ever carries an id.
                 out.append(b": keep-alive\n\n" if exchange.started or not ahead else b": queued, %d ahead\n\n" % ahead)
             if not exchange.started:
                 await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(queue_ms, None)])
             if out:
-                await exchange.write(b"".join(out), more=not relay.ended)
+                await exchange.write_to_reader(
+                    b"".join(out), more=not relay.ended, stalled_seconds=self._settings.stalled_reader_seconds
+                )
             if relay.ended:
                 return
+
+
+def _error_event(error: AqueductError) -> bytes:
+    """Return the end of a stream that has failed."""
+    return b"data: " + error.json() + b"\n\n" + _DONE
 
 
 def _times(queue_ms: int, run_ms: int | None) -> list[tuple[bytes, bytes]]:

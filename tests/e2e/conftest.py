@@ -52,8 +52,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, demo_backend: DemoBackend)
         redis_server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client(gateway: System) -> Iterator[httpx.Client]:
-    """A client with the token that may use every model."""
+    """A client with the token that may use every model. One for the run: making one takes longer than most tests."""
     with gateway.client() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def anonymous(gateway: System) -> Iterator[httpx.Client]:
+    """A client without any token."""
+    with httpx.Client(base_url=gateway.base_url, timeout=30) as opened:
         yield opened

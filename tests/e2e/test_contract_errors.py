@@ -1,4 +1,4 @@
-"""Every refusal as an OpenAI error object with the right status: the framework's own 404 and a backend's failure too."""
+"""Every refusal is an OpenAI error object with the right status: the framework's own 404, a backend's failure."""
 
 from __future__ import annotations
 
@@ -95,23 +95,24 @@ def test_refused_request_never_reaches_the_backend(client: httpx.Client, demo_ba
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/demo"])
-def test_bad_authorization_is_401(gateway: System, path: str, authorization: str | None, code: str | None) -> None:
+def test_bad_authorization_is_401(
+    gateway: System, anonymous: httpx.Client, path: str, authorization: str | None, code: str | None
+) -> None:
     headers = {b"content-type": b"application/json"}
     if authorization is not None:
         value = authorization.format(token=gateway.token, expired=gateway.tokens["expired"])
         headers[b"authorization"] = value.encode()
     method, body = ("POST", VALID) if path == CHAT else ("GET", "")
-    with httpx.Client(base_url=gateway.base_url) as anonymous:
-        answer = anonymous.request(method, path, content=body, headers=headers)
+    answer = anonymous.request(method, path, content=body, headers=headers)
     error = envelope(answer, 401, type="invalid_request_error", param=None, code=code)
     assert answer.headers["www-authenticate"] == "Bearer"
     assert gateway.token not in error["message"]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
-def test_schemes_name_is_case_insensitive(gateway: System, scheme: str) -> None:
+def test_schemes_name_is_case_insensitive(gateway: System, anonymous: httpx.Client, scheme: str) -> None:
     headers = {"authorization": f"{scheme} {gateway.token}"}
-    assert httpx.post(gateway.base_url + CHAT, content=VALID, headers={**JSON, **headers}).status_code == 200
+    assert anonymous.post(CHAT, content=VALID, headers={**JSON, **headers}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_schemes_name_is_case_insensitive(gateway: System, scheme: str) -> None:
     [(b"{", JSON), (b"x" * (MAX_BODY_BYTES + 1), JSON), (b"x", {"content-type": "text/plain"})],
     ids=["no json", "too large", "wrong type"],
 )
-def test_authentication_comes_before_the_body(gateway: System, raw: bytes, headers: dict[str, str]) -> None:
-    envelope(httpx.post(gateway.base_url + CHAT, content=raw, headers=headers), 401)
+def test_authentication_comes_before_the_body(anonymous: httpx.Client, raw: bytes, headers: dict[str, str]) -> None:
+    envelope(anonymous.post(CHAT, content=raw, headers=headers), 401)
 
 
 def test_authentication_does_not_wait_for_the_body(gateway: System) -> None:

@@ -249,21 +249,20 @@ def _preflight(client: httpx.Client, origin: str) -> httpx.Response:
     return client.options(CHAT, headers={"origin": origin, **wanted})
 
 
-def test_preflight_needs_no_token_where_an_origin_is_allowed(gateway: System) -> None:
-    with httpx.Client(base_url=gateway.base_url) as browser:
-        answer = _preflight(browser, CORS_ORIGIN)
-        assert answer.status_code == 200
-        assert answer.headers["access-control-allow-origin"] == CORS_ORIGIN
-        assert "POST" in answer.headers["access-control-allow-methods"]
-        assert "authorization" in answer.headers["access-control-allow-headers"].lower()
-        assert answer.headers["x-request-id"].startswith("req_")
-        refused = _preflight(browser, "https://other.example")
-        assert "access-control-allow-origin" not in refused.headers
+def test_preflight_needs_no_token_where_an_origin_is_allowed(anonymous: httpx.Client) -> None:
+    answer = _preflight(anonymous, CORS_ORIGIN)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == CORS_ORIGIN
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+    assert answer.headers["x-request-id"].startswith("req_")
+    refused = _preflight(anonymous, "https://other.example")
+    assert "access-control-allow-origin" not in refused.headers
 
 
-def test_refusals_can_be_read_by_the_browser_too(gateway: System) -> None:
+def test_refusals_can_be_read_by_the_browser_too(anonymous: httpx.Client) -> None:
     headers = {"origin": CORS_ORIGIN, "content-type": "application/json"}
-    answer = httpx.post(gateway.base_url + CHAT, content="{}", headers=headers)
+    answer = anonymous.post(CHAT, content="{}", headers=headers)
     envelope(answer, 401)
     assert answer.headers["access-control-allow-origin"] == CORS_ORIGIN
     exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}

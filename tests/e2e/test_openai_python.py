@@ -34,12 +34,12 @@ class Person(BaseModel):
     tags: list[str]
 
 
-@pytest.fixture(params=["", "/v1"], ids=["root", "v1"])
+@pytest.fixture(scope="module", params=["", "/v1"], ids=["root", "v1"])
 def base_url(request: pytest.FixtureRequest, gateway: System) -> str:
     return gateway.base_url + str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sdk(base_url: str, gateway: System) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=base_url, api_key=gateway.token, max_retries=0, timeout=20) as client:
         yield client

@@ -82,6 +82,7 @@ class System:
         settings: Mapping[str, Any] | None = None,
         workers: Sequence[Sequence[str]] = ((),),
         environment: Mapping[str, str] | None = None,
+        worker_environment: Mapping[str, str] | None = None,
     ) -> None:
         """Describe the system; `start()` starts it.
 
@@ -94,6 +95,7 @@ class System:
             settings: Further sections of the file, such as `{"api": {"drain_seconds": 1}}`.
             workers: One entry a worker process, with the models it serves; none means all.
             environment: Further variables of the processes.
+            worker_environment: Further variables that only the workers get.
         """
         self.folder = folder
         self.redis_url = redis_url
@@ -103,6 +105,7 @@ class System:
         self._settings = dict(settings or {})
         self._worker_models = [list(served) for served in workers]
         self._environment = dict(environment or {})
+        self._worker_environment = dict(worker_environment or {})
         self._port = 0
         self.api: Process | None = None
         self.workers: list[Process] = []
@@ -182,9 +185,10 @@ class System:
 
     def _process(self, *arguments: str, name: str) -> Process:
         command: tuple[str | Path, ...] = ("-m", "aqueduct", *arguments, "--config", self.config_file)
-        return Process.python(
-            *command, log_file=self.folder / f"{name}.log", environment={"NO_PROXY": "*", **self._environment}
-        ).start()
+        environment = {"NO_PROXY": "*", **self._environment}
+        if arguments[0] == "worker":
+            environment |= self._worker_environment
+        return Process.python(*command, log_file=self.folder / f"{name}.log", environment=environment).start()
 
     def wait_ready(self, timeout_seconds: float = 30) -> None:
         """Wait until the API says that every started worker's models are served; fails at once when a process ended."""

@@ -1,0 +1,28 @@
+"""A worker whose Celery consumer has gone silent still serves, and then exits for its supervisor to restart it."""
+
+from __future__ import annotations
+
+from shared import keys
+from shared.broker import celery_app
+from shared.config import load_settings
+from tests.conftest import MakeSystem
+from tests.support.models import model
+from tests.support.waiting import wait_until
+
+
+def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSystem) -> None:
+    system = make_system(models={"demo": model("tokens=2")})
+    control = celery_app(load_settings(system.config_file, environ={})).control
+    control.cancel_consumer(keys.queue("demo"), reply=True, timeout=5)
+    (worker,) = system.workers
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    with system.client() as client:
+
+        def ask_until_it_ends() -> bool:
+            if worker.running:
+                assert client.post("/v1/chat/completions", json=body).status_code in (200, 503)
+            return not worker.running
+
+        wait_until(ask_until_it_ends, 60, "the worker to exit")
+    assert worker.returncode == 1
+    assert "no ticket came" in worker.log()
