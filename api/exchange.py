@@ -81,6 +81,9 @@ class Exchange:
             parts.append(part)
 
     async def _receive_part(self, timeout_seconds: float) -> Message:
+        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
+        if extension is not None and not extension["protocol"].cycle.more_body:
+            return await self.receive()  # all of it is here, as nearly always: nothing to wait for, no timer to set
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self.receive()

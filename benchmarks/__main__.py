@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peer import PEERS, start_peer
+from benchmarks.peer import PEERS, start_peer, version
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.profile import profiled
 from benchmarks.runner import Runner
@@ -42,6 +42,8 @@ def main() -> int:
             if args.peer:
                 start_peer(stack, args.peer, FOLDER)
             data["machine"] = _machine(stack)
+            if args.peer:
+                data["machine"][args.peer] = version(FOLDER)
             print("  ".join(f"{key} {value}" for key, value in data["machine"].items()), flush=True)
             run = Runner(stack, rounds=2 if args.quick else 5, seconds=seconds, quick=args.quick)
             for name in names:

@@ -1,9 +1,10 @@
 """A fake OpenAI backend that costs almost nothing, so that the gateway is what is measured.
 
-`python -m benchmarks.backend`. In: chat requests; `max_tokens` is the length of the answer, the model's name sets the pace (`bench?token_seconds=0.05`,
-`bench?delay_seconds=0.1` for a plain answer). Out: numbered contents ("0 1 2 …") in the form of vLLM, as one body or as
-SSE. A paced stream sends its first token at once; all paced streams share the ticks of one timer. An unpaced stream
-sends one chunk a pass of the event loop, each in its own write. `GET /stats` tells what was seen, `?clear` forgets it.
+`python -m benchmarks.backend`; in: chat requests. `max_tokens` is the length of the answer, the model's name sets the
+pace (`bench?token_seconds=0.05`, `bench?delay_seconds=0.1` for a plain answer). Out: numbered contents ("0 1 2 …") in
+the form of vLLM, as one body or as SSE. A paced stream sends its first token at once; all paced streams share the ticks
+of one timer. An unpaced stream sends one chunk a pass of the event loop, each in its own write, as a server does that
+has many streams. `GET /stats` tells what was seen, `/stats?clear` also forgets it.
 """
 
 from __future__ import annotations

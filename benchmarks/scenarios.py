@@ -91,7 +91,7 @@ def paced(run: Runner) -> dict[str, Any]:
         "Streams at 20 chunks/s each, arrivals spread",
         ["streams", "target", "added first p50 ms", "p99", "stall p50 ms", "p99", "chunks/s", "CPU us/chunk",
          "KB/stream", "errors"],
-        note="stall: the longest silence in a stream; the backend's pace is 50 ms. KB/stream: API and worker above idle.",
+        note="stall: longest silence in a stream; the backend's pace is 50 ms. KB/stream: API and worker above idle.",
     )  # fmt: skip
     costs = _cost_table("CPU us a chunk by process")
     levels: tuple[tuple[int, str], ...] = ((100, "bench-20"), (500, "bench-20"))
@@ -249,7 +249,8 @@ def _compare(run: Runner, title: str, ways: Mapping[str, Callable[[], None]]) ->
         rate, rss = row["requests_per_second"], row["rss_bytes"]
         table.add(
             name, rate, rate / base if base else None, row["latency_ms"]["p50"],
-            cpu_each(row, row["requests"]).get("total"), rss["api"] / 1e6, rss["worker"] / 1e6, errors_text(row["errors"]),
+            cpu_each(row, row["requests"]).get("total"), rss["api"] / 1e6, rss["worker"] / 1e6,
+            errors_text(row["errors"]),
         )  # fmt: skip
     table.print()
     return data
@@ -268,13 +269,14 @@ def _add_cost(table: Table, name: str, each: dict[str, float]) -> None:
 
 def _ratio(rows: Rows, name: str, key: str, value: float) -> float | None:
     base: float | None = rows.get(name, {}).get(key)
-    return value / base if base else None
+    return float(value / base) if base else None
 
 
 def _kb_each(row: Row, idle: dict[str, int], streams: int) -> float | None:
     if row["target"] != "aqueduct" or "rss_bytes" not in row:
         return None
-    return sum(row["rss_bytes"][name] - idle[name] for name in ("api", "worker")) / streams / 1000
+    grown: int = sum(row["rss_bytes"][name] - idle[name] for name in ("api", "worker"))
+    return grown / streams / 1000
 
 
 def _print_redis(row: Row, units: float, unit: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
@@ -65,6 +66,9 @@ class Backends:
         self.health = BackendHealth(model.backends)
         self._heads = [_head(name, backend) for backend in model.backends]
         self._headers = [_headers(backend) for backend in model.backends]
+        # Parsed once: a URL given as text is parsed for every call.
+        self._urls = [URL(f"{backend.url}/chat/completions", encoded=True) for backend in model.backends]
+        self._endings: set[asyncio.Future[None]] = set()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, enable_cleanup_closed=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=worker.connect_timeout_seconds, sock_read=None),
@@ -77,6 +81,10 @@ class Backends:
         """Close every connection."""
         await self._session.close()
 
+    def folds(self, place: int) -> bool:
+        """Whether plain requests to this backend are streamed and folded."""
+        return self._backends[place].fold_streams
+
     @asynccontextmanager
     async def call(self, job: TakenJob, place: int, *, stream: bool) -> AsyncIterator[Answer]:
         """Post the job to one of the backends and yield the answer once its headers say 200; leaving closes the call.
@@ -84,53 +92,41 @@ class Backends:
         Raises BackendUnreachable, BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal.
         """
         failed: bool | None = None
+        response: aiohttp.ClientResponse | None = None
         self.health.began(place)
         try:
-            async with self._open(job, place, stream=stream) as answer:
-                yield answer
+            response = await self._post(job, place, stream=stream)
+            if response.status != 200:
+                raise await _refusal(response)
+            yield Answer(response)
             failed = False
-        except AqueductError as error:
-            failed = error.status >= 500 or error.status == 429
-            raise
+        except Exception as error:
+            told = _translated(error)
+            failed = told.status >= 500 or told.status == 429 if isinstance(told, AqueductError) else None
+            if told is error:
+                raise
+            raise told from error
         finally:
             self.health.ended(place, failed=failed)
+            if response is not None:
+                self._let_go(response, is_complete=failed is False)
 
-    def folds(self, place: int) -> bool:
-        """Whether plain requests to this backend are streamed and folded."""
-        return self._backends[place].fold_streams
+    def _let_go(self, response: aiohttp.ClientResponse, *, is_complete: bool) -> None:
+        """Give the connection back, or close it so that the backend sees that nobody listens."""
+        if not is_complete:
+            response.close()
+        elif response.content.is_eof():
+            response.release()
+        else:
+            # Its last event is here, the end of the body a moment behind: wait for that, to use the connection again.
+            task = asyncio.ensure_future(_read_end(response))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
 
-    @asynccontextmanager
-    async def _open(self, job: TakenJob, place: int, *, stream: bool) -> AsyncIterator[Answer]:
-        backend = self._backends[place]
-        body = self._body(job, place, stream=stream)
+    async def _post(self, job: TakenJob, place: int, *, stream: bool) -> aiohttp.ClientResponse:
+        url, body = self._urls[place], self._body(job, place, stream=stream)
         headers = {**self._headers[place], "x-request-id": request_id(job.id)}
         headers["Accept"] = "text/event-stream" if stream else "application/json"
-        try:
-            response = await self._post(backend, body, headers)
-            try:
-                if response.status != 200:
-                    raise await _refusal(response)
-                yield Answer(response)
-            except BaseException:
-                response.close()  # not reusable: the backend must see that nobody listens
-                raise
-            else:
-                response.release()
-        except AqueductError:
-            raise
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise BackendUnreachable from error
-        except (aiohttp.ServerTimeoutError, TimeoutError) as error:
-            raise BackendTimeout(should_retry=False) from error
-        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError) as error:
-            raise BackendUnreachable(
-                "The model's backend closed the connection before the answer was complete."
-            ) from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise BadBackendResponse from error
-
-    async def _post(self, backend: BackendSettings, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        url = backend.url + "/chat/completions"
         sent_at = time.monotonic()
         try:
             return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
@@ -139,7 +135,7 @@ class Backends:
             # nothing ran, so the call goes out again on a fresh connection, and is not counted as an attempt.
             if time.monotonic() - sent_at > 1.0:
                 raise
-            headers = {**headers, "Connection": "close"}
+            headers["Connection"] = "close"
             return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
     def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
@@ -157,6 +153,31 @@ class Backends:
             parts.append(b",")
         parts.append(rest)
         return b"".join(parts)
+
+
+def _translated(error: Exception) -> Exception:
+    """Return what to raise for a failure of a call: one of our errors, or the failure itself when it is not HTTP's."""
+    if isinstance(error, AqueductError):
+        return error
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return BackendUnreachable()
+    if isinstance(error, TimeoutError):
+        return BackendTimeout(should_retry=False)
+    if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError)):
+        return BackendUnreachable("The model's backend closed the connection before the answer was complete.")
+    if isinstance(error, (aiohttp.ClientError, ValueError)):
+        return BadBackendResponse()
+    return error
+
+
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """Read what follows an answer's end, which should be nothing, and give the connection back."""
+    try:
+        async with asyncio.timeout(1):
+            await response.content.read(1024)
+            response.release() if response.content.is_eof() else response.close()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        response.close()
 
 
 def _head(name: str, backend: BackendSettings) -> bytes:

@@ -43,6 +43,8 @@ class BackendHealth:
         When every backend is ejected the one that is due first is called all the same: better a real refusal than
         one of our own making.
         """
+        if len(self._states) == 1:
+            return 0
         now = self._clock()
         fresh = [i for i in range(len(self._states)) if i not in tried] or list(range(len(self._states)))
         open_ = [i for i in fresh if self._is_open(self._states[i], now)]
@@ -85,6 +87,8 @@ class BackendHealth:
 
         So the survivor of an ejection is not flooded with the others' share.
         """
+        if len(self._states) == 1:
+            return min(model_concurrency, self._states[0].backend.concurrency or model_concurrency)
         now = self._clock()
         healthy = [s for s in self._states if not s.ejections or now >= s.ejected_until] or self._states
         limits = [s.backend.concurrency for s in healthy]

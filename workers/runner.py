@@ -92,7 +92,7 @@ class Runner:
         )
 
     def _count_rescue(self) -> None:
-        """Jobs were found that no ticket told of. When that goes on, Celery's consumer is dead though the process lives."""
+        """Jobs were found that no ticket told of; when that goes on, Celery's consumer is dead."""
         now = self._loop.time()
         self._rescues.append(now)
         if len(self._rescues) >= RESCUES_TO_EXIT and now - self._rescues[0] >= SILENT_CONSUMER_SECONDS:

@@ -175,11 +175,11 @@ class ChatCompletions:
         while True:
             try:
                 ready = await relay.next(timeout)
-            except AqueductError as error:  # the grace of a shutdown is over
+            except AqueductError as cut:  # the grace of a shutdown is over
                 if not exchange.started:
                     raise
-                exchange.scope["state"]["error_code"] = error.code
-                await exchange.write(_error_event(error), more=False)
+                exchange.scope["state"]["error_code"] = cut.code
+                await exchange.write(_error_event(cut), more=False)
                 return
             if relay.client_gone:
                 raise ClientGone

@@ -36,9 +36,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(
-        tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS
-    )
+    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS)
     try:
         yield system.start()
     finally:
@@ -130,8 +128,8 @@ def test_killed_clients_leave_nothing_in_redis(
     )
     for caller in sorted(callers, key=lambda one: bool(one.received())):  # a freed slot would take the next
         caller.kill()
+    wait_until(lambda: not rooms.exists(waits, keys.running("talks")), WITHIN_SECONDS, "room and slots to be empty")
     wait_until(
-        lambda: not rooms.exists(waits, keys.running("talks")), WITHIN_SECONDS, "room and slots to be empty"
+        lambda: not rooms.keys("aq:owned:*") and not rooms.keys("aq:body:*"), 5, "what the jobs held to be freed"
     )
-    wait_until(lambda: not rooms.keys("aq:owned:*") and not rooms.keys("aq:body:*"), 5, "what the jobs held to be freed")
     assert sum(request_of(backend, caller.prompt) is not None for caller in callers) == 1

@@ -28,7 +28,10 @@ async def test_a_stale_attempt_cannot_end_or_release_a_job(room_redis: RedisServ
         await bench.admit()
         (job,) = await bench.take()
         assert await bench.append(job, b"Ex", attempt=b"1.other", end=1) == "s"
-        assert await bench.rooms.release("m", [(job.id, b"1.other", "end"), (job.id, b"1.other", "back")], wake=False) == b"ss"
+        assert (
+            await bench.rooms.release("m", [(job.id, b"1.other", "end"), (job.id, b"1.other", "back")], wake=False)
+            == b"ss"
+        )
         assert (await bench.record(job.id))["state"] == "running"
         assert (await bench.rooms.renew("w1", ["m"], [(job.id, b"1.other")])).lost == {job.id: "s"}
 
@@ -84,7 +87,7 @@ async def test_events_over_64_kilobytes_travel_in_the_log_alone(room_redis: Redi
         async with bench.listening() as heard:
             assert await bench.append(job, largest_inline, large) == "o"
             assert await heard_frames(heard, 2) == [(job.id, 0, largest_inline), (job.id, 1, None)]
-        (state, *missed), = await bench.rooms.peek([(job.id, 1)], 1 << 20)
+        ((state, *missed),) = await bench.rooms.peek([(job.id, 1)], 1 << 20)
         assert (state, missed) == (b"running", [large])
 
 
@@ -111,7 +114,10 @@ async def test_a_released_job_leaves_nothing_or_waits_again_where_it_stood(room_
         first, second, third = [await bench.admit() for _ in range(3)]
         one, two = await bench.take(2)
         await bench.drop_tickets()
-        assert await bench.rooms.release("m", [(one.id, one.attempt, "back"), (two.id, two.attempt, "end")], wake=True) == b"be"
+        assert (
+            await bench.rooms.release("m", [(one.id, one.attempt, "back"), (two.id, two.attempt, "end")], wake=True)
+            == b"be"
+        )
         assert await bench.tickets() == 1
         assert await bench.record(second) == {}
         again = await bench.take(5)

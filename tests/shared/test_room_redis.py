@@ -139,9 +139,7 @@ async def test_a_ticket_is_what_celerys_own_send_task_puts_into_the_list(room_re
         (ours,) = await bench.redis("LRANGE", keys.queue(model), 0, -1)
         await bench.drop_tickets(model)
         app = celery_app(settings_of({model: {}}, room_redis.url))
-        await asyncio.to_thread(
-            app.send_task, TICKET_TASK, args=(model,), queue=keys.queue(model), ignore_result=True
-        )
+        await asyncio.to_thread(app.send_task, TICKET_TASK, args=(model,), queue=keys.queue(model), ignore_result=True)
         app.close()
         (theirs,) = await bench.redis("LRANGE", keys.queue(model), 0, -1)
         assert json.loads(ours)["headers"]["id"] == job_id

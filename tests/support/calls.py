@@ -57,7 +57,9 @@ class Call:
     def wait(self, timeout_seconds: float) -> Call:
         """Wait for the end; AssertionError with what came so far."""
         self._thread.join(timeout_seconds)
-        assert self.has_ended, f"{self.prompt} did not end within {timeout_seconds:g} s: {self.status} {self.text[-300:]!r}"
+        assert self.has_ended, (
+            f"{self.prompt} did not end within {timeout_seconds:g} s: {self.status} {self.text[-300:]!r}"
+        )
         return self
 
     def events(self) -> list[dict[str, Any]]:

@@ -1,0 +1,174 @@
+"""A reader gets every event once and in order, from live messages, from the log, or from both (`api/relay.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from api.relay import MAX_BUFFERED_BYTES, Relay, RelayHub
+from shared import keys
+from shared.errors import Draining
+from shared.jobs import TakenJob
+from shared.redis import Subscriber
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, open_bench
+
+END = b"D1 1 1 1\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield running
+    running.stop()
+
+
+class Reader:
+    """A relay hub on a real subscription, one job, and the worker's hand that writes its events."""
+
+    def __init__(self, bench: Bench, hub: RelayHub, relay: Relay, job: TakenJob) -> None:
+        self.bench, self.hub, self.relay, self.job = bench, hub, relay, job
+        self.written: list[bytes] = []
+
+    async def write(self, *events: bytes) -> None:
+        end = 1.0 if events[-1] == END else None
+        assert await self.bench.append(self.job, *events, at=len(self.written), end=end) == "o"
+        self.written += events
+
+    async def read_all(self, pause_seconds: float = 0) -> list[bytes]:
+        read: list[bytes] = []
+        async with asyncio.timeout(20):
+            while not self.relay.ended:
+                read += await self.relay.next(5)
+                await asyncio.sleep(pause_seconds)
+        return read
+
+
+@asynccontextmanager
+async def open_reader(
+    server: RedisServer, *, silence_seconds: float = 0.2, drop_live_events: bool = False
+) -> AsyncIterator[Reader]:
+    async with open_bench(server.url) as bench:
+        hub = RelayHub(bench.rooms, silence_seconds=silence_seconds, drop_live_events=drop_live_events)
+        subscriber = Subscriber(server.url, [keys.events("api")], hub.on_message, hub.on_subscribed)
+        await subscriber.open()
+        recovery = asyncio.create_task(hub.recover_forever())
+        job_id = await bench.admit()
+        relay = hub.open(job_id)
+        relay.admitted = True
+        (job,) = await bench.take()
+        try:
+            yield Reader(bench, hub, relay, job)
+        finally:
+            hub.close(relay)
+            recovery.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await recovery
+            await subscriber.close()
+
+
+def chunk(number: int, size: int = 6) -> bytes:
+    return b"C" + str(number).zfill(size).encode()
+
+
+@pytest.mark.parametrize("drop_live_events", [False, True], ids=["live", "log-alone"])
+def test_all_events_arrive_once_and_in_order(server: RedisServer, drop_live_events: bool) -> None:
+    async def scenario() -> None:
+        async with open_reader(server, drop_live_events=drop_live_events) as reader:
+            reading = asyncio.create_task(reader.read_all())
+            for number in range(300):
+                await reader.write(chunk(number))
+            await reader.write(END)
+            assert await reading == reader.written
+
+    asyncio.run(scenario())
+
+
+@asynchronous
+async def test_events_that_come_while_the_log_is_read_are_neither_doubled_nor_lost(server: RedisServer) -> None:
+    chance = random.Random(3)
+    # With this little silence the log is read all the time, between and during live messages.
+    async with open_reader(server, silence_seconds=0.002) as reader:
+        reading = asyncio.create_task(reader.read_all())
+        for number in range(600):
+            await reader.write(chunk(number))
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.random() * 0.004)
+            if chance.random() < 0.2:
+                reader.hub.on_subscribed()
+        await reader.write(END)
+        assert await reading == reader.written
+
+
+@asynchronous
+async def test_lost_messages_are_fetched_from_the_log(server: RedisServer) -> None:
+    chance = random.Random(5)
+    async with open_reader(server) as reader:
+        reading = asyncio.create_task(reader.read_all())
+        for number in range(200):
+            # As if Redis had dropped every third message to this process.
+            reader.hub._drop_live_events = chance.random() < 0.33
+            await reader.write(chunk(number))
+        reader.hub._drop_live_events = True
+        await reader.write(END)
+        assert await reading == reader.written
+
+
+@asynchronous
+async def test_events_too_large_for_a_message_come_from_the_log(server: RedisServer) -> None:
+    async with open_reader(server) as reader:
+        reading = asyncio.create_task(reader.read_all())
+        await reader.write(chunk(0), b"C" + b"x" * 100_000, chunk(1))
+        await reader.write(END)
+        assert await reading == reader.written
+
+
+@asynchronous
+async def test_a_slow_reader_holds_little_and_still_gets_everything(server: RedisServer) -> None:
+    async with open_reader(server) as reader:
+        held: list[int] = []
+        for number in range(80):
+            await reader.write(chunk(number, 60_000))
+            held.append(reader.relay._buffered_bytes)
+        await reader.write(END)
+        assert max(held) <= MAX_BUFFERED_BYTES + 60_001
+        assert await reader.read_all(0.01) == reader.written
+
+
+@asynchronous
+async def test_a_lost_record_ends_the_reading_in_one_error(server: RedisServer) -> None:
+    async with open_reader(server) as reader:
+        await reader.write(chunk(0))
+        reading = asyncio.create_task(reader.read_all())
+        await asyncio.sleep(0)
+        await reader.bench.redis("FLUSHALL")
+        *before, last = await reading
+        assert before == [chunk(0)]
+        assert last.startswith(b"E")
+        assert b"job_lost" in last
+
+
+@asynchronous
+async def test_a_client_that_left_ends_the_wait_at_once(server: RedisServer) -> None:
+    async with open_reader(server) as reader:
+        waiting = asyncio.create_task(reader.relay.next(None))
+        await asyncio.sleep(0)
+        reader.relay.hang_up()
+        assert await asyncio.wait_for(waiting, 1) == ()
+        assert not reader.relay.ended
+
+
+@asynchronous
+async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(server: RedisServer) -> None:
+    async with open_reader(server) as reader:
+        reader.relay.feed(0, chunk(0))
+        reader.hub.cut_off(Draining())
+        assert await reader.relay.next(1) == (chunk(0),)
+        with pytest.raises(Draining):
+            await reader.relay.next(1)

@@ -1,0 +1,167 @@
+"""A job's events reach the log once and in order, whatever Redis does meanwhile (`workers/outbox.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared.jobs import TakenJob
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, open_bench
+from tests.support.waiting import wait_until_async
+from workers.outbox import MAX_UNACKNOWLEDGED_BYTES, JobOutput, Outbox
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield running
+    running.stop()
+
+
+@asynccontextmanager
+async def open_output(
+    server: RedisServer, jobs: int = 1
+) -> AsyncIterator[tuple[Bench, list[TakenJob], list[JobOutput]]]:
+    async with open_bench(server.url) as bench:
+        for _ in range(jobs):
+            await bench.admit()
+        taken = await bench.take(jobs)
+        outbox = Outbox(bench.rooms)
+        outputs = [outbox.open(job, lambda why: None) for job in taken]
+        yield bench, taken, outputs
+        async with asyncio.timeout(10):
+            await outbox.flushed()
+
+
+def chunk(number: int, size: int = 8) -> bytes:
+    return b"C" + str(number).zfill(size).encode()
+
+
+async def stored(bench: Bench, job: TakenJob, count: int) -> list[bytes]:
+    async def complete() -> bool:
+        return bool(await bench.redis("LLEN", f"aq:log:{job.id}") >= count)
+
+    await wait_until_async(complete, 10)
+    return await bench.log(job.id)
+
+
+@asynchronous
+async def test_events_of_many_jobs_are_stored_in_order(server: RedisServer) -> None:
+    async with open_output(server, jobs=5) as (bench, jobs, outputs):
+        for number in range(200):
+            for output in outputs:
+                output.put(chunk(number))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        ends = [output.finish(b"D1 1 1 1\n", cost=1) for output in outputs]
+        assert await asyncio.gather(*ends) == [True] * 5
+        for job in jobs:
+            assert await bench.log(job.id) == [*map(chunk, range(200)), b"D1 1 1 1\n"]
+            assert (await bench.record(job.id))["state"] == "ended"
+
+
+@asynchronous
+async def test_events_whose_reply_was_lost_are_sent_again_and_stored_once(own_redis: RedisServer) -> None:
+    async with open_output(own_redis) as (bench, (job,), (output,)):
+        for number in range(300):
+            output.put(chunk(number))
+            if number % 60 == 30:
+                await asyncio.to_thread(own_redis.drop_connections)
+            await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+
+        async def back() -> bool:
+            return bench.client.connected.is_set()
+
+        await wait_until_async(back, 5)
+        assert await bench.log(job.id) == [*map(chunk, range(300)), b"D1 1 1 1\n"]
+
+
+@asynchronous
+async def test_replies_that_come_too_late_store_nothing_twice(own_redis: RedisServer) -> None:
+    async with open_output(own_redis) as (bench, (job,), (output,)):
+        output.put(chunk(0))
+        await stored(bench, job, 1)
+        own_redis.freeze()
+        try:
+            output.put(chunk(1), chunk(2))
+            await asyncio.sleep(2.2)  # past the time limit of the call: it is sent a second time
+            output.put(chunk(3))
+        finally:
+            own_redis.thaw()
+        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+        assert await bench.log(job.id) == [*map(chunk, range(4)), b"D1 1 1 1\n"]
+
+
+@asynchronous
+async def test_a_job_stops_reading_while_too_much_is_not_acknowledged(own_redis: RedisServer) -> None:
+    async with open_output(own_redis) as (bench, (job,), (output,)):
+        own_redis.freeze()
+        try:
+            output.put(b"C" + b"x" * MAX_UNACKNOWLEDGED_BYTES)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(output.drained(), 0.3)
+        finally:
+            own_redis.thaw()
+        await asyncio.wait_for(output.drained(), 10)
+        assert len(await bench.log(job.id)) == 1
+
+
+@asynchronous
+async def test_small_output_never_waits(server: RedisServer) -> None:
+    async with open_output(server) as (_, _, (output,)):
+        output.put(chunk(1))
+        await asyncio.wait_for(output.drained(), 0.1)
+
+
+@asynchronous
+async def test_a_refused_job_is_told_why_and_others_go_on(server: RedisServer) -> None:
+    async with open_bench(server.url) as bench:
+        for _ in range(4):
+            await bench.admit()
+        jobs = await bench.take(4)
+        outbox = Outbox(bench.rooms)
+        told: dict[str, str] = {}
+        outputs = [outbox.open(job, lambda why, job=job: told.__setitem__(job.id, why)) for job in jobs]  # type: ignore[misc]
+        cancelled, stale, unknown, healthy = jobs
+        await bench.cancel(cancelled.id)
+        await bench.redis("HSET", f"aq:job:{stale.id}", "attempt", "2.other")
+        await bench.redis("DEL", f"aq:job:{unknown.id}")
+        ends = [output.finish(chunk(0), b"D1 1 1 1\n", cost=1) for output in outputs]
+        assert await asyncio.gather(*ends) == [False, False, False, True]
+        assert told == {cancelled.id: "cancelled", stale.id: "stale", unknown.id: "unknown"}
+        outputs[0].put(chunk(9))  # a backend that still talks changes nothing
+        await outbox.flushed()
+        assert await bench.log(healthy.id) == [chunk(0), b"D1 1 1 1\n"]
+
+
+@asynchronous
+async def test_events_that_redis_lost_end_the_job_as_a_gap(server: RedisServer) -> None:
+    async with open_bench(server.url) as bench:
+        await bench.admit()
+        (job,) = await bench.take()
+        outbox = Outbox(bench.rooms)
+        told: list[str] = []
+        output = outbox.open(job, told.append)
+        output.put(chunk(0), chunk(1))
+        await stored(bench, job, 2)
+        await bench.redis("RPOP", f"aq:log:{job.id}")  # as a rollback to an older append-only file
+        assert await output.finish(chunk(2), cost=1) is False
+        assert told == ["gap"]
+
+
+@asynchronous
+async def test_a_job_ends_when_redis_is_full(server: RedisServer) -> None:
+    async with open_output(server, jobs=2) as (bench, jobs, (talking, ending)):
+        await bench.redis("CONFIG", "SET", "maxmemory", "1mb")
+        try:
+            talking.put(chunk(0))
+            assert await asyncio.wait_for(ending.finish(b"D1 1 1 1\n", cost=1), 10)
+        finally:
+            await bench.redis("CONFIG", "SET", "maxmemory", "0")
+        assert await stored(bench, jobs[0], 1) == [chunk(0)]
