@@ -49,14 +49,15 @@ if token_jobs > 0 then
   -- Only counted here: a write that frees memory would let all later ones pass at maxmemory.
   if redis.call('ZCOUNT', NAMES.token_jobs .. token, '(' .. now, '+inf') >= token_jobs then return {'jobs', 1000, now, limit, remaining, reset} end
 end
-if redis.call('ZCOUNT', NAMES.workers .. model, now - grace, '+inf') == 0 then
+local live = live_workers(model, now, 6000)
+if live == 0 and live_workers(model, now, grace) == 0 then
   return {'no_worker', 5000, now, limit, remaining, reset}
 end
 
 local ahead = waiting(model)
+local free = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. model))
 if lane ~= 'batch' then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
-  local free = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. model))
   local room = redis.call('HMGET', NAMES.room .. model, 'tokens', 'bytes', 'every_ms')
   local full = ahead >= max_queue + free
   if ahead >= free then
@@ -79,21 +80,20 @@ if token_jobs > 0 then
   redis.call('PEXPIRE', NAMES.token_jobs .. token, life + 1000)
 else token = '' end
 
-local job = {model = model, lane = lane, tenant = tenant, share = cost / weight, cost = cost, bytes = bytes}
+local job = {model = model, lane = lane, tenant = tenant, share = cost / weight, cost = cost, bytes = bytes,
+  counted = (max_tokens > 0 or max_bytes > 0) and '1' or ''}
 local tag = enter_lane(id, job, nil)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'model', model, 'owner', owner, 'lane', lane, 'tenant', tenant, 'share', job.share,
   'cost', cost, 'weight', weight, 'tag', tag, 'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'keep', keep,
-  'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26], 'idempotency', idempotency)
+  'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26], 'idempotency', idempotency,
+  'deadline', now + max_wait, 'counted', job.counted)
 if idempotency ~= '' then redis.call('SET', idempotency, id .. ' ' .. ARGV[28], 'PX', life) end
 redis.call('PEXPIRE', NAMES.job .. id, life)
-set_deadline(id, model, now + max_wait)
-if owner ~= '' then
-  redis.call('SADD', NAMES.owned .. owner, id)
-end
+redis.call('ZADD', NAMES.waits .. model, now + max_wait, id)
+if ahead == 0 then redis.call('PEXPIRE', NAMES.waits .. model, DAY) end
+if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
 -- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.
-if redis.call('ZCARD', NAMES.running .. model) < concurrency and redis.call('EXISTS', NAMES.awake .. model) == 0 then
-  push_ticket(queue, ticket, id, live_workers(model, now, 6000))
-end
+if free > 0 and redis.call('EXISTS', NAMES.awake .. model) == 0 then push_ticket(queue, ticket, id, live) end
 return {'ok', ahead, now, limit, remaining, reset}

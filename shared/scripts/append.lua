@@ -4,7 +4,7 @@
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job
 local keep_ms = tonumber(ARGV[1])
 local now = clock()
-local out, i = {}, 2
+local out, i, ends = {}, 2, {}
 while i <= #ARGV do
   local id, attempt, number, cost, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], tonumber(ARGV[i + 4])
   local first = i + 5
@@ -25,7 +25,7 @@ while i <= #ARGV do
         -- Memory is freed before anything is written, so that a job can end at maxmemory.
         ended = load_job(id)
         finish(id, ended, now, keep_ms)
-        count_end(ended.model, now)
+        ends[ended.model] = (ends[ended.model] or 0) + 1
         local tags = tags_key(ended.lane, ended.model)
         if redis.call('HEXISTS', tags, ended.tenant) == 1 then
           redis.call('HINCRBYFLOAT', tags, ended.tenant, (tonumber(cost) - tonumber(ended.cost)) / tonumber(ended.weight))
@@ -42,5 +42,6 @@ while i <= #ARGV do
   end
   out[#out + 1] = verdict
 end
+for model, number in pairs(ends) do count_ends(model, now, number) end
 publish_frames()
 return table.concat(out)

@@ -1,6 +1,7 @@
 -- What every script shares. NAMES (the key prefixes) is written in front of this by shared/scripts.py.
 -- Times are milliseconds of Redis's own clock. Scripts build key names from ids they find, so Redis Cluster is refused.
 
+local DAY = 86400000  -- lifetime of a model's keys: given when one is made, renewed by the sweep while any process lives
 local LOG_ONLY = 4294967295  -- a frame's length field: the payload is in the log alone
 
 local function clock()
@@ -9,7 +10,7 @@ local function clock()
 end
 
 local FIELDS = {'model', 'owner', 'lane', 'tenant', 'share', 'cost', 'weight', 'tag', 'state', 'attempt', 'tries',
-  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries', 'idempotency', 'meta'}
+  'cancelled', 'keep', 'token', 'bytes', 'admitted', 'max_tries', 'idempotency', 'meta', 'deadline', 'counted'}
 
 -- A job's record as a table, or nil when there is none.
 local function load_job(id)
@@ -51,44 +52,46 @@ local function tags_key(lane, model) return NAMES.tags .. lane .. ':' .. model e
 local function enter_lane(id, job, tag)
   local lane, tags = lane_key(job.lane, job.model), tags_key(job.lane, job.model)
   local room = NAMES.room .. job.model
-  if redis.call('EXISTS', lane) == 0 then
+  local was_empty = redis.call('EXISTS', lane) == 0
+  if was_empty then
     -- A lane that was empty must not have saved up turns: it joins at the present pass.
     local passes = redis.call('HMGET', room, 'pass', 'pass:' .. job.lane)
     local present = tonumber(passes[1] or 0)
-    if tonumber(passes[2] or 0) < present then
-      redis.call('HSET', room, 'pass:' .. job.lane, present)
-      redis.call('PEXPIRE', room, 86400000)
-    end
+    if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
   end
   if not tag then
     local at = redis.call('HMGET', tags, ':clock', job.tenant)
     tag = math.max(tonumber(at[1] or 0), tonumber(at[2] or 0))
-    redis.call('HSET', tags, job.tenant, tag + tonumber(job.share))
-    redis.call('PEXPIRE', tags, 86400000)
+    if redis.call('HSET', tags, job.tenant, tag + tonumber(job.share)) == 1 then redis.call('PEXPIRE', tags, DAY) end
   else
     -- It was first in line once. Should the lane have been empty since, its old tag would put it behind everybody.
     tag = math.min(tonumber(tag), tonumber(redis.call('HGET', tags, ':clock') or 0))
   end
   redis.call('ZADD', lane, tag, id)
-  redis.call('PEXPIRE', lane, 86400000)
+  if was_empty then redis.call('PEXPIRE', lane, DAY) end
   return tag
 end
 
--- Notes until when a job waits.
+-- Notes until when a job waits that was taken once already.
 local function set_deadline(id, model, deadline)
   redis.call('ZADD', NAMES.waits .. model, deadline, id)
-  redis.call('PEXPIRE', NAMES.waits .. model, 86400000)
+  redis.call('PEXPIRE', NAMES.waits .. model, DAY)
+  redis.call('HSET', NAMES.job .. id, 'deadline', deadline)
 end
 
 -- Counters of what waits. Batch work is bounded by its own window, so it does not count here.
 local function count_waiting(job, sign)
   if job.lane ~= 'batch' then
-    local room = NAMES.room .. job.model
-    redis.call('HINCRBY', room, 'tokens', sign * math.floor(tonumber(job.cost)))
-    redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
-    redis.call('PEXPIRE', room, 86400000)
+    if job.counted ~= '' then  -- only where the model has such a limit
+      local room = NAMES.room .. job.model
+      redis.call('HINCRBY', room, 'tokens', sign * math.floor(tonumber(job.cost)))
+      redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
+      redis.call('PEXPIRE', room, DAY)
+    end
     local tenants = NAMES.tenants .. job.model
-    if redis.call('HINCRBY', tenants, job.tenant, sign) <= 0 then redis.call('HDEL', tenants, job.tenant) end
+    local left = redis.call('HINCRBY', tenants, job.tenant, sign)
+    if left <= 0 then redis.call('HDEL', tenants, job.tenant)
+    elseif left == 1 then redis.call('PEXPIRE', tenants, DAY) end
   end
 end
 
@@ -141,8 +144,7 @@ local function finish(id, job, now, keep_ms)
   end
   if keep_ms > 0 then
     redis.call('HSET', NAMES.job .. id, 'state', 'ended')
-    redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
-    redis.call('PEXPIRE', NAMES.log .. id, keep_ms)
+    redis.call('PEXPIRE', NAMES.job .. id, keep_ms)  -- the log's own is set by who writes its last event
   else
     redis.call('DEL', NAMES.job .. id, NAMES.log .. id)
   end
@@ -158,13 +160,15 @@ local function fail(id, job, now, wire, keep_ms)
 end
 
 -- The running mean of the time between two ends, from which Retry-After is told.
-local function count_end(model, now)
+local function count_ends(model, now, ends)
   local room = NAMES.room .. model
   local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
   local every = tonumber(last[2] or 0)
   if last[1] then
-    local gap = math.min(now - tonumber(last[1]), 60000)
-    every = (every == 0) and gap or (every * 0.95 + gap * 0.05)
+    local gap = math.min(now - tonumber(last[1]), 60000) / ends
+    local old = 0.95 ^ ends
+    every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
   redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+  if not last[1] then redis.call('PEXPIRE', room, DAY) end
 end

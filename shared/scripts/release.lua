@@ -11,7 +11,7 @@ for i = 3, #ARGV, 3 do
   elseif job.attempt ~= attempt or job.state ~= 'running' then out[#out + 1] = 's'
   elseif how == 'end' or job.cancelled ~= '' then
     finish(id, job, now, 0)
-    count_end(job.model, now)
+    count_ends(job.model, now, 1)
     out[#out + 1] = 'e'
   elseif redis.call('LLEN', NAMES.log .. id) > 0 then out[#out + 1] = 'p'
   else

@@ -64,11 +64,11 @@ for i = 10, #ARGV, 4 do
   end
   -- Nothing of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
   for _, key in ipairs({NAMES.room .. model, NAMES.tenants .. model, NAMES.waits .. model, running_key}) do
-    redis.call('PEXPIRE', key, 86400000)
+    redis.call('PEXPIRE', key, DAY)
   end
   for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
-    redis.call('PEXPIRE', lane_key(lane, model), 86400000)
-    redis.call('PEXPIRE', tags_key(lane, model), 86400000)
+    redis.call('PEXPIRE', lane_key(lane, model), DAY)
+    redis.call('PEXPIRE', tags_key(lane, model), DAY)
   end
   local waits = NAMES.waits .. model
   local function give_up(ids, wire)

@@ -23,7 +23,7 @@ for i, lane in ipairs(lanes) do
   weights[lane] = tonumber(ARGV[9 + i])
   size[lane] = redis.call('ZCARD', lane_key(lane, model))
 end
-local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch')
+local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'pass')
 for i, lane in ipairs(lanes) do pass[lane] = tonumber(passes[i] or 0) end
 
 -- Weighted turns (stride scheduling): the lane with the smallest pass goes next and moves on by 1 / weight.
@@ -36,6 +36,13 @@ local function next_lane()
   return best
 end
 
+local alive = {}
+local function is_alive(owner)
+  if owner == '' then return true end
+  if alive[owner] == nil then alive[owner] = redis.call('EXISTS', NAMES.owner .. owner) == 1 end
+  return alive[owner]
+end
+
 local taken, looked, present, moved = 0, 0, nil, {}
 while taken < n and looked < n + 200 do
   local lane = next_lane()
@@ -44,14 +51,13 @@ while taken < n and looked < n + 200 do
   local popped = redis.call('ZPOPMIN', lane_key(lane, model))
   size[lane] = size[lane] - 1
   local id, tag = popped[1], popped[2]
-  local deadline = redis.call('ZSCORE', NAMES.waits .. model, id)
   redis.call('ZREM', NAMES.waits .. model, id)
   local job = load_job(id)
   if job then
     count_waiting(job, -1)
-    if job.owner ~= '' and job.keep ~= '1' and redis.call('EXISTS', NAMES.owner .. job.owner) == 0 then
+    if job.keep ~= '1' and not is_alive(job.owner) then
       finish(id, job, now, 0)
-    elseif deadline and tonumber(deadline) <= now then
+    elseif job.deadline and tonumber(job.deadline) <= now then
       fail(id, job, now, ARGV[9], 60000)
     else
       local tries = job.tries + 1
@@ -65,20 +71,21 @@ while taken < n and looked < n + 200 do
       taken, running = taken + 1, running + 1
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]
-      redis.call('HSET', room, 'pass:' .. lane, pass[lane])
-      if redis.call('HSET', tags_key(lane, model), ':clock', tag) == 1 then
-        redis.call('PEXPIRE', tags_key(lane, model), 86400000)
-      end
+      moved[lane] = tag
     end
-    tidy_lane(job)
+    -- An empty lane resets its clock, so that no tenant pays for work of the past.
+    if size[lane] == 0 then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
   end
 end
+for lane, tag in pairs(moved) do
+  redis.call('HSET', room, 'pass', present, 'pass:' .. lane, pass[lane])
+  if tag ~= '' then redis.call('HSET', tags_key(lane, model), ':clock', tag) end
+end
 if present then
-  redis.call('HSET', room, 'pass', present)
   -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
   if running + reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
-  redis.call('PEXPIRE', room, 86400000)
-  redis.call('PEXPIRE', running_key, 86400000)
+  if not passes[5] then redis.call('PEXPIRE', room, DAY) end
+  if running == taken then redis.call('PEXPIRE', running_key, DAY) end
 end
 if running < concurrency and next_lane() then out[2] = 1 end
 local awake, awake_key = tonumber(ARGV[14]), NAMES.awake .. model

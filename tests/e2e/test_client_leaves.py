@@ -1,4 +1,4 @@
-"""A client that is killed frees what it held, in each state of its job: client, API, Redis, worker, backend all processes."""
+"""A client that is killed frees what it held, in each state of its job. Every part is a process of its own."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_waiting_job_of_a_killed_client_never_reaches_the_backend(
 ) -> None:
     blocker = Caller(served, tmp_path, "busy", f"blocker-{stream}", stream=True)
     try:
-        wait_until(lambda: blocker.received(), 10, "the blocker to run")
+        wait_until(blocker.received, 10, "the blocker to run")
         waiting = Caller(served, tmp_path, "busy", f"waiting-{stream}", stream=stream)
         lane = keys.lane("default", "busy")
         wait_until(lambda: rooms.zcard(lane) == 1, 10, "the job to wait")
@@ -87,7 +87,7 @@ def test_a_waiting_job_of_a_killed_client_never_reaches_the_backend(
         blocker.kill()
     wait_until(lambda: rooms.zcard(keys.running("busy")) == 0, 5, "the slot to be free")
     follower = Caller(served, tmp_path, "busy", f"follower-{stream}", stream=True)
-    wait_until(lambda: follower.received(), 10, "the next job to run")
+    wait_until(follower.received, 10, "the next job to run")
     follower.kill()
     assert request_of(backend, f"follower-{stream}") is not None
     assert request_of(backend, waiting.prompt) is None

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-import redis
 
 from shared import keys
 from shared.errors import BrokerUnavailable

@@ -1,4 +1,4 @@
-"""The connections to Redis: each caller gets its own reply, whatever happens to others, to the server, to the socket."""
+"""The connections to Redis: each caller gets its own reply, whatever happens to others, the server, the socket."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared import keys
 from shared.events import frames
+from shared.redis import Argument
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import heard_frames, open_bench
@@ -57,7 +58,7 @@ async def test_only_accepted_events_are_published_grouped_by_owner(room_redis: R
             await bench.admit(owner=owner)
         first, second, foreign, gone = await bench.take(4)
         assert await bench.cancel(gone.id) == "r"
-        parts = [
+        parts: list[list[Argument]] = [
             [first.id, first.attempt, 0, "", 2, b"S1", b"Ca"],
             [second.id, b"1.stale", 0, "", 1, b"Cno"],
             [second.id, second.attempt, 1, "", 1, b"Cgap"],

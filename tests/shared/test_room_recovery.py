@@ -1,4 +1,4 @@
-"""What the recovery clock mends: lost workers, dead owners, late jobs, lost tickets, a Redis that stood still (`sweep.lua`)."""
+"""What `sweep.lua` mends: lost workers, dead owners, late jobs, lost tickets, a Redis that stood still."""
 
 from __future__ import annotations
 

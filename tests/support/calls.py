@@ -1,4 +1,4 @@
-"""Requests that run while a test does something to the system: `Call` sends one in a thread and keeps what came, and when."""
+"""Requests that run while a test harms the system: `Call` sends one in a thread and keeps what came, and when."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Bench:
         self.rooms = Rooms(client, settings)
 
     async def admit(self, job_id: str | None = None, **more: Any) -> str:
-        """Admit a job and return its id; `tenant`, `weight`, `lane`, `cost`, `body`, `owner`, `model`, token settings."""
+        """Admit a job and return its id; `more` are fields of `Admission` and of the token's settings."""
         return (await self.admitted(job_id, **more))[0]
 
     async def admitted(

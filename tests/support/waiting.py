@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -35,13 +35,21 @@ def wait_until(
         time.sleep(poll_seconds)
 
 
+@overload
 async def wait_until_async(
-    condition: Callable[[], Awaitable[T] | T],
+    condition: Callable[[], Awaitable[T]], timeout_seconds: float = 10, what: str = ..., *, poll_seconds: float = ...
+) -> T: ...
+@overload
+async def wait_until_async(
+    condition: Callable[[], T], timeout_seconds: float = 10, what: str = ..., *, poll_seconds: float = ...
+) -> T: ...
+async def wait_until_async(
+    condition: Callable[[], Any],
     timeout_seconds: float = 10,
     what: str = "the condition",
     *,
     poll_seconds: float = _POLL_SECONDS,
-) -> T:
+) -> Any:
     """As `wait_until`, without holding up the event loop; the condition may be one to await."""
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -87,9 +87,9 @@ def test_logprobs_grow_and_choices_are_sorted() -> None:
         one["choices"][0]["logprobs"] = {"content": [{"token": token, "logprob": -1.0}], "refusal": None}
         return one
 
-    values = [piece("b", 1), piece("a", 0), piece("c", 1), chunk(finish="stop"), chunk(finish="stop", index=1)]
-    choices = _fold(values)["choices"]
-    assert [choice["message"]["content"] for choice in choices] == ["a", "bc"]
+    values = [piece("d", 2), piece("b", 1), piece("a", 0), piece("c", 1)]
+    choices = _fold([*values, *(chunk(finish="stop", index=index) for index in range(3))])["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["a", "bc", "d"]
     assert [one["token"] for one in choices[1]["logprobs"]["content"]] == ["b", "c"]
     assert choices[1]["logprobs"]["refusal"] is None
 
