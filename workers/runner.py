@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -69,7 +68,8 @@ class Runner:
         self._rooms = Rooms(self._client, settings)
         self._outbox = Outbox(self._rooms)
         self._jobs: dict[str, RunningJob] = {}
-        self._cancelled: deque[tuple[float, str]] = deque()
+        self._cancelled: dict[str, float] = {}
+        """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
         self._slots = {m: self._make_slots(m) for m in models}
         self._background: list[asyncio.Task[None]] = []
@@ -132,9 +132,10 @@ class Runner:
     def _start(self, job: TakenJob) -> None:
         running = RunningJob(job, self._outbox.open(job, partial(self._refused, job.id)))
         self._jobs[job.id] = running
-        if any(job_id == job.id for _, job_id in self._cancelled):
+        if job.id in self._cancelled:
             running.gave_up = "cancelled"
         running.task = self._loop.create_task(self._run(running))
+        running.task.add_done_callback(_exit_on_fault)
 
     async def _run(self, running: RunningJob) -> None:
         job = running.job
@@ -153,9 +154,9 @@ class Runner:
             outcome = Outcome(500, "internal_error", None, 0)
             running.output.finish(events.failed(AqueductError()), cost=0)
         finally:
-            await self._settle(running, outcome)
+            self._settle(running, outcome)
 
-    async def _settle(self, running: RunningJob, outcome: Outcome | None) -> None:
+    def _settle(self, running: RunningJob, outcome: Outcome | None) -> None:
         """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
         job = running.job
         running.ended = True
@@ -163,21 +164,14 @@ class Runner:
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
         else:
-            self._loop.create_task(self._forget_when_stored(running, overtaken=self._outbox.sending))
+            # The lease is kept until Redis has stored the end, however long that takes. When the end must wait for a
+            # call under way, the next take reaches Redis first and may find no free slot: look again then.
+            again = self._slots[job.model].wake if self._outbox.sending else None
+            running.output.ended.add_done_callback(lambda _: self._forget(job.id, then=again))
         self._slots[job.model].freed()
         self.on_slot_freed()
         if running.gave_up != "back":
             self._job_events.ended(job, running.began_at, outcome)
-
-    async def _forget_when_stored(self, running: RunningJob, *, overtaken: bool) -> None:
-        """Keep the lease alive until Redis has stored the end, however long that takes.
-
-        `overtaken`: the end waits for a call under way, so the next take reaches Redis first and may find no free slot.
-        """
-        await running.output.ended
-        self._forget(running.job.id)
-        if overtaken:
-            self._slots[running.job.model].wake()
 
     async def _release(self, running: RunningJob, how: str) -> None:
         job = running.job
@@ -216,14 +210,14 @@ class Runner:
 
     def _on_control(self, message: bytes) -> None:
         now = self._loop.time()
-        while self._cancelled and self._cancelled[0][0] < now - CANCEL_MEMORY_SECONDS:
-            self._cancelled.popleft()
+        while self._cancelled and next(iter(self._cancelled.values())) < now - CANCEL_MEMORY_SECONDS:
+            del self._cancelled[next(iter(self._cancelled))]
         for job_id in message.decode().split():
             running = self._jobs.get(job_id)
             if running is not None:
                 self._give_up(running, "cancelled")
             else:
-                self._cancelled.append((now, job_id))
+                self._cancelled[job_id] = now
 
     async def _renew(self) -> None:
         held = [(r.job.id, r.job.attempt) for r in self._jobs.values()]
@@ -289,7 +283,7 @@ class Runner:
                 async with asyncio.timeout(seconds):
                     await self._all_ended.wait()
 
-    def _forget(self, job_id: str) -> None:
+    def _forget(self, job_id: str, then: Callable[[], None] | None = None) -> None:
         was_full = self.free_slots() <= 0
         self._jobs.pop(job_id, None)
         if not self._jobs:
@@ -298,6 +292,8 @@ class Runner:
             for slots in self._slots.values():
                 slots.wake()
             self.on_slot_freed()
+        if then is not None:
+            then()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -308,6 +304,13 @@ class Runner:
             await backends.close()
         await self._control.close()
         await self._client.close()
+
+
+def _exit_on_fault(task: asyncio.Task[None]) -> None:
+    """A job's task must never fail: its slot would be lost in silence, so the process gives way to a fresh one."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("a job's task failed; exiting so that a supervisor restarts", exc_info=task.exception())
+        os._exit(1)
 
 
 def worker_name() -> str:

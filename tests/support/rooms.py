@@ -114,6 +114,7 @@ class Bench:
     async def expire_wait(self, job_id: str, model: str = "m") -> None:
         """Let a job's last moment of waiting lie in the past."""
         await self.client.call("ZADD", keys.PREFIXES["waits"] + model, "XX", 1, job_id)
+        await self.client.call("HSET", keys.job(job_id), "deadline", 1)
 
     async def stood_still(self, seconds: float) -> None:
         """Let the last sweep lie that far in the past."""
