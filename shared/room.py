@@ -224,10 +224,10 @@ class Rooms:
         reply: bytes = await self._scripts.run("append", LOG_KEEP_MS, *parts)
         return reply
 
-    async def release(self, model: str, jobs: Sequence[tuple[str, bytes, str]], *, wake: bool) -> bytes:
-        """Give up running jobs: (id, attempt, 'end' or 'back'); `wake` pushes a ticket for another worker."""
-        queue, bytes_ = (keys.queue(model), ticket(model)) if wake else ("", b"")
-        reply: bytes = await self._scripts.run("release", queue, bytes_, *[x for job in jobs for x in job])
+    async def release(self, model: str, jobs: Sequence[tuple[str, bytes, str]]) -> bytes:
+        """Give up running jobs: (id, attempt, 'end' or 'back'); a ticket tells others of what waits then."""
+        flat: list[Argument] = [x for job in jobs for x in job]
+        reply: bytes = await self._scripts.run("release", keys.queue(model), ticket(model), *flat)
         return reply
 
     async def renew(self, worker: str, models: Sequence[str], jobs: Sequence[tuple[str, bytes]]) -> Renewal:

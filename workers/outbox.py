@@ -23,7 +23,7 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 MAX_CALL_BYTES = 4 * 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
 
-STORED, GAP, STALE, CANCELLED, UNKNOWN = b"ogscu"
+STORED, STORED_OTHERS_WAIT, GAP, STALE, CANCELLED, UNKNOWN = b"owgscu"
 
 
 class JobOutput:
@@ -38,6 +38,7 @@ class JobOutput:
         "ended",
         "job",
         "on_refused",
+        "others_wait",
         "outbox",
         "refused",
         "total_bytes",
@@ -47,6 +48,8 @@ class JobOutput:
         self.outbox = outbox
         self.job = job
         self.on_refused = on_refused
+        self.others_wait = False
+        """Said with the end: jobs of the same model wait."""
         self.refused = ""
         """Why Redis takes no more of this job: gap, stale, cancelled or unknown."""
         self.cost: str = ""
@@ -167,7 +170,8 @@ class Outbox:
             for (output, _, count, is_end), verdict in zip(batch, verdicts, strict=True):
                 if output.refused:
                     continue
-                if verdict == STORED:
+                if verdict in (STORED, STORED_OTHERS_WAIT):
+                    output.others_wait = verdict == STORED_OTHERS_WAIT
                     output.acknowledge(count, is_end)
                 else:
                     why = {GAP: "gap", STALE: "stale", CANCELLED: "cancelled"}.get(verdict, "unknown")

@@ -164,19 +164,22 @@ class Runner:
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
         else:
-            # The lease is kept until Redis has stored the end, however long that takes. When the end must wait for a
-            # call under way, the next take reaches Redis first and may find no free slot: look again then.
-            again = self._slots[job.model].wake if self._outbox.sending else None
-            running.output.ended.add_done_callback(lambda _: self._forget(job.id, then=again))
+            # The lease is kept until Redis has stored the end, however long that takes.
+            running.output.ended.add_done_callback(lambda _: self._stored(running))
         self._slots[job.model].freed()
         self.on_slot_freed()
         if running.gave_up != "back":
             self._job_events.ended(job, running.began_at, outcome)
 
+    def _stored(self, running: RunningJob) -> None:
+        self._forget(running.job.id)
+        if running.output.others_wait:
+            self._slots[running.job.model].wake()
+
     async def _release(self, running: RunningJob, how: str) -> None:
         job = running.job
         try:
-            await self._rooms.release(job.model, [(job.id, job.attempt, how)], wake=how == "back")
+            await self._rooms.release(job.model, [(job.id, job.attempt, how)])
         except (RedisUnavailable, RedisRefused):
             log.info("not released; its lease runs out", extra={"request_id": request_id(job.id)})
         finally:
@@ -283,7 +286,7 @@ class Runner:
                 async with asyncio.timeout(seconds):
                     await self._all_ended.wait()
 
-    def _forget(self, job_id: str, then: Callable[[], None] | None = None) -> None:
+    def _forget(self, job_id: str) -> None:
         was_full = self.free_slots() <= 0
         self._jobs.pop(job_id, None)
         if not self._jobs:
@@ -292,8 +295,6 @@ class Runner:
             for slots in self._slots.values():
                 slots.wake()
             self.on_slot_freed()
-        if then is not None:
-            then()
 
     async def close(self) -> None:
         """Close every connection."""

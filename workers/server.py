@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 
@@ -15,8 +14,6 @@ from shared.fitness import ready_redis
 from shared.logging import configure_logging
 from shared.settings import Settings
 from workers.app import create_worker
-
-SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger("aqueduct.worker")
 
@@ -33,8 +30,6 @@ def run(settings: Settings, models: Sequence[str]) -> int:
     # Celery warns of running as root because of pickle, which this app does not accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     ready_redis(settings)
-    # Two threads share this process: the default of 5 ms would be paid whenever a ticket meets a running chunk.
-    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_worker(settings, models)
     worker = app.Worker(
         hostname=node_name(models),

@@ -87,8 +87,8 @@ class Slots:
         """A job has ended: its slot takes the next one before it goes idle."""
         was_full = self.free <= 0
         self.running -= 1
-        if was_full or not self._is_awake:
-            self.wake()
+        if was_full:
+            self.wake()  # else a ticket has told of whatever waits, or the reply to the job's end does
 
     def _look(self) -> None:
         """Look while awake; the last look, which also takes the promise back, is the way to sleep."""

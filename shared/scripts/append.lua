@@ -1,7 +1,8 @@
 -- Stores events of many jobs, publishes what it accepted, grouped by owner; ends the jobs whose last event this is.
 -- ARGV: keep_ms, then for each job: id, attempt, number of the first event, cost ('' unless this ends the job),
 --       count, payload...
--- Returns one letter a job: 'o' stored (or an exact repeat), 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job
+-- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
+--       'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job
 local keep_ms = tonumber(ARGV[1])
 local now = clock()
 local out, i, ends = {}, 2, {}
@@ -26,6 +27,7 @@ while i <= #ARGV do
         ended = load_job(id)
         finish(id, ended, now, keep_ms)
         ends[ended.model] = (ends[ended.model] or 0) + 1
+        if redis.call('EXISTS', NAMES.waits .. ended.model) == 1 then verdict = 'w' end
         local tags = tags_key(ended.lane, ended.model)
         if redis.call('HEXISTS', tags, ended.tenant) == 1 then
           redis.call('HINCRBYFLOAT', tags, ended.tenant, (tonumber(cost) - tonumber(ended.cost)) / tonumber(ended.weight))

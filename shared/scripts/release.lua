@@ -22,6 +22,8 @@ for i = 3, #ARGV, 3 do
     set_deadline(id, job.model, now + 60000)
     out[#out + 1] = 'b'
   end
-  if job and queue ~= '' then push_ticket(queue, ticket, id, live_workers(job.model, now, 6000)) end
+  if job and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then
+    push_ticket(queue, ticket, id, live_workers(job.model, now, 6000))
+  end
 end
 return table.concat(out)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import jsonschema
+import jsonschema_rs
 import openai
 import pytest
 
@@ -190,7 +190,7 @@ def test_tool_calls_are_streamed_in_parts_that_the_sdk_joins(sdk: openai.OpenAI)
     assert [call.function.name for call in calls] == ["weather", "weather"]
     assert len({call.id for call in calls}) == 2
     for call in calls:
-        jsonschema.validate(json.loads(call.function.arguments), {**parameters, "required": ["city", "days"]})
+        jsonschema_rs.validate({**parameters, "required": ["city", "days"]}, json.loads(call.function.arguments))
 
 
 def test_required_tool_choice_calls_the_named_function(http: httpx.Client) -> None:
@@ -228,7 +228,7 @@ SCHEMAS: list[Json] = [
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_schema_instance_is_valid(schema: Json) -> None:
-    jsonschema.Draft202012Validator(schema).validate(make_instance(schema))
+    jsonschema_rs.Draft202012Validator(schema).validate(make_instance(schema))
 
 
 def test_endless_schema_is_refused() -> None:
@@ -241,7 +241,7 @@ def test_json_schema_answer_is_valid(http: httpx.Client, stream: bool) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "plan", "schema": SCHEMAS[3]}}
     response = complete(http, "demo", response_format=response_format, stream=stream)
     text = text_of(chunks_of(response.content)) if stream else response.json()["choices"][0]["message"]["content"]
-    jsonschema.validate(json.loads(text), SCHEMAS[3])
+    jsonschema_rs.validate(SCHEMAS[3], json.loads(text))
 
 
 def test_logprobs_cover_each_token(sdk: openai.OpenAI) -> None:

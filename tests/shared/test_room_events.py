@@ -29,10 +29,7 @@ async def test_a_stale_attempt_cannot_end_or_release_a_job(room_redis: RedisServ
         await bench.admit()
         (job,) = await bench.take()
         assert await bench.append(job, b"Ex", attempt=b"1.other", end=1) == "s"
-        assert (
-            await bench.rooms.release("m", [(job.id, b"1.other", "end"), (job.id, b"1.other", "back")], wake=False)
-            == b"ss"
-        )
+        assert await bench.rooms.release("m", [(job.id, b"1.other", "end"), (job.id, b"1.other", "back")]) == b"ss"
         assert (await bench.record(job.id))["state"] == "running"
         assert (await bench.rooms.renew("w1", ["m"], [(job.id, b"1.other")])).lost == {job.id: "s"}
 
@@ -115,10 +112,7 @@ async def test_a_released_job_leaves_nothing_or_waits_again_where_it_stood(room_
         first, second, third = [await bench.admit() for _ in range(3)]
         one, two = await bench.take(2)
         await bench.drop_tickets()
-        assert (
-            await bench.rooms.release("m", [(one.id, one.attempt, "back"), (two.id, two.attempt, "end")], wake=True)
-            == b"be"
-        )
+        assert await bench.rooms.release("m", [(one.id, one.attempt, "back"), (two.id, two.attempt, "end")]) == b"be"
         assert await bench.tickets() == 1
         assert await bench.record(second) == {}
         again = await bench.take(5)
@@ -132,7 +126,7 @@ async def test_a_job_that_has_published_cannot_be_handed_back(room_redis: RedisS
         await bench.admit()
         (job,) = await bench.take()
         await bench.append(job, b"Cx")
-        assert await bench.rooms.release("m", [(job.id, job.attempt, "back")], wake=False) == b"p"
+        assert await bench.rooms.release("m", [(job.id, job.attempt, "back")]) == b"p"
         assert await bench.take() == []
 
 
@@ -144,7 +138,7 @@ async def test_a_job_handed_back_to_a_lane_that_began_anew_is_not_put_behind_eve
         *_, last = await bench.take(20)  # its tag is 19,000, and the empty lane resets its clock
         for _ in range(3):
             await bench.admit(tenant="b", cost=1_000)
-        await bench.rooms.release("m", [(last.id, last.attempt, "back")], wake=False)
+        await bench.rooms.release("m", [(last.id, last.attempt, "back")])
         assert last.id in await bench.take_ids(2)
 
 
@@ -180,7 +174,7 @@ async def test_cancel_reaches_waiting_running_and_ended_jobs(room_redis: RedisSe
         assert await bench.record(waiting) == {}
         assert await bench.take() == []
         assert await bench.append(jobs[0], b"Cx") == "c"
-        assert await bench.rooms.release("m", [(running, jobs[0].attempt, "back")], wake=False) == b"e"
+        assert await bench.rooms.release("m", [(running, jobs[0].attempt, "back")]) == b"e"
         assert await bench.record(running) == {}
 
 

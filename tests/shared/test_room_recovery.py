@@ -201,7 +201,7 @@ async def test_jobs_of_a_dead_api_process_are_cleared_unless_they_must_finish(ro
         assert await bench.record(waits) == {}
         held = [(job_id, job.attempt) for job_id, job in jobs.items()]
         assert (await bench.rooms.renew("w1", ["m"], held)).lost == {runs: "c"}
-        await bench.rooms.release("m", [(runs, jobs[runs].attempt, "end")], wake=False)
+        await bench.rooms.release("m", [(runs, jobs[runs].attempt, "end")])
         assert await bench.append(jobs[runs_on], b"Cx") == "o"
         assert sorted(await bench.take_ids(3)) == sorted([waits_on, other])
         await bench.sweep()

@@ -57,9 +57,9 @@ async def test_everything_but_admission_works_at_maxmemory(room_redis: RedisServ
             held = [(job.id, job.attempt) for job in jobs[:3]]
             assert (await bench.rooms.renew("w1", ["m"], held)).lost == {}
             assert await bench.cancel(waiting[0], jobs[0].id) == "wr"
-            assert await bench.rooms.release("m", [(*held[0], "end")], wake=True) == b"e"
+            assert await bench.rooms.release("m", [(*held[0], "end")]) == b"e"
             assert await bench.append(jobs[1], b"D1 1 1 1\nbody", end=10) == "o"
-            assert await bench.rooms.release("m", [(*held[2], "back")], wake=True) == b"b"
+            assert await bench.rooms.release("m", [(*held[2], "back")]) == b"b"
             assert (await bench.sweep())[1:3] == [1, 1]
             assert len(await bench.take(5)) == 3
             assert (await bench.rooms.peek([(jobs[1].id, 0)], 1000))[0][1] == b"D1 1 1 1\nbody"
@@ -109,7 +109,7 @@ async def test_loading_leaves_no_script_to_be_sent_later(room_redis: RedisServer
         statistics = (await bench.redis("INFO", "errorstats")).decode()
         before = re.findall(r"errorstat_NOSCRIPT:count=(\d+)", statistics)
         await bench.rooms.renew("w1", ["m"], [])
-        await bench.rooms.release("m", [], wake=False)
+        await bench.rooms.release("m", [])
         await bench.rooms.peek([], 1)
         await bench.rooms.beat("api")
         statistics = (await bench.redis("INFO", "errorstats")).decode()
@@ -215,7 +215,7 @@ async def test_every_key_has_a_lifetime_once_a_heartbeat_and_a_sweep_have_passed
         await bench.end(jobs[0])
         await bench.append(jobs[1], b"Cx")
         await bench.append(jobs[1], b"Cy", at=1)
-        await bench.rooms.release("m", [(jobs[2].id, jobs[2].attempt, "back")], wake=True)
+        await bench.rooms.release("m", [(jobs[2].id, jobs[2].attempt, "back")])
         await check()
         for job in jobs[3:6]:
             await bench.expire_lease(job.id)
