@@ -31,11 +31,11 @@ class Relay:
     """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_cut", "_waiter", "admitted", "behind", "check_at", "client_gone", "ended", "id",
-        "may_run", "next_number", "replaced", "silence_factor",
+        "_buffer", "_buffered_bytes", "_cut", "_waiter", "_wants_log", "admitted", "behind", "check_at", "client_gone",
+        "ended", "id", "may_run", "next_number", "replaced", "silence_factor",
     )  # fmt: skip
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
         self.id = job_id
         self.next_number = 0
         self.admitted = False
@@ -51,6 +51,7 @@ class Relay:
         """A retry of the same request has taken the job over."""
         self.check_at = 0.0
         self.silence_factor = 1
+        self._wants_log = wants_log
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -110,6 +111,8 @@ class Relay:
         ready = tuple(self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
+        if self.behind:
+            self._wants_log.set()  # there is room again for what was dropped
         if ready and ready[-1][0] in events.ENDINGS:
             self.ended = True
         return ready
@@ -132,7 +135,7 @@ class RelayHub:
 
     def open(self, job_id: str) -> Relay:
         """Listen for a job's events; call before admitting it, so that not even the first can be missed."""
-        relay = Relay(job_id)
+        relay = Relay(job_id, self._behind)
         relay.check_at = asyncio.get_running_loop().time() + self._silence_seconds
         self._add(relay)
         return relay

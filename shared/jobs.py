@@ -68,8 +68,11 @@ class TakenJob:
     attempt: bytes
     """`<counter>.<nonce>`, compared whole: a write with another is refused."""
     call: Call
-    body: bytes
-    """JSON object text without `model`, `stream`, `stream_options`, `max_tokens` and `max_completion_tokens`."""
+    body: bytes | None
+    """JSON object text without `model`, `stream`, `stream_options`, `max_tokens` and `max_completion_tokens`.
+
+    None when Redis had it no more.
+    """
     queue_ms: int
     """From admission to this attempt."""
 

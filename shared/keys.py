@@ -17,6 +17,7 @@ PREFIXES: dict[str, str] = {
     "tenants": "aq:tenants:",  # hash, a model: waiting jobs a tenant. While jobs wait
     "waits": "aq:waits:",  # sorted set, a model: waiting job ids by deadline. While jobs wait
     "running": "aq:running:",  # sorted set, a model: running job ids by the end of their lease. While jobs run
+    "batch": "aq:batch:",  # set, a model: running jobs of the batch lane, for batch_reserve. While they run
     "awake": "aq:awake:",  # string, a model: a busy worker looks by itself within this time. 20 ms
     "workers": "aq:workers:",  # sorted set, a model: live workers by last heartbeat. A minute after the last one
     "owner": "aq:owner:",  # string, an API process: its heartbeat. 8 s

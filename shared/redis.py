@@ -319,8 +319,12 @@ class Subscriber(_Link):
     async def open(self, timeout_seconds: float = 10.0) -> None:
         """Connect and subscribe; returns when Redis has confirmed every channel."""
         await super().open(timeout_seconds)
-        async with asyncio.timeout(timeout_seconds):
-            await self.subscribed.wait()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.subscribed.wait()
+        except TimeoutError as error:
+            await self.close()
+            raise RedisUnavailable("Redis did not confirm the subscription") from error
 
     def _started(self) -> None:
         self._subscribed = 0

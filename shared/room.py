@@ -198,6 +198,7 @@ class Rooms:
         promises to take again within that time, so that no tickets need be pushed.
         """
         model = self._settings.models[model_name]
+        self._note_server()
         reply = await self._scripts.run(
             "take",
             *(model_name, nonce, free, mine, "1" if surplus else ""),
@@ -211,12 +212,18 @@ class Rooms:
             jobs.append(
                 TakenJob(
                     id=job_id.decode(), model=model_name, attempt=attempt, call=Call.unpack(meta),
-                    body=body or b"", queue_ms=max(0, now - int(admitted)),
+                    body=body, queue_ms=max(0, now - int(admitted)),
                 )
             )  # fmt: skip
-        for job in jobs:
-            if not job.body:
-                job.body = await self.client.call("GET", keys.body(job.id)) or b""
+        large = [job for job in jobs if job.body is None]
+        bodies = await asyncio.gather(
+            *(self.client.call("GET", keys.body(job.id)) for job in large), return_exceptions=True
+        )
+        for job, body in zip(large, bodies, strict=True):
+            if isinstance(body, BaseException):
+                jobs.remove(job)  # taken but unreadable: its lease runs out, and it is taken again
+            else:
+                job.body = body
         return jobs, reply[1] == 1
 
     async def append(self, parts: Iterable[Argument]) -> bytes:
@@ -246,18 +253,26 @@ class Rooms:
 
     async def sweep(self, sweeper: str) -> list[int]:
         """Run the recovery clock if this process is elected; [] or [now, reclaimed, expired, orphaned, tickets]."""
-        run_id = self.client.run_id
-        replaced = bool(self._last_run_id) and run_id != self._last_run_id
+        self._note_server()
         models: list[Argument] = []
         for name, model in self._settings.models.items():
             models += [name, model.concurrency, keys.queue(name), ticket(name)]
         testing = self._settings.testing
         reply: list[int] = await self._scripts.run(
             "sweep", sweeper, round(testing.sweep_seconds * 1000), self._lease_ms, self._grace_ms,
-            "1" if replaced else "", _TIMEOUT_WIRE, _LOST_WIRE, _POISON_WIRE, _NO_WORKER_WIRE, *models,
+            _TIMEOUT_WIRE, _LOST_WIRE, _POISON_WIRE, _NO_WORKER_WIRE, *models,
         )  # fmt: skip
-        self._last_run_id = run_id
         return reply
+
+    def _note_server(self) -> None:
+        """When Redis was replaced, stop all takes for one lease, with the command that goes out before this one.
+
+        The new server may have lost its running set; jobs that run would be counted out and the cap doubled.
+        """
+        run_id, self._last_run_id = self._last_run_id, self.client.run_id
+        if run_id and run_id != self.client.run_id:
+            hold = self.client.call("SET", keys.HOLD, "1", "PX", self._lease_ms)
+            hold.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def depth(self) -> dict[str, Depth]:
         """Return what waits and runs, per model."""

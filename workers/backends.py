@@ -86,16 +86,19 @@ class Backends:
         return self._backends[place].fold_streams
 
     @asynccontextmanager
-    async def call(self, job: TakenJob, place: int, *, stream: bool) -> AsyncIterator[Answer]:
+    async def call(
+        self, job: TakenJob, place: int, *, stream: bool, headers_seconds: float
+    ) -> AsyncIterator[Answer]:
         """Post the job to one of the backends and yield the answer once its headers say 200; leaving closes the call.
 
-        Raises BackendUnreachable, BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal.
+        The headers must come within `headers_seconds`. Raises BackendUnreachable, BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal.
         """
         failed: bool | None = None
         response: aiohttp.ClientResponse | None = None
         self.health.began(place)
         try:
-            response = await self._post(job, place, stream=stream)
+            async with asyncio.timeout(headers_seconds):
+                response = await self._post(job, place, stream=stream)
             if response.status != 200:
                 raise await _refusal(response)
             yield Answer(response)
@@ -148,7 +151,7 @@ class Backends:
         if call.max_tokens is not None:
             field = self._backends[place].max_tokens_field or call.max_tokens_field
             parts.append(b',"%b":%d' % (field.encode(), call.max_tokens))
-        rest = job.body[1:]
+        rest = (job.body or b"{}")[1:]
         if rest != b"}":
             parts.append(b",")
         parts.append(rest)

@@ -27,6 +27,8 @@ MAX_RETRY_AFTER_SECONDS = 5.0
 """A backend's Retry-After up to this is waited for in the slot."""
 CLIENT_RETRY_SECONDS = 2.0
 """What a client is told when all tries failed and no backend said how long it will be."""
+HEADERS_HEAD_START_SECONDS = 0.05
+"""So that a backend which never answers is told to its health as a failure of its own."""
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
 
@@ -72,8 +74,10 @@ class Run:
             place = self._backends.health.choose(tried)
             tried.add(place)
             try:
-                async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
-                    await self._once(place)
+                left = max(0.0, ends_at - time.monotonic())
+                # The call itself has the limit until its headers; this one, a little later, is for what follows them.
+                async with asyncio.timeout(left + HEADERS_HEAD_START_SECONDS):
+                    await self._once(place, left)
                 return
             except TimeoutError as error:
                 raise BackendTimeout(
@@ -97,10 +101,11 @@ class Run:
         # A backend that asks for more is told to the client, who may wait elsewhere than in a slot.
         return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
 
-    async def _once(self, place: int) -> None:
+    async def _once(self, place: int, left_seconds: float) -> None:
         stream = self._job.call.stream
         as_stream = stream or self._backends.folds(place)
-        async with self._backends.call(self._job, place, stream=as_stream) as answer:
+        headers_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
+        async with self._backends.call(self._job, place, stream=as_stream, headers_seconds=headers_seconds) as answer:
             if stream:
                 await self._stream(answer)
             elif as_stream and answer.is_stream:
@@ -149,12 +154,21 @@ class Run:
 
     async def _fold(self, answer: Answer) -> None:
         folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)
-        async for data in answer.parts():
-            folder.feed(data)
-            if folder.done:
-                break
-        body = folder.result()
-        self.usage = folder.usage
+        watch = _Watch(answer, self._first_token_seconds())
+        try:
+            async for data in answer.parts():
+                folder.feed(data)
+                watch.extend(self._model.stall_timeout_seconds)
+                if folder.done:
+                    break
+            body = folder.result()
+        except Exception:
+            if watch.expired:
+                raise BackendTimeout("The model's backend stopped sending.", should_retry=False) from None
+            raise
+        finally:
+            watch.stop()
+            self.usage = folder.usage
         self._output.finish(events.completed(self._completed(body)), cost=self._cost())
 
     async def _plain(self, answer: Answer) -> None:

@@ -141,10 +141,13 @@ class Runner:
         job = running.job
         outcome: Outcome | None = None
         model = self._settings.models[job.model]
-        run = Run(job, model, self._backends[job.model], running.output, estimate=len(job.body) / 4)
+        run = Run(job, model, self._backends[job.model], running.output, estimate=len(job.body or b"") / 4)
         running.begun = True
         try:
-            if not running.gave_up:  # given up before the first step, when cancelling would have skipped all of this
+            if job.body is None:
+                running.output.finish(events.failed(JobLost("The queue lost this request's body. Retry.")), cost=0)
+                outcome = Outcome(500, "job_lost", None, 0)
+            elif not running.gave_up:  # given up before the first step, when cancelling would have skipped all of this
                 outcome = await run.complete()
         except asyncio.CancelledError:
             if not running.gave_up:

@@ -133,9 +133,14 @@ end
 
 -- Ends ------------------------------------------------------------------------------------------------------------
 
+local function leave_running(id, job)
+  redis.call('ZREM', NAMES.running .. job.model, id)
+  if job.lane == 'batch' then redis.call('SREM', NAMES.batch .. job.model, id) end
+end
+
 -- Frees everything a job holds; its record and log stay for `keep_ms` so that a reader may still catch up.
 local function finish(id, job, now, keep_ms)
-  redis.call('ZREM', NAMES.running .. job.model, id)
+  leave_running(id, job)
   if job.owner ~= '' then redis.call('SREM', NAMES.owned .. job.owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   redis.call('DEL', NAMES.body .. id)

@@ -15,7 +15,7 @@ for i = 3, #ARGV, 3 do
     out[#out + 1] = 'e'
   elseif redis.call('LLEN', NAMES.log .. id) > 0 then out[#out + 1] = 'p'
   else
-    redis.call('ZREM', NAMES.running .. job.model, id)
+    leave_running(id, job)
     redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '', 'tries', math.max(0, job.tries - 1))
     enter_lane(id, job, job.tag)
     count_waiting(job, 1)

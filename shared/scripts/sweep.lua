@@ -1,13 +1,12 @@
 -- The recovery clock, run every second by one elected process: expired leases, deadlines, dead owners, tickets.
--- ARGV: sweeper, period_ms, lease_ms, grace_ms, replaced ('1': this process saw Redis replaced), wire of: queue_timeout,
---       job_lost, too_many_attempts, no_worker; then for each model: model, concurrency, queue, ticket
+-- ARGV: sweeper, period_ms, lease_ms, grace_ms, wire of: queue_timeout, job_lost, too_many_attempts, no_worker; then for
+--       each model: model, concurrency, queue, ticket
 -- Returns {} when another process sweeps, else {now, reclaimed, expired, orphaned, tickets}
 local sweeper, period, lease, grace = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local timeout_wire, lost_wire, poison_wire, no_worker_wire = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local timeout_wire, lost_wire, poison_wire, no_worker_wire = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local KEEP = 60000
 local now = clock()
 write_at_maxmemory()
-if ARGV[5] == '1' then redis.call('SET', NAMES.hold, '1', 'PX', lease) end
 if not redis.call('SET', NAMES.sweeper, sweeper, 'NX', 'PX', math.max(1, math.floor(period * 0.9))) then return {} end
 local swept = tonumber(redis.call('GET', NAMES.swept) or now)
 redis.call('SET', NAMES.swept, now, 'PX', 86400000)
@@ -39,7 +38,7 @@ for _, owner in ipairs(redis.call('SMEMBERS', NAMES.owners)) do
   end
 end
 
-for i = 10, #ARGV, 4 do
+for i = 9, #ARGV, 4 do
   local model, concurrency, queue, ticket = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local running_key = NAMES.running .. model
   if stood_still then
@@ -54,7 +53,7 @@ for i = 10, #ARGV, 4 do
       elseif redis.call('LLEN', NAMES.log .. id) > 0 then fail(id, job, now, lost_wire, KEEP)
       elseif tonumber(job.tries) >= tonumber(job.max_tries) then fail(id, job, now, poison_wire, KEEP)
       else
-        redis.call('ZREM', running_key, id)
+        leave_running(id, job)
         redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '')
         enter_lane(id, job, job.tag)
         count_waiting(job, 1)
@@ -63,7 +62,7 @@ for i = 10, #ARGV, 4 do
     end
   end
   -- Nothing of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
-  for _, key in ipairs({NAMES.room .. model, NAMES.tenants .. model, NAMES.waits .. model, running_key}) do
+  for _, key in ipairs({NAMES.room .. model, NAMES.tenants .. model, NAMES.waits .. model, running_key, NAMES.batch .. model}) do
     redis.call('PEXPIRE', key, DAY)
   end
   for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do

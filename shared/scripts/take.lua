@@ -23,6 +23,7 @@ for i, lane in ipairs(lanes) do
   weights[lane] = tonumber(ARGV[9 + i])
   size[lane] = redis.call('ZCARD', lane_key(lane, model))
 end
+local batch = (reserve > 0 and size.batch > 0) and redis.call('SCARD', NAMES.batch .. model) or 0
 local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'pass')
 for i, lane in ipairs(lanes) do pass[lane] = tonumber(passes[i] or 0) end
 
@@ -30,7 +31,7 @@ for i, lane in ipairs(lanes) do pass[lane] = tonumber(passes[i] or 0) end
 local function next_lane()
   local best = nil
   for _, lane in ipairs(lanes) do
-    local open = size[lane] > 0 and (lane ~= 'batch' or running + reserve < concurrency)
+    local open = size[lane] > 0 and (lane ~= 'batch' or batch + reserve < concurrency)
     if open and (best == nil or pass[lane] < pass[best]) then best = lane end
   end
   return best
@@ -64,6 +65,10 @@ while taken < n and looked < n + 200 do
       local attempt = tries .. '.' .. nonce
       redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt, 'tries', tries)
       redis.call('ZADD', running_key, now + lease, id)
+      if lane == 'batch' then
+        batch = batch + 1
+        if redis.call('SADD', NAMES.batch .. model, id) == 1 and batch == 1 then redis.call('PEXPIRE', NAMES.batch .. model, DAY) end
+      end
       local body = false
       if tonumber(job.bytes) <= 65536 then body = redis.call('GET', NAMES.body .. id) end
       local at = #out
@@ -83,7 +88,7 @@ for lane, tag in pairs(moved) do
 end
 if present then
   -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
-  if running + reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
+  if batch + reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
   if not passes[5] then redis.call('PEXPIRE', room, DAY) end
   if running == taken then redis.call('PEXPIRE', running_key, DAY) end
 end
