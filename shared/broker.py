@@ -63,6 +63,8 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Cel
             # Tickets may be lost or doubled without harm, so nothing is emulated: no `unacked` hash, no visibility
             # timeout, one BRPOP a ticket, and a worker that survives a Redis that goes away while it receives.
             "ack_emulation": False,
+            # Tickets have no priorities; with kombu's four steps each BRPOP would name every queue four times.
+            "priority_steps": [0],
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,

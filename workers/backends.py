@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,8 +37,8 @@ class Answer:
         self._response = response
         self.is_stream = response.content_type == "text/event-stream"
 
-    async def body(self) -> bytes:
-        """Read a plain answer whole; raises BadBackendResponse over 32 MB."""
+    async def body(self, on_part: Callable[[], None]) -> bytes:
+        """Read a plain answer whole, telling of each part; raises BadBackendResponse over 32 MB."""
         parts: list[bytes] = []
         size = 0
         async for part in self._response.content.iter_any():
@@ -46,6 +46,7 @@ class Answer:
             if size > MAX_PLAIN_BYTES:
                 raise BadBackendResponse("The model's backend sent an answer that is too large.")
             parts.append(part)
+            on_part()
         return b"".join(parts)
 
     def close(self) -> None:
@@ -86,12 +87,11 @@ class Backends:
         return self._backends[place].fold_streams
 
     @asynccontextmanager
-    async def call(
-        self, job: TakenJob, place: int, *, stream: bool, headers_seconds: float
-    ) -> AsyncIterator[Answer]:
+    async def call(self, job: TakenJob, place: int, *, stream: bool, headers_seconds: float) -> AsyncIterator[Answer]:
         """Post the job to one of the backends and yield the answer once its headers say 200; leaving closes the call.
 
-        The headers must come within `headers_seconds`. Raises BackendUnreachable, BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal.
+        The headers must come within `headers_seconds`. Raises BackendUnreachable, BackendTimeout, BadBackendResponse,
+        or what `backend_error` makes of a refusal.
         """
         failed: bool | None = None
         response: aiohttp.ClientResponse | None = None

@@ -31,6 +31,7 @@ HEADERS_HEAD_START_SECONDS = 0.05
 """So that a backend which never answers is told to its health as a failure of its own."""
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
+_STOPPED = "The model's backend stopped sending."
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Run:
             body = folder.result()
         except Exception:
             if watch.expired:
-                raise BackendTimeout("The model's backend stopped sending.", should_retry=False) from None
+                raise BackendTimeout(_STOPPED, should_retry=False) from None
             raise
         finally:
             watch.stop()
@@ -172,7 +173,16 @@ class Run:
         self._output.finish(events.completed(self._completed(body)), cost=self._cost())
 
     async def _plain(self, answer: Answer) -> None:
-        raw = await answer.body()
+        # Headers may come long before a plain answer; only what stops in the middle is stalled.
+        watch = _Watch(answer, self._model.timeout_seconds)
+        try:
+            raw = await answer.body(lambda: watch.extend(self._model.stall_timeout_seconds))
+        except Exception:
+            if watch.expired:
+                raise BackendTimeout(_STOPPED, should_retry=False) from None
+            raise
+        finally:
+            watch.stop()
         call = self._job.call
         body, self.usage = rewrite_completion(
             raw, job_id=self._job.id, public_model=call.public_model, created=call.created

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from aqueduct.commands.common import config_file_here
 from aqueduct.commands.redis_choice import chosen_redis_url
-from shared.config import ConfigError, config_path, load_settings
+from shared.config import ConfigError, load_settings
 from shared.config_problems import suggestion
 from shared.redis_checks import Check, redis_checks, redis_problems
 from shared.redis_sync import connect
@@ -36,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every finding; 0 if none failed, else 1."""
-    checks = list(_all_checks(config_path(getattr(args, "config", None))))
+    checks = list(_all_checks(config_file_here(getattr(args, "config", None))))
     if args.json:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
     else:

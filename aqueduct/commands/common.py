@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,3 +47,17 @@ def require_redis_url(settings: Settings) -> None:
             "redis_url is not set: give it in the configuration file or as AQUEDUCT_REDIS_URL. "
             "Only `aqueduct up` starts a Redis of its own."
         )
+
+
+def config_file_here(given: Path | None) -> Path | None:
+    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file."""
+    from aqueduct.up_plan import GENERATED_CONFIG  # noqa: PLC0415 - as above
+    from shared.config import config_path  # noqa: PLC0415
+    from shared.settings import Settings  # noqa: PLC0415
+
+    file = config_path(given)
+    if file is not None:
+        return file
+    folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
+    generated = folder / GENERATED_CONFIG
+    return generated if generated.exists() else None

@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aqueduct.commands.common import CommandError, Subparsers
+from aqueduct.commands.common import CommandError, Subparsers, config_file_here
 
 if TYPE_CHECKING:
     from shared.redis import RedisClient
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0.1 <= args.interval <= 3600:
         raise CommandError(f"--interval {args.interval:g}: must be between 0.1 and 3600 seconds")
-    settings = load_settings(_config_file(args.config), resolve_backend_keys=False)
+    settings = load_settings(config_file_here(args.config), resolve_backend_keys=False)
     url = chosen_redis_url(settings)
     if url is None:
         raise CommandError("redis_url is not set and no `aqueduct up` runs here; set redis_url or AQUEDUCT_REDIS_URL")
@@ -62,20 +61,6 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_show(settings, url, args))
     return 0
-
-
-def _config_file(given: Path | None) -> Path | None:
-    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file."""
-    from aqueduct.up_plan import GENERATED_CONFIG  # noqa: PLC0415 - as above
-    from shared.config import config_path  # noqa: PLC0415
-    from shared.settings import Settings  # noqa: PLC0415
-
-    file = config_path(given)
-    if file is not None:
-        return file
-    folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
-    generated = folder / GENERATED_CONFIG
-    return generated if generated.exists() else None
 
 
 async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:

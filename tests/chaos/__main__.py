@@ -1,0 +1,81 @@
+"""`python -m tests.chaos`: every fault under load and a table; `soak` and `cancels`: long runs. A breach ends with 1."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.cancels import run_cancels
+from tests.chaos.faults import FAULTS, Fault, wait_for_load
+from tests.chaos.load import Load
+from tests.chaos.soak import run_soak
+from tests.chaos.stand import Stand
+from tests.chaos.table import Row, judge, markdown
+
+FULL_REQUESTS = 500
+SHORT_REQUESTS = 150
+
+
+def main() -> int:
+    """Run what was asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--short", action="store_true", help=f"{SHORT_REQUESTS} requests a fault, each harm once")
+    parser.add_argument("--requests", type=int, help=f"accepted requests a fault at least (default: {FULL_REQUESTS})")
+    parser.add_argument("--fault", action="append", help="only faults whose name holds this; may be repeated")
+    parser.add_argument("--logs", type=Path, help="keep the processes' logs in this folder")
+    runs = parser.add_subparsers(dest="run")
+    soak = runs.add_parser("soak", help="many small requests, some of them left, and a Redis outage: memory must stay")
+    soak.add_argument("--requests", type=int, default=100_000, dest="count")
+    cancels = runs.add_parser("cancels", help="clients that leave at random moments: answers must not be mixed up")
+    cancels.add_argument("--count", type=int, default=10_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="aqueduct-chaos-") as made:
+        folder = arguments.logs or Path(made)
+        if arguments.run == "soak":
+            return _report(run_soak(folder, arguments.count))
+        if arguments.run == "cancels":
+            return _report(run_cancels(folder, arguments.count))
+        return run_faults(arguments, folder)
+
+
+def _report(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"BROKEN: {problem}")
+    return 1 if problems else 0
+
+
+def run_faults(arguments: argparse.Namespace, folder: Path) -> int:
+    """Run the faults one after the other and print their table."""
+    wanted = arguments.requests or (SHORT_REQUESTS if arguments.short else FULL_REQUESTS)
+    chosen = [f for f in FAULTS if not arguments.fault or any(part in f.name for part in arguments.fault)]
+    print(f"{len(chosen)} faults, at least {wanted} accepted requests each, on {os.cpu_count()} cores", flush=True)
+    rows: list[Row] = []
+    for place, fault in enumerate(chosen):
+        began = time.monotonic()
+        row = run_fault(fault, folder / f"fault-{place}", wanted, 1 if arguments.short else fault.times)
+        rows.append(row)
+        print(f"{fault.name}: {'BROKEN' if row.problems else 'held'} ({time.monotonic() - began:.0f} s)", flush=True)
+        for problem in row.problems:
+            print(f"  {problem}", flush=True)
+    print("\n" + markdown(rows))
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def run_fault(fault: Fault, folder: Path, wanted: int, times: int) -> Row:
+    """Harm a fresh stand under load and judge what came of it."""
+    with Stand(folder, fault.settings, fault.model_settings) as stand:
+        load = Load(stand.system.urls, stand.system.token)
+        with load.in_background():
+            for _ in range(times):
+                wait_for_load(load)
+                fault.harm(stand, load)
+            wait_for_load(load, max(30, wanted - load.accepted))
+        return judge(fault, stand, load, wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
