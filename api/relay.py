@@ -31,8 +31,8 @@ class Relay:
     """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_cut", "_waiter", "_wants_log", "admitted", "behind", "check_at", "client_gone",
-        "ended", "id", "may_run", "next_number", "replaced", "silence_factor",
+        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_timer", "_waiter", "_wants_log", "admitted", "behind",
+        "check_at", "client_gone", "ended", "id", "may_run", "next_number", "replaced", "silence_factor",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
@@ -55,6 +55,8 @@ class Relay:
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
         self._cut: AqueductError | None = None
 
     def feed(self, number: int, event: bytes | None) -> None:
@@ -95,15 +97,13 @@ class Relay:
     async def next(self, timeout_seconds: float | None) -> Sequence[bytes]:
         """Return every event that is ready, waiting for the first; empty at the time limit or when the client left."""
         if not self._buffer and not self.client_gone and self._cut is None:
-            loop = asyncio.get_running_loop()
-            waiter = self._waiter = loop.create_future()
-            timer = loop.call_later(timeout_seconds, self.wake) if timeout_seconds is not None else None
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            if timeout_seconds is not None:
+                self._set_deadline(timeout_seconds)
             try:
                 await waiter
             finally:
                 self._waiter = None
-                if timer is not None:
-                    timer.cancel()
         if self.client_gone:
             return ()
         if self._cut is not None and not self._buffer:
@@ -116,6 +116,31 @@ class Relay:
         if ready and ready[-1][0] in events.ENDINGS:
             self.ended = True
         return ready
+
+    def _set_deadline(self, seconds: float) -> None:
+        """Wake a waiting reader after so long; a timer is set for many waits, as one for each chunk would cost more."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_at(self._deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._waiter is None:
+            return
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._check_deadline)
+        else:
+            self.wake()
+
+    def stop(self) -> None:
+        """Read no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class RelayHub:
@@ -142,7 +167,7 @@ class RelayHub:
 
     def join(self, relay: Relay, job_id: str) -> None:
         """Listen to another job that is already under way, from its first event on."""
-        self.close(relay)
+        self._remove(relay)
         relay.id = job_id
         relay.admitted = relay.behind = True
         self._add(relay)
@@ -150,6 +175,10 @@ class RelayHub:
 
     def close(self, relay: Relay) -> None:
         """Stop listening."""
+        relay.stop()
+        self._remove(relay)
+
+    def _remove(self, relay: Relay) -> None:
         key = relay.id.encode()
         twins = self._twins.get(key, [])
         if self._relays.get(key) is relay:
@@ -186,10 +215,12 @@ class RelayHub:
             return
         relays = self._relays
         behind = False
+        next_check = asyncio.get_running_loop().time() + self._silence_seconds
         for job_id, number, event in events.frames(message):
             relay = relays.get(job_id)
             if relay is not None:
                 relay.feed(number, event)
+                relay.check_at = next_check
                 behind = behind or relay.behind
                 for twin in self._twins.get(job_id, ()):
                     twin.feed(number, event)

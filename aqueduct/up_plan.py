@@ -20,13 +20,12 @@ from typing import Any
 import httpx
 import yaml
 
-from aqueduct.commands.common import CommandError
+from aqueduct.commands.common import GENERATED_CONFIG, CommandError
 from shared.config import config_path, load_settings
 from shared.settings import Settings
 from shared.tokens import hash_token, new_token
 
 BACKEND_KEY = "BACKEND_KEY"
-GENERATED_CONFIG = "up.yaml"
 CREDENTIALS = "up.json"
 TOKEN_NAME = "up"  # noqa: S105 - a name, no token
 

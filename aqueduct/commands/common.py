@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 Subparsers = argparse._SubParsersAction  # argparse has no public name for it
 
 
+GENERATED_CONFIG = "up.yaml"
+"""What `aqueduct up` without a file writes into the data folder and runs from."""
+
+
 class CommandError(Exception):
     """The command cannot do its work; the message is for the person who typed it. Exit status 1."""
 
@@ -51,7 +55,6 @@ def require_redis_url(settings: Settings) -> None:
 
 def config_file_here(given: Path | None) -> Path | None:
     """Return the file to read; without one, that of the `aqueduct up` which runs here without a file."""
-    from aqueduct.up_plan import GENERATED_CONFIG  # noqa: PLC0415 - as above
     from shared.config import config_path  # noqa: PLC0415
     from shared.settings import Settings  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: every fault under load and a table; `soak` and `cancels`: long runs. A breach ends with 1."""
+"""`python -m tests.chaos`: every fault under load and a table; `soak`, `cancels`: long runs. A breach ends with 1."""
 
 from __future__ import annotations
 

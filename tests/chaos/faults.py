@@ -70,11 +70,11 @@ def kill_all_workers(stand: Stand, load: Load) -> None:
 def kill_api(stand: Stand, load: Load) -> None:
     """SIGKILL one of two API processes; its jobs must go, and its callers are served by the other."""
     with stand.redis.client() as client:
-        before: set[bytes] = set(client.smembers(keys.OWNERS))  # type: ignore[arg-type]
+        before: set[bytes] = set(client.smembers(keys.OWNERS))
         began_at = time.monotonic()
         stand.system.second_api.kill()
         stand.note(began_at)
-        wait_until(lambda: before - set(client.smembers(keys.OWNERS)), 30, "the jobs to be cancelled")  # type: ignore[arg-type]
+        wait_until(lambda: before - set(client.smembers(keys.OWNERS)), 30, "the jobs to be cancelled")
         stand.slowest_orphan_seconds = max(stand.slowest_orphan_seconds, time.monotonic() - began_at)
     stand.system.start_second_api()
     stand.system.wait_second_ready()

@@ -190,7 +190,7 @@ class Stand:
     def _held(client: Any, model: str) -> int:
         lanes = (keys.lane(lane, model) for lane in ("priority", "default", "flex", "batch"))
         sets = (keys.running(model), keys.PREFIXES["waits"] + model, *lanes)
-        return sum(client.zcard(name) for name in sets) + int(client.hlen(keys.PREFIXES["tenants"] + model))
+        return sum(int(client.zcard(name)) for name in sets) + int(client.hlen(keys.PREFIXES["tenants"] + model))
 
     def leaked_keys(self) -> list[str]:
         """Return the keys that nobody would ever free."""

@@ -1,4 +1,4 @@
-"""What a caller sees and what the worker keeps when a backend refuses, stalls, cuts or lies, before and after content."""
+"""What a caller sees and a worker keeps when a backend refuses, stalls, cuts or lies, before and after content."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FAULTS = (
     Fault("status-500", "status=500&code=own", (500, "own"), (500, "own")),
     Fault("status-503", "status=503&code=own", (503, "own"), (503, "own")),
     Fault("html-502", "status=502&error_shape=html", UNREACHABLE, UNREACHABLE),
-    Fault("error-in-200", "status=400&code=own&error_in_200=1", (500, "backend_error"), (500, "backend_error")),
+    Fault("error-in-200", "status=400&code=own&error_in_200=1", (500, "own"), (500, "own")),
     Fault("redirect", "redirect=1", NONSENSE, NONSENSE),
     Fault("nothing-but-silence", "stall=1", TIMEOUT, None, settings=FIRST),
     Fault("silence-for-all-the-time", "stall=1", TIMEOUT, TIMEOUT, settings=TOTAL),
