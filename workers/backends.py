@@ -95,7 +95,7 @@ class Backends:
         """
         failed: bool | None = None
         response: aiohttp.ClientResponse | None = None
-        self.health.began(place)
+        generation = self.health.began(place)
         try:
             async with asyncio.timeout(headers_seconds):
                 response = await self._post(job, place, stream=stream)
@@ -110,7 +110,7 @@ class Backends:
                 raise
             raise told from error
         finally:
-            self.health.ended(place, failed=failed)
+            self.health.ended(place, generation, failed=failed)
             if response is not None:
                 self._let_go(response, is_complete=failed is False)
 

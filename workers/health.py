@@ -28,6 +28,8 @@ class _State:
     is_on_trial: bool = False
     """Half-open: one call is out to see whether it has recovered."""
     running: int = 0
+    generation: int = 0
+    """Counts ejections and recoveries, so that calls which began before the last one are not taken for news."""
 
 
 class BackendHealth:
@@ -62,24 +64,31 @@ class BackendHealth:
         limit = state.backend.concurrency
         return limit is None or state.running < limit
 
-    def began(self, place: int) -> None:
-        """Count a call."""
-        self._states[place].running += 1
+    def began(self, place: int) -> int:
+        """Count a call; returns what `ended` is to be told."""
+        state = self._states[place]
+        state.running += 1
+        return state.generation
 
-    def ended(self, place: int, *, failed: bool | None) -> None:
+    def ended(self, place: int, generation: int, *, failed: bool | None) -> None:
         """Hear how a call ended; None: it says nothing of the backend (the client left)."""
         state = self._states[place]
         state.running -= 1
+        if generation != state.generation:
+            return  # of many calls that a dead backend fails at once, only the first few count
         state.is_on_trial = False
         if failed is None:
             return
         if not failed:
+            if state.ejections:
+                state.generation += 1
             state.failures = state.ejections = 0
             return
         state.failures += 1
         if state.failures >= FAILURES_TO_EJECT or state.ejections:
             length = min(FIRST_EJECTION_SECONDS * 2**state.ejections, MAX_EJECTION_SECONDS)
             state.ejections += 1
+            state.generation += 1
             state.ejected_until = self._clock() + length
 
     def capacity(self, model_concurrency: int) -> int:

@@ -148,15 +148,10 @@ class StreamTransformer:
         self._failure, self.done = error, True
 
     def _events(self, block: bytes) -> bytes:
-        """Take events one by one."""
+        """Take a block that is not plain throughout."""
         out: list[bytes] = []
         try:
-            for payload, is_error_event in payloads(block):
-                if payload == b"[DONE]":
-                    out.append(self._end())
-                    self.done = True
-                    break
-                out.append(self._event(payload, is_error_event=is_error_event))
+            self._take([event for event in block.split(b"\n\n") if event], out)
         except AqueductError as error:
             self._fail(error)
             if not any(out):
@@ -164,6 +159,28 @@ class StreamTransformer:
         joined = b"".join(out)
         self.has_content = self.has_content or bool(joined)
         return joined
+
+    def _take(self, events: list[bytes], out: list[bytes]) -> None:
+        """Take events in order. A few that must be parsed spoil a block: halving finds the plain runs between them."""
+        while events and not self.done:
+            count = len(events) // 2 if self._is_open and self._swaps is not None else 0
+            run = self._swaps.apply(b"\n\n".join(events[:count]) + b"\n\n") if count and self._swaps else None
+            if run is not None:
+                out.append(run)
+            elif count > 1:
+                self._take(events[:count], out)
+            else:
+                count = 1
+                self._take_one(events[0], out)
+            events = events[count:]
+
+    def _take_one(self, event: bytes, out: list[bytes]) -> None:
+        for payload, is_error_event in payloads(event):
+            if payload == b"[DONE]":
+                out.append(self._end())
+                self.done = True
+                return
+            out.append(self._event(payload, is_error_event=is_error_event))
 
     def _event(self, payload: bytes, *, is_error_event: bool) -> bytes:
         if self._is_open and self._swaps is not None and not is_error_event:

@@ -54,27 +54,64 @@ def run_faults(arguments: argparse.Namespace, folder: Path) -> int:
     chosen = [f for f in FAULTS if not arguments.fault or any(part in f.name for part in arguments.fault)]
     print(f"{len(chosen)} faults, at least {wanted} accepted requests each, on {os.cpu_count()} cores", flush=True)
     rows: list[Row] = []
-    for place, fault in enumerate(chosen):
-        began = time.monotonic()
-        row = run_fault(fault, folder / f"fault-{place}", wanted, 1 if arguments.short else fault.times)
-        rows.append(row)
-        print(f"{fault.name}: {'BROKEN' if row.problems else 'held'} ({time.monotonic() - began:.0f} s)", flush=True)
-        for problem in row.problems:
-            print(f"  {problem}", flush=True)
+    with Stands(folder) as stands:
+        for fault in chosen:
+            began = time.monotonic()
+            row = run_fault(fault, stands.for_fault(fault), wanted, 1 if arguments.short else fault.times)
+            rows.append(row)
+            stands.broken = bool(row.problems)
+            print(
+                f"{fault.name}: {'BROKEN' if row.problems else 'held'} ({time.monotonic() - began:.0f} s)", flush=True
+            )
+            for problem in row.problems:
+                print(f"  {problem}", flush=True)
     print("\n" + markdown(rows))
     return 1 if any(row.problems for row in rows) else 0
 
 
-def run_fault(fault: Fault, folder: Path, wanted: int, times: int) -> Row:
-    """Harm a fresh stand under load and judge what came of it."""
-    with Stand(folder, fault.settings, fault.model_settings) as stand:
-        load = Load(stand.system.urls, stand.system.token)
-        with load.in_background():
-            for _ in range(times):
-                wait_for_load(load)
-                fault.harm(stand, load)
-            wait_for_load(load, max(30, wanted - load.accepted))
-        return judge(fault, stand, load, wanted)
+class Stands:
+    """Hands one stand from fault to fault while it holds: what a fault left behind must not harm the next one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stand: Stand | None = None
+        self._settings: object = None
+        self._made = 0
+        self.broken = False
+
+    def __enter__(self) -> Stands:
+        """Nothing runs yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what runs."""
+        if self._stand is not None:
+            self._stand.stop()
+
+    def for_fault(self, fault: Fault) -> Stand:
+        """Return a running stand with the fault's settings."""
+        settings = (fault.settings, fault.model_settings)
+        if self._stand is not None and settings == self._settings and not self.broken:
+            self._stand.forget()
+            return self._stand
+        if self._stand is not None:
+            self._stand.stop()
+        self._made += 1
+        self._stand = Stand(self._folder / f"stand-{self._made}", fault.settings, fault.model_settings)
+        self._settings, self.broken = settings, False
+        self._stand.start()
+        return self._stand
+
+
+def run_fault(fault: Fault, stand: Stand, wanted: int, times: int) -> Row:
+    """Harm a stand under load and judge what came of it."""
+    load = Load(stand.system.urls, stand.system.token)
+    with load.in_background():
+        for _ in range(times):
+            wait_for_load(load)
+            fault.harm(stand, load)
+        wait_for_load(load, max(30, wanted - load.accepted))
+    return judge(fault, stand, load, wanted)
 
 
 if __name__ == "__main__":

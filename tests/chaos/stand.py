@@ -104,7 +104,7 @@ class Gateway(System):
 
 
 class Stand:
-    """Everything that a fault may harm. Start it with `with`."""
+    """Everything that a fault may harm; whoever starts it stops it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], model_settings: Mapping[str, Any]) -> None:
         self.redis = RedisServer(folder / "redis")
@@ -120,7 +120,7 @@ class Stand:
         self._model_settings = dict(model_settings)
         self.system: Gateway
 
-    def __enter__(self) -> Stand:
+    def start(self) -> None:
         """Start all."""
         self.redis.start()
         for backend in self.backends:
@@ -140,13 +140,22 @@ class Stand:
             settings=self._settings, workers=[(), ()],
         )  # fmt: skip
         self.system.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stop all."""
+    def forget(self) -> None:
+        """Begin a new account, for the next fault."""
+        self.episodes.clear()
+        self.calls.clear()
+        self.exits.clear()
+        self.slowest_orphan_seconds = 0.0
+        for backend in self.backends:
+            backend.clear()
+
+    def stop(self) -> None:
+        """Stop all that runs."""
         with suppress(ProcessLookupError):
             self.redis.thaw()
-        self.system.stop()
+        if hasattr(self, "system"):
+            self.system.stop()
         for backend in self.backends:
             backend.stop()
         self.redis.stop()
