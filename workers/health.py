@@ -98,9 +98,13 @@ class BackendHealth:
         """
         if len(self._states) == 1:
             return min(model_concurrency, self._states[0].backend.concurrency or model_concurrency)
-        now = self._clock()
-        healthy = [s for s in self._states if not s.ejections or now >= s.ejected_until] or self._states
-        limits = [s.backend.concurrency for s in healthy]
-        if any(limit is None for limit in limits):
-            return model_concurrency
-        return min(model_concurrency, sum(limit for limit in limits if limit is not None))
+        now, total = self._clock(), 0
+        are_all_ejected = all(state.ejections for state in self._states)
+        for state in self._states:
+            if state.ejections and not are_all_ejected:
+                total += now >= state.ejected_until  # the one call that tries it
+            elif state.backend.concurrency is None:
+                return model_concurrency
+            else:
+                total += state.backend.concurrency
+        return min(model_concurrency, total)
