@@ -7,10 +7,10 @@ RUN = .venv/bin/python -m
 PYTEST = $(RUN) pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full check lint format types contract chaos bench mutants lock docs clean install install-dev
+.PHONY: help up test test-full check lint format types contract audit chaos chaos-short bench mutants lock docs clean install install-dev
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: install ## run everything on this machine: Redis, demo backend, worker, API, Flower
 	@.venv/bin/aqueduct up $(ARGS)
@@ -21,7 +21,7 @@ test: install ## run every test that needs only Python
 test-full: install ## run all tests, those that need Node, Chromium or nginx too; a skip fails
 	@$(PYTEST) --forbid-skips $(ARGS)
 
-check: lint types contract test ## what CI runs
+check: lint types contract audit test ## what CI runs
 
 lint: install-dev ## check style
 	@.venv/bin/ruff check .
@@ -34,11 +34,17 @@ format: install-dev ## bring the code into the project's style
 types: install-dev ## check types, tests included
 	@.venv/bin/mypy
 
+audit: install-dev ## look the locked packages up among the known vulnerabilities
+	@.venv/bin/python tools/audit.py
+
 contract: install-dev ## check that api and workers never import each other
 	@.venv/bin/lint-imports
 
-chaos: install ## only the tests that kill, freeze and cut
-	@$(RUN) pytest -m chaos $(ARGS)
+chaos: install ## kill, freeze and cut everything under load, and print what callers saw (7 minutes)
+	@$(RUN) tests.chaos $(ARGS)
+
+chaos-short: install ## the same with fewer requests, each fault once (5 minutes)
+	@$(RUN) tests.chaos --short $(ARGS)
 
 bench: install ## measure what the gateway adds on this machine
 	@$(RUN) benchmarks $(ARGS)

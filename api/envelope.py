@@ -69,7 +69,8 @@ class Envelope:
                     "%s %s", scope["method"], scope["path"][:200],
                     extra={
                         "request_id": state["request_id"], "status": state.get("status", status),
-                        "ms": int((time.monotonic() - started_at) * 1000), **fields,
+                        "ms": int((time.monotonic() - started_at) * 1000), "client": (scope["client"] or "?")[0],
+                        **fields,
                     },
                 )  # fmt: skip
 

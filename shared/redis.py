@@ -89,9 +89,10 @@ def _connection_pool(url: str) -> aioredis.ConnectionPool:
         "protocol": 2,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "socket_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_keepalive": True,
         "retry_on_error": [],
     }
+    if not url.startswith("unix://"):
+        options["socket_keepalive"] = True
     if url.startswith("sentinel://"):
         found = parse_sentinel_url(url)
         sentinel = Sentinel(  # type: ignore[no-untyped-call]

@@ -175,6 +175,10 @@ class Runner:
             self._job_events.ended(job, running.began_at, outcome)
 
     def _stored(self, running: RunningJob) -> None:
+        if running.output.refused == "cancelled":
+            # The cancel overtook the end, so the job still holds its slot in Redis.
+            self._loop.create_task(self._release(running, "end"))
+            return
         self._forget(running.job.id)
         if running.output.others_wait:
             self._slots[running.job.model].wake()

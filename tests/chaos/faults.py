@@ -30,7 +30,7 @@ class Fault:
     """`published`: only a stream that had begun may end in an error; `told`: any job may, once."""
     cuts: bool = False
     """Callers of a killed API process lose their connection."""
-    recovery_seconds: float = 15.0
+    recovery_seconds: float = 20.0
     """Longest that a request which was under way may hear nothing once the harm is over."""
     times: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -121,8 +121,6 @@ def drop_connections(stand: Stand, load: Load) -> None:
 def kill_backend(stand: Stand, load: Load) -> None:
     """SIGKILL of one of two backends; it comes back after a second."""
     backend = stand.backends[0]
-    backend.process.signal(signal.SIGSTOP)  # the record is read while nothing new can begin
-    backend.process.signal(signal.SIGCONT)
     stand.keep_calls(backend)
     began_at = time.monotonic()
     backend.process.kill()
@@ -182,7 +180,7 @@ def nothing(stand: Stand, load: Load) -> None:
 
 FAULTS = (
     Fault(name="worker SIGKILL", harm=kill_worker, errors="published", times=2),
-    Fault(name="all workers SIGKILL", harm=kill_all_workers, errors="published", times=2),
+    Fault(name="all workers SIGKILL", harm=kill_all_workers, errors="published", times=2, recovery_seconds=30),
     Fault(name="API SIGKILL", harm=kill_api, cuts=True, times=2),
     Fault(name="Redis SIGSTOP 5 s", harm=freeze_redis(5), times=2),
     Fault(name="Redis SIGSTOP 30 s", harm=freeze_redis(30), errors="published", recovery_seconds=30),

@@ -19,6 +19,7 @@ from tests.chaos.answers import Answer, expected_content
 
 TOKENS_OF = {"talk": 24, "quick": 8}
 """Tokens of each model's answers; `tests/chaos/stand.py` makes the models."""
+NEWCOMER_SECONDS = 0.5
 ANSWER_SECONDS = 100
 """Nothing accepted may take longer; what does is lost."""
 REFUSED_CODES = frozenset({"server_is_overloaded", "no_worker", "draining", "queue_full", "rate_limit_exceeded"})
@@ -77,7 +78,18 @@ class Load:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers) as session:
-            await asyncio.gather(*(self._call_on(session) for _ in range(self._callers)))
+            callers = [self._call_on(session) for _ in range(self._callers)]
+            await asyncio.gather(self._newcomers(session), *callers)
+
+    async def _newcomers(self, session: aiohttp.ClientSession) -> None:
+        """Send some whatever the others wait for: who comes while a part is away must be refused soon, or served."""
+        sent: list[asyncio.Task[None]] = []
+        while not self.stopping:
+            self._sent += 1
+            one = self._one(session, self._sent, "quick", stream=self._chance.random() < 0.65)
+            sent.append(asyncio.create_task(one))
+            await asyncio.sleep(NEWCOMER_SECONDS)
+        await asyncio.gather(*sent)
 
     async def _call_on(self, session: aiohttp.ClientSession) -> None:
         while not self.stopping:

@@ -172,7 +172,7 @@ class Stand:
         self.system.add_worker()
 
     def keep_calls(self, backend: Backend) -> None:
-        """Copy a backend's record before it is killed."""
+        """Copy a backend's record before it is killed; what comes in between is not counted."""
         self.calls.update(backend.calls())
 
     # --- afterwards -------------------------------------------------------------------------------------------

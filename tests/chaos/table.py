@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tests.chaos.stand import Episode, Stand
 
 COLUMNS = (
     "fault", "accepted", "completed", "errored", "client cut", "lost", "twice", "altered", "ran again",
-    "slowest recovery s", "refused", "slowest refusal s", "leaked slots", "leaked keys",
+    "served again s", "slowest recovery s", "refused", "slowest refusal s", "leaked slots", "leaked keys",
 )  # fmt: skip
 EXAMPLES = 5
 
@@ -39,6 +40,13 @@ def recovery_seconds(answers: Sequence[Answer], episodes: Sequence[Episode]) -> 
             heard = next((at for at in answer.progress_at if at > episode.healed_at), answer.ended_at)
             slowest = max(slowest, heard - episode.healed_at)
     return slowest
+
+
+def served_again_seconds(answers: Sequence[Answer], episodes: Sequence[Episode]) -> float:
+    """Return the longest from the end of a harm to the next complete answer of anybody."""
+    ends = sorted(answer.ended_at for answer in answers if answer.verdict == "completed")
+    healed = [episode.healed_at for episode in episodes]
+    return max((next((at for at in ends if at > since), math.inf) - since for since in healed), default=0.0)
 
 
 def judge(fault: Fault, stand: Stand, load: Load, wanted: int) -> Row:
@@ -76,8 +84,8 @@ def judge(fault: Fault, stand: Stand, load: Load, wanted: int) -> Row:
         problems.append(f"jobs of a dead API process lived for {stand.slowest_orphan_seconds:.1f} s")
     cells = (
         fault.name, len(answers), verdicts["completed"], verdicts["errored"], len(cut) if fault.cuts else 0, len(lost),
-        len(twice), len(altered), again, f"{recovery:.1f}", load.refused, f"{load.slowest_refusal_seconds:.1f}", slots,
-        len(leaked),
+        len(twice), len(altered), again, f"{served_again_seconds(answers, stand.episodes):.1f}", f"{recovery:.1f}",
+        load.refused, f"{load.slowest_refusal_seconds:.1f}", slots, len(leaked),
     )  # fmt: skip
     return Row(tuple(map(str, cells)), tuple(problems))
 

@@ -57,13 +57,13 @@ class Post:
     """One request in a thread, with headers of its own; `leave` closes its connection."""
 
     def __init__(
-        self, system: System, model_name: str, prompt: str, *, stream: bool, token: str = "test", **headers: str
+        self, system: System, model_name: str, prompt: str, *, stream: bool, tenant: str = "test", **headers: str
     ) -> None:
         self.body = {"model": model_name, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
         self.stream = stream
         self.status = 0
         self.text = ""
-        self._client = system.client(system.tokens[token], timeout=60)
+        self._client = system.client(system.tokens[tenant], timeout=60)
         self._headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -156,7 +156,7 @@ def test_a_key_with_another_body_is_refused(pair: tuple[System, System], backend
 
 def test_a_key_is_each_tokens_own(pair: tuple[System, System], backend: DemoBackend) -> None:
     posts = [
-        Post(pair[0], "steady", "shared-key", stream=False, token=token, idempotency_key="shared-key").wait()
+        Post(pair[0], "steady", "shared-key", stream=False, tenant=token, idempotency_key="shared-key").wait()
         for token in ("test", "other")
     ]
     assert [post.status for post in posts] == [200, 200]
@@ -211,7 +211,7 @@ def test_only_a_retry_of_the_same_token_takes_over(
     prompt = f"independent-{count}-{token}"
     older = Post(pair[0], "steady", prompt, stream=False, x_stainless_retry_count="0")
     wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
-    newer = Post(pair[0], "steady", prompt, stream=False, token=token, x_stainless_retry_count=count)
+    newer = Post(pair[0], "steady", prompt, stream=False, tenant=token, x_stainless_retry_count=count)
     assert [post.wait().status for post in (older, newer)] == [200, 200]
     assert len(seen(backend, prompt)) == 2
 
