@@ -66,6 +66,8 @@ def run_faults(arguments: argparse.Namespace, folder: Path) -> int:
             for problem in row.problems:
                 print(f"  {problem}", flush=True)
     print("\n" + markdown(rows))
+    held = sum(not row.problems for row in rows)
+    print(f"\n{held} passed, {len(rows) - held} failed")
     return 1 if any(row.problems for row in rows) else 0
 
 
