@@ -438,7 +438,7 @@ def test_leaving_client_is_noticed_at_once(base_url: str, http: httpx.Client, op
     state_when(http, open_requests=0, closed_by_client=1, open_connections=0)
     [record] = http.get(debug(base_url, "requests")).json()
     assert record["closed_by_client"]
-    assert record["closed_at"] < left_at + 0.5
+    assert record["closed_at"] < left_at + 2
     assert record["ended_at"] is not None
     assert record["chunks_sent"] < 100_000
 
