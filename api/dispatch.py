@@ -19,6 +19,9 @@ log = logging.getLogger("aqueduct.api.dispatch")
 ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 
+MAX_COST = 1e12
+"""Estimated tokens of one job at most, far above any real one: the scripts count in 64-bit integers."""
+
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 
 
@@ -83,7 +86,7 @@ class Dispatcher:
             owner=self._owner,
             body=body,
             call=call,
-            cost=max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n),
+            cost=min(MAX_COST, max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n)),
             idempotency=idempotency,
         )
 

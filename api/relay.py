@@ -32,7 +32,7 @@ class Relay:
 
     __slots__ = (
         "_buffer", "_buffered_bytes", "_cut", "_deadline", "_timer", "_waiter", "_wants_log", "admitted", "behind",
-        "check_at", "client_gone", "ended", "id", "may_run", "next_number", "replaced", "silence_factor",
+        "check_at", "client_gone", "ended", "id", "may_run", "next_number", "opened_at", "replaced", "silence_factor",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
@@ -44,6 +44,7 @@ class Relay:
         """Events were missed or dropped; the log must be read."""
         self.ended = False
         """The last event was handed out."""
+        self.opened_at = 0.0
         self.client_gone = False
         self.may_run = False
         """Its job may be waiting or running, so that leaving must cancel it."""
@@ -161,7 +162,8 @@ class RelayHub:
     def open(self, job_id: str) -> Relay:
         """Listen for a job's events; call before admitting it, so that not even the first can be missed."""
         relay = Relay(job_id, self._behind)
-        relay.check_at = asyncio.get_running_loop().time() + self._silence_seconds
+        relay.opened_at = asyncio.get_running_loop().time()
+        relay.check_at = relay.opened_at + self._silence_seconds
         self._add(relay)
         return relay
 

@@ -7,6 +7,7 @@ bodies are often independent samples); anything more needs an `Idempotency-Key`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 from api.exchange import Exchange
@@ -16,6 +17,8 @@ from shared.room import Idempotency
 from shared.settings import TokenSettings
 
 MAX_KEY_LENGTH = 255
+TIMED_OUT_SHARE = 0.9
+"""How much of the client's read timeout an open request must have lasted before its retry may take it over."""
 LINGER_SECONDS = 15.0
 """A job with an Idempotency-Key outlives its client by this, so that a retry finds it."""
 
@@ -39,12 +42,22 @@ class OpenRequests:
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], Relay] = {}
 
-    def older(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> Relay | None:
-        """Return the relay of an open request that this one is a retry of."""
-        if exchange.header(b"x-stainless-retry-count") in (None, b"0"):
+    def older(
+        self, exchange: Exchange, token: TokenSettings, raw: bytes, read_timeout_seconds: float | None
+    ) -> Relay | None:
+        """Return the relay of an open request that this one is a retry of.
+
+        Only a request whose client must have timed out is taken over: a retry after a 429 has live equals beside it.
+        """
+        if exchange.header(b"x-stainless-retry-count") in (None, b"0") or read_timeout_seconds is None:
+            return None
+        if exchange.header(b"idempotency-key") is not None:
             return None
         relay = self._open.get((token.name, hash(raw)))
-        return None if relay is None or relay.ended or relay.client_gone else relay
+        if relay is None or relay.ended or relay.client_gone or not relay.admitted:
+            return None
+        age_seconds = asyncio.get_running_loop().time() - relay.opened_at
+        return relay if age_seconds >= TIMED_OUT_SHARE * read_timeout_seconds else None
 
     def add(self, token: TokenSettings, raw: bytes, relay: Relay) -> tuple[str, int]:
         """Remember an open request; returns the key to forget it by."""

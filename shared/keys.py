@@ -23,7 +23,7 @@ PREFIXES: dict[str, str] = {
     "owner": "aq:owner:",  # string, an API process: its heartbeat. 8 s
     "owned": "aq:owned:",  # set, an API process: ids of its jobs. Cleared with its owner; at most a day
     "token_jobs": "aq:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
-    "rate": "aq:rate:",  # string, a token: its request clock (GCRA). At most a minute
+    "rate": "aq:rate:",  # string, a token: its request clock (GCRA). Two minutes
     "idempotency": "aq:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
     "events": "aq:events:",  # channel, an API process: frames of events of its jobs
 }

@@ -189,6 +189,8 @@ class _Link:
         writer = connection._writer
         if writer is None:
             raise OSError("redis-py closed the connection it had just made")
+        if writer.transport.is_closing():
+            raise OSError("Redis closed the connection at once")  # its end was told to redis-py, not to us
         wire.transport = cast(asyncio.Transport, writer.transport)
         wire.transport.set_protocol(wire)
         # The socket is ours now: redis-py must not close it, nor the writer when it is collected.

@@ -74,6 +74,7 @@ class Runner:
         self._slots = {m: self._make_slots(m) for m in models}
         self._background: list[asyncio.Task[None]] = []
         self._all_ended = asyncio.Event()
+        self._draining = False
         self._rescues: list[float] = []
         """When jobs were found that no ticket told of, since the last ticket."""
         self.on_slot_freed: Callable[[], None] = lambda: None
@@ -166,6 +167,9 @@ class Runner:
         self._log_end(running, outcome)
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
+        elif outcome is None and not running.output.cost:
+            # Redis wants no more of it, and nothing of it is on its way.
+            self._loop.call_soon(self._forget, job.id)
         else:
             # The lease is kept until Redis has stored the end, however long that takes.
             running.output.ended.add_done_callback(lambda _: self._stored(running))
@@ -231,7 +235,9 @@ class Runner:
 
     async def _renew(self) -> None:
         held = [(r.job.id, r.job.attempt) for r in self._jobs.values()]
-        renewal = await self._rooms.renew(self._name, self._models, held)
+        # A draining worker keeps its leases, but must not be taken for one that takes.
+        models = () if self._draining else self._models
+        renewal = await self._rooms.renew(self._name, models, held)
         reasons = {"c": "cancelled", "o": "cancelled", "s": "stale", "u": "unknown"}
         for job_id, letter in renewal.lost.items():
             self._refused(job_id, reasons[letter])
@@ -269,6 +275,7 @@ class Runner:
 
     async def drain(self, grace_seconds: float) -> None:
         """Stop taking; hand back what published nothing; let streams end within the grace, then cut them off."""
+        self._draining = True
         for slots in self._slots.values():
             slots.closed = True
         try:

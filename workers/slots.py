@@ -79,7 +79,7 @@ class Slots:
 
     def rescue(self) -> None:
         """Look for jobs that wait although a slot is free: a ticket was lost, or Celery's consumer is away."""
-        if not self._is_awake and not self._taking:
+        if self.free > 0 and not self.closed and not self._is_awake and not self._taking:
             self._is_rescue = True
             self.wake(surplus=True)
 

@@ -77,7 +77,7 @@ class ChatCompletions:
             request, job = self._prepare(exchange, raw, token)
         exchange.scope["state"].update(model=job.model, tenant=token.name, stream=request.stream)
 
-        older = self._open.older(exchange, token, raw)
+        older = self._open.older(exchange, token, raw, read_timeout)
         relay = self._relays.open(older.id if older is not None else job.id)
         key = self._open.add(token, raw, relay)
         del raw
@@ -150,12 +150,19 @@ class ChatCompletions:
         )
         return request, job
 
+    @staticmethod
+    def _left(exchange: Exchange, relay: Relay) -> Exception:
+        """Return how a request ends whose client has left, or whose retry has taken its job over."""
+        if relay.replaced and not exchange.started:
+            return AqueductError("A retry of this request has taken it over.", code="superseded", should_retry=False)
+        return ClientGone()
+
     async def _whole(self, exchange: Exchange, relay: Relay) -> None:
         """Wait for the job's end and send it as one response."""
         while True:
             ready = await relay.next(None)
             if relay.client_gone:
-                raise ClientGone
+                raise self._left(exchange, relay)
             for event in ready:
                 if event[0] == events.FAILED:
                     raise from_wire(event[1:])
@@ -182,7 +189,7 @@ class ChatCompletions:
                 await exchange.write(_error_event(cut), more=False)
                 return
             if relay.client_gone:
-                raise ClientGone
+                raise self._left(exchange, relay)
             timeout = silence
             out: list[bytes] = []
             for event in ready:

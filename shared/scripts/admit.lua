@@ -23,6 +23,10 @@ if ARGV[27] ~= '' then
   local known = redis.call('GET', idempotency)
   local first = known and string.sub(known, 1, 32)
   local job = first and load_job(first)
+  -- A failure is not replayed: the caller retries because of it.
+  if job and job.state == 'ended' and string.sub(redis.call('LINDEX', NAMES.log .. first, -1) or '', 1, 1) == 'E' then
+    job = nil
+  end
   if job then
     if string.sub(known, 34) ~= ARGV[28] then return {'reused', 0, now} end
     -- The newest connection is the owner: it hears the live events, and the job lives as long as its process.

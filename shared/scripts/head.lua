@@ -1,4 +1,4 @@
--- What every script shares. NAMES (the key prefixes) is written in front of this by shared/scripts.py.
+-- What every script shares. NAMES (the key prefixes) is written in front of this by shared/scripting.py.
 -- Times are milliseconds of Redis's own clock. Scripts build key names from ids they find, so Redis Cluster is refused.
 
 local DAY = 86400000  -- lifetime of a model's keys: given when one is made, renewed by the sweep while any process lives
@@ -24,6 +24,12 @@ end
 -- At maxmemory Redis refuses a script's first write if it could grow memory, but no later one. Scripts that must work
 -- there (heartbeats, renewals, the sweep, ends) therefore begin with a write that can only shrink.
 local function write_at_maxmemory() redis.call('DEL', NAMES.job) end
+
+-- After a gap in the sweeps (Redis was away) no owner is judged dead: nobody could say that it lives.
+local function owners_are_judged(now)
+  local swept = redis.call('GET', NAMES.swept)
+  return not swept or now - tonumber(swept) <= 3000
+end
 
 local frames = {}
 
@@ -144,7 +150,9 @@ local function finish(id, job, now, keep_ms)
   if job.owner ~= '' then redis.call('SREM', NAMES.owned .. job.owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   redis.call('DEL', NAMES.body .. id)
-  if job.idempotency and job.idempotency ~= '' then
+  -- Only its own: another job may have taken the key over after this one was cancelled.
+  if job.idempotency and job.idempotency ~= ''
+    and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id then
     if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
   end
   if keep_ms > 0 then

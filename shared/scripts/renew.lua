@@ -11,6 +11,7 @@ for i = 4, 3 + count do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - 60000)
   redis.call('PEXPIRE', key, 60000)
 end
+local judged = owners_are_judged(now)
 local waits = {}
 for i = 4, 3 + count do waits[#waits + 1] = redis.call('EXISTS', NAMES.waits .. ARGV[i]) end
 local out, owners = {table.concat(waits)}, {}
@@ -21,7 +22,7 @@ for i = 4 + count, #ARGV, 2 do
   if not job[1] then reason = 'u'
   elseif job[1] ~= attempt or job[6] ~= 'running' then reason = 's'
   elseif job[2] ~= '' then reason = 'c'
-  elseif job[3] ~= '' and job[4] ~= '1' then
+  elseif judged and job[3] ~= '' and job[4] ~= '1' then
     if owners[job[3]] == nil then owners[job[3]] = redis.call('EXISTS', NAMES.owner .. job[3]) end
     if owners[job[3]] == 0 then reason = 'o' end
   end

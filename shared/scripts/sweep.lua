@@ -14,6 +14,13 @@ local stood_still = now - swept > 3000
 
 local reclaimed, expired, orphaned, tickets = 0, 0, 0, 0
 
+-- Owners get one more life after a standstill, as leases do below.
+if stood_still then
+  for _, owner in ipairs(redis.call('SMEMBERS', NAMES.owners)) do
+    redis.call('SET', NAMES.owner .. owner, '1', 'NX', 'PX', 8000)
+  end
+end
+
 -- Jobs of dead API processes: nobody waits for them, unless they must finish.
 for _, owner in ipairs(redis.call('SMEMBERS', NAMES.owners)) do
   if redis.call('EXISTS', NAMES.owner .. owner) == 0 and not stood_still then

@@ -37,9 +37,9 @@ local function next_lane()
   return best
 end
 
-local alive = {}
+local alive, judged = {}, owners_are_judged(now)
 local function is_alive(owner)
-  if owner == '' then return true end
+  if owner == '' or not judged then return true end
   if alive[owner] == nil then alive[owner] = redis.call('EXISTS', NAMES.owner .. owner) == 1 end
   return alive[owner]
 end
