@@ -1,6 +1,8 @@
-"""A worker whose Celery consumer has gone silent still serves, and then exits for its supervisor to restart it."""
+"""A worker whose Celery consumer has gone silent still serves, and then exits; one that is only full lives on."""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 from shared import keys
 from shared.broker import celery_app
@@ -26,3 +28,14 @@ def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSyste
         wait_until(ask_until_it_ends, 60, "the worker to exit")
     assert worker.returncode == 1
     assert "no ticket came" in worker.log()
+
+
+def test_a_worker_that_is_full_for_long_lives_on(make_system: MakeSystem) -> None:
+    system = make_system(models={"demo": model("tokens=2&answer_seconds=1", concurrency=1)})
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    with system.client(timeout=60) as client, ThreadPoolExecutor(22) as callers:
+        answers = list(callers.map(lambda _: client.post("/v1/chat/completions", json=body).status_code, range(22)))
+    assert answers == [200] * 22  # 22 s of work that was there from the start, so that no ticket came meanwhile
+    (worker,) = system.workers
+    assert worker.running
+    assert "no ticket came" not in worker.log()
