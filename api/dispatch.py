@@ -6,9 +6,12 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from api.validation import ChatRequest, apply_extra_policy, backend_body
-from shared.errors import PermissionDenied, UnknownModel
+from shared.errors import InvalidRequest, PermissionDenied, UnknownModel
 from shared.jobs import Call
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Admission, Admitted, Idempotency, Rooms
@@ -34,6 +37,17 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
             param="service_tier",
         )
     return wanted
+
+
+def _require_64_bits(stream_options: dict[str, Any]) -> None:
+    """Raise InvalidRequest for integers that the job's record cannot carry."""
+    try:
+        if stream_options:
+            orjson.dumps(stream_options)
+    except TypeError:
+        raise InvalidRequest(
+            "Invalid 'stream_options': send integers of at most 64 bits.", param="stream_options", code="invalid_value"
+        ) from None
 
 
 class Dispatcher:
@@ -66,6 +80,7 @@ class Dispatcher:
         model = self._settings.models[name]
         request = apply_extra_policy(request, model.extra_parameters)
         body = backend_body(request)
+        _require_64_bits(request.stream_options_rest)
         call = Call(
             stream=request.stream,
             include_usage=request.include_usage,

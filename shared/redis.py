@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
@@ -111,7 +112,7 @@ def _connection_pool(url: str) -> aioredis.ConnectionPool:
     return aioredis.ConnectionPool.from_url(url, **options)
 
 
-class _Link:
+class _Link(ABC):
     """A connection that is made again, with jittered back-off, for as long as it is open."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -199,11 +200,13 @@ class _Link:
         self._wire = wire
         self._started()
 
+    @abstractmethod
     def _started(self) -> None:
         """Hook: the socket is connected, nothing was sent yet."""
 
+    @abstractmethod
     def _on_reply(self, reply: Reply) -> None:
-        raise NotImplementedError
+        """Take one reply."""
 
     def _on_lost(self) -> None:
         self._wire = None

@@ -320,3 +320,8 @@ def _exchange(gateway: System, parts: list[bytes]) -> bytes:
             if not more:
                 return received
             received += more
+
+
+def test_integers_beyond_64_bits_in_stream_options_are_refused(client: httpx.Client) -> None:
+    answer = chat(client, stream=True, stream_options={"x": 1 << 70})
+    envelope(answer, 400, type="invalid_request_error", code="invalid_value", param="stream_options")
