@@ -215,6 +215,12 @@ def flower(run: Runner) -> dict[str, Any]:
     return _compare(run, "Flower", {"without": run.stack.stop_flower, "running": run.stack.start_flower})
 
 
+def job_events(run: Runner) -> dict[str, Any]:
+    """What telling of every job costs while Flower does not run."""
+    gateway = run.stack.start_gateway
+    return _compare(run, "Job events", {"off": partial(gateway, job_events=False), "on": gateway})
+
+
 def models(run: Runner) -> dict[str, Any]:
     """47 further, idle models in the configuration."""
     few = run.stack.start_gateway
@@ -231,7 +237,7 @@ def worker_processes(run: Runner) -> dict[str, Any]:
 def _compare(run: Runner, title: str, ways: Mapping[str, Callable[[], None]]) -> dict[str, Any]:
     """Measure plain requests at 64 clients in several set-ups, in random order, several rounds."""
     gathered: dict[str, list[Row]] = {name: [] for name in ways}
-    for _ in range(1 if run.quick else 3):
+    for _ in range(2 if run.quick else 5):
         for name in random.sample(list(ways), len(ways)):
             ways[name]()
             target = run.stack.target("aqueduct")
@@ -302,6 +308,7 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "memory": memory,
     "bodies": bodies,
     "flower": flower,
+    "events": job_events,
     "models": models,
     "workers": worker_processes,
     "queue": queue,

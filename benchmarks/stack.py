@@ -96,14 +96,14 @@ class Stack:
         return next((target for target in self.targets if target.name == name), None)
 
     def start_gateway(
-        self, *, further_models: int = 0, apis: int = 1, worker_models: Sequence[Sequence[str]] = ((),)
+        self, *, further_models: int = 0, worker_models: Sequence[Sequence[str]] = ((),), job_events: bool = True
     ) -> None:
         """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first."""
         self.stop_gateway()
         self.redis.flushall()
         token, port = new_token(), free_port()
         config = self.folder / "aqueduct.yaml"
-        config.write_text(yaml.safe_dump(self._settings(token, further_models), sort_keys=False))
+        config.write_text(yaml.safe_dump(self._settings(token, further_models, job_events), sort_keys=False))
         options = ("--config", config)
         self._gateway["api"] = self._start("api", "--port", str(port), *options)
         for index, models in enumerate(worker_models):
@@ -145,7 +145,7 @@ class Stack:
     def _start(self, *arguments: str | Path, name: str = "") -> Child:
         return Child.python("aqueduct", *arguments, log_file=self.folder / f"{name or arguments[0]}.log")
 
-    def _settings(self, token: str, further_models: int) -> dict[str, Any]:
+    def _settings(self, token: str, further_models: int, job_events: bool) -> dict[str, Any]:
         names = {**MODELS, **{f"idle-{number}": "bench" for number in range(further_models)}}
         url = f"http://127.0.0.1:{self.backend_port}/v1"
         room = {"concurrency": 2048, "max_queue": 200_000}
@@ -154,7 +154,7 @@ class Stack:
             "data_dir": str(self.folder / "data"),
             "log_level": "warning",
             "tenant_share": 1,
-            "worker": {"slots": 4096, "drain_seconds": 1},
+            "worker": {"slots": 4096, "drain_seconds": 1, "job_events": job_events},
             "api": {"drain_seconds": 1},
             "flower": {"password": secrets.token_urlsafe(12)},
             "models": {name: {**room, "backends": [{"url": url, "model": inner}]} for name, inner in names.items()},

@@ -75,8 +75,11 @@ class BackendSettings(_Section):
 
     @field_validator("api_key")
     @classmethod
-    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
-        return value or None
+    def _is_one_line(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value().strip() if value else ""  # a file's last line end is a common companion
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("must be one line of ASCII text")
+        return SecretStr(key) if key else None
 
 
 class ModelSettings(_Section):
@@ -167,6 +170,9 @@ class WorkerSettings(_Section):
         default=30, description="Grace for running streams on SIGTERM."
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
+    job_events: bool = Field(
+        default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
+    )
 
 
 class FlowerSettings(_Section):

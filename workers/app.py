@@ -44,7 +44,7 @@ class Engine:
 
     def start(self, hostname: str) -> None:
         """Start the loop and connect; raises what `Runner.open` raises."""
-        self._job_events = JobEvents(self._app, hostname)
+        self._job_events = JobEvents(self._app, hostname, enabled=self._settings.worker.job_events)
         self._job_events.start()
         self._thread.start()
         self._run(self._open(self._job_events))

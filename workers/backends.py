@@ -1,30 +1,29 @@
-"""The HTTP client of OpenAI-compatible servers: a job in, the answer's bytes out; every failure as one of our errors.
+"""The servers of a model: a job in, the answer's bytes out; every failure as one of our errors.
 
-aiohttp carries the calls because it costs a tenth of the CPU of the alternatives a call (`docs/performance.md`). Each
-model has its own session, so that one backend's trouble never takes another model's connections.
+Each model has its own connections, so that one backend's trouble never takes another model's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-import aiohttp
 import orjson
-from yarl import URL
 
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from workers.backend_errors import backend_error
 from workers.health import BackendHealth
+from workers.http_client import ConnectFailed, ConnectionLost, InvalidAnswer, Origin, Response
 
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+ERROR_SECONDS = 10.0
 _REDIRECTS = range(300, 400)
 
 
@@ -33,15 +32,25 @@ class Answer:
 
     __slots__ = ("_response", "is_stream")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
-        self.is_stream = response.content_type == "text/event-stream"
+        media_type = response.headers.get(b"content-type", b"").partition(b";")[0]
+        self.is_stream = media_type.strip().lower() == b"text/event-stream"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it is here."""
+        return self._response.is_complete
+
+    def read(self) -> Coroutine[Any, Any, bytes]:
+        """Return the bytes that have come, waiting for some; empty at the end."""
+        return self._response.read()
 
     async def body(self, on_part: Callable[[], None]) -> bytes:
         """Read a plain answer whole, telling of each part; raises BadBackendResponse over 32 MB."""
         parts: list[bytes] = []
         size = 0
-        async for part in self._response.content.iter_any():
+        while part := await self._response.read():
             size += len(part)
             if size > MAX_PLAIN_BYTES:
                 raise BadBackendResponse("The model's backend sent an answer that is too large.")
@@ -53,93 +62,93 @@ class Answer:
         """Close the connection; a reader that waits for it fails."""
         self._response.close()
 
-    def parts(self) -> AsyncIterator[bytes]:
-        """Yield the bytes of a stream as they arrive."""
-        return self._response.content.iter_any()
+
+@dataclass(slots=True)
+class BackendCall:
+    """A call of one backend, as a context manager: entering gives the answer once its head says 200.
+
+    Leaving closes the call; after a whole answer its connection is used again. Raises BackendUnreachable,
+    BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal, also for what the reading meets.
+    """
+
+    origin: Origin
+    headers: bytes
+    body: bytes
+    health: BackendHealth
+    place: int
+    """The backend's, in its model's list."""
+    head_seconds: float
+    """Limit to the answer's head."""
+    _generation: int = 0
+    _response: Response | None = None
+
+    async def __aenter__(self) -> Answer:
+        self._generation = self.health.began(self.place)
+        try:
+            async with asyncio.timeout(self.head_seconds):
+                response = self._response = await self.origin.post(self.headers, self.body)
+            if response.status != 200:
+                raise await _refusal(response)
+            if response.headers.get(b"content-encoding", b"identity") != b"identity":
+                raise BadBackendResponse("The model's backend compressed its answer though it was asked not to.")
+        except BaseException as error:
+            self._end(error)
+            raise
+        return Answer(response)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Tell the backend's health how it went and let go of the answer; raises what the error means for a job."""
+        told = _translated(error)
+        failed = False if told is None else None
+        if isinstance(told, AqueductError):
+            failed = told.status >= 500 or told.status == 429
+        self.health.ended(self.place, self._generation, failed=failed)
+        if self._response is not None and told is None:
+            self._response.release()
+        elif self._response is not None:
+            self._response.close()  # so that the backend sees that nobody listens
+        if told is not None and told is not error:
+            raise told from error
 
 
 class Backends:
-    """The servers of one model."""
+    """The servers of one model. Made on the event loop; `close` it."""
 
     def __init__(self, name: str, model: ModelSettings, worker: WorkerSettings) -> None:
-        self._model = model
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._heads = [_head(name, backend) for backend in model.backends]
-        self._headers = [_headers(backend) for backend in model.backends]
-        # Parsed once: a URL given as text is parsed for every call.
-        self._urls = [URL(f"{backend.url}/chat/completions", encoded=True) for backend in model.backends]
-        self._endings: set[asyncio.Future[None]] = set()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, enable_cleanup_closed=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=worker.connect_timeout_seconds, sock_read=None),
-            auto_decompress=True,
-            skip_auto_headers=("User-Agent",),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._origins = [
+            Origin(
+                f"{backend.url}/chat/completions",
+                _headers(backend),
+                connect_timeout_seconds=worker.connect_timeout_seconds,
+            )
+            for backend in model.backends
+        ]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        for origin in self._origins:
+            origin.close()
 
     def folds(self, place: int) -> bool:
         """Whether plain requests to this backend are streamed and folded."""
         return self._backends[place].fold_streams
 
-    @asynccontextmanager
-    async def call(self, job: TakenJob, place: int, *, stream: bool, headers_seconds: float) -> AsyncIterator[Answer]:
-        """Post the job to one of the backends and yield the answer once its headers say 200; leaving closes the call.
-
-        The headers must come within `headers_seconds`. Raises BackendUnreachable, BackendTimeout, BadBackendResponse,
-        or what `backend_error` makes of a refusal.
-        """
-        failed: bool | None = None
-        response: aiohttp.ClientResponse | None = None
-        generation = self.health.began(place)
-        try:
-            async with asyncio.timeout(headers_seconds):
-                response = await self._post(job, place, stream=stream)
-            if response.status != 200:
-                raise await _refusal(response)
-            yield Answer(response)
-            failed = False
-        except Exception as error:
-            told = _translated(error)
-            failed = told.status >= 500 or told.status == 429 if isinstance(told, AqueductError) else None
-            if told is error:
-                raise
-            raise told from error
-        finally:
-            self.health.ended(place, generation, failed=failed)
-            if response is not None:
-                self._let_go(response, is_complete=failed is False)
-
-    def _let_go(self, response: aiohttp.ClientResponse, *, is_complete: bool) -> None:
-        """Give the connection back, or close it so that the backend sees that nobody listens."""
-        if not is_complete:
-            response.close()
-        elif response.content.is_eof():
-            response.release()
-        else:
-            # Its last event is here, the end of the body a moment behind: wait for that, to use the connection again.
-            task = asyncio.ensure_future(_read_end(response))
-            self._endings.add(task)
-            task.add_done_callback(self._endings.discard)
-
-    async def _post(self, job: TakenJob, place: int, *, stream: bool) -> aiohttp.ClientResponse:
-        url, body = self._urls[place], self._body(job, place, stream=stream)
-        headers = {**self._headers[place], "x-request-id": request_id(job.id)}
-        headers["Accept"] = "text/event-stream" if stream else "application/json"
-        sent_at = time.monotonic()
-        try:
-            return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
-        except aiohttp.ServerDisconnectedError:
-            # Some servers close kept-alive connections without a word. Closed before any byte came back and at once:
-            # nothing ran, so the call goes out again on a fresh connection, and is not counted as an attempt.
-            if time.monotonic() - sent_at > 1.0:
-                raise
-            headers["Connection"] = "close"
-            return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+    def call(self, job: TakenJob, place: int, *, stream: bool, head_seconds: float) -> BackendCall:
+        """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`."""
+        headers = b"accept: %b\r\nx-request-id: %b\r\n" % (
+            b"text/event-stream" if stream else b"application/json",
+            request_id(job.id).encode(),
+        )
+        body = self._body(job, place, stream=stream)
+        return BackendCall(self._origins[place], headers, body, self.health, place, head_seconds)
 
     def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
         """Return the body for this backend: its own head joined with the job's ready-made rest, nothing re-encoded."""
@@ -158,29 +167,17 @@ class Backends:
         return b"".join(parts)
 
 
-def _translated(error: Exception) -> Exception:
+def _translated(error: BaseException | None) -> BaseException | None:
     """Return what to raise for a failure of a call: one of our errors, or the failure itself when it is not HTTP's."""
-    if isinstance(error, AqueductError):
-        return error
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+    if isinstance(error, ConnectFailed):
         return BackendUnreachable()
+    if isinstance(error, ConnectionLost):
+        return BackendUnreachable("The model's backend closed the connection before the answer was complete.")
     if isinstance(error, TimeoutError):
         return BackendTimeout(should_retry=False)
-    if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, OSError)):
-        return BackendUnreachable("The model's backend closed the connection before the answer was complete.")
-    if isinstance(error, (aiohttp.ClientError, ValueError)):
+    if isinstance(error, InvalidAnswer):
         return BadBackendResponse()
     return error
-
-
-async def _read_end(response: aiohttp.ClientResponse) -> None:
-    """Read what follows an answer's end, which should be nothing, and give the connection back."""
-    try:
-        async with asyncio.timeout(1):
-            await response.content.read(1024)
-            response.release() if response.content.is_eof() else response.close()
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        response.close()
 
 
 def _head(name: str, backend: BackendSettings) -> bytes:
@@ -188,28 +185,31 @@ def _head(name: str, backend: BackendSettings) -> bytes:
 
 
 def _headers(backend: BackendSettings) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "User-Agent": "aqueduct"}
+    headers = {"content-type": "application/json", "user-agent": "aqueduct"}
     if backend.api_key is not None:
-        headers["Authorization"] = "Bearer " + backend.api_key.get_secret_value()
+        headers["authorization"] = "Bearer " + backend.api_key.get_secret_value()
     return headers
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> AqueductError:
+async def _refusal(response: Response) -> AqueductError:
+    """Return what to raise for an answer that is no 200."""
     if response.status in _REDIRECTS:
         return BadBackendResponse(
             "The model's backend answered with a redirect; the operator must configure its final URL."
         )
     payload: Any = None
+    raw = b""
     try:
-        async with asyncio.timeout(10):
-            raw = await response.content.read(MAX_ERROR_BYTES)
-        payload = json.loads(raw)
-    except (ValueError, TimeoutError, aiohttp.ClientError, RecursionError):
+        async with asyncio.timeout(ERROR_SECONDS):
+            while len(raw) < MAX_ERROR_BYTES and (part := await response.read()):
+                raw += part
+        payload = json.loads(raw[:MAX_ERROR_BYTES])
+    except (ValueError, TimeoutError, ConnectionLost, InvalidAnswer, RecursionError):
         payload = None
-    return backend_error(payload, response.status, _retry_after(response.headers.get("retry-after")))
+    return backend_error(payload, response.status, _retry_after(response.headers.get(b"retry-after")))
 
 
-def _retry_after(value: str | None) -> float | None:
+def _retry_after(value: bytes | None) -> float | None:
     if value is None:
         return None
     try:

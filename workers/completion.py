@@ -27,7 +27,7 @@ MAX_RETRY_AFTER_SECONDS = 5.0
 """A backend's Retry-After up to this is waited for in the slot."""
 CLIENT_RETRY_SECONDS = 2.0
 """What a client is told when all tries failed and no backend said how long it will be."""
-HEADERS_HEAD_START_SECONDS = 0.05
+HEAD_START_SECONDS = 0.05
 """So that a backend which never answers is told to its health as a failure of its own."""
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
@@ -76,8 +76,8 @@ class Run:
             tried.add(place)
             try:
                 left = max(0.0, ends_at - time.monotonic())
-                # The call itself has the limit until its headers; this one, a little later, is for what follows them.
-                async with asyncio.timeout(left + HEADERS_HEAD_START_SECONDS):
+                # The call itself has the limit until its head; this one, a little later, is for what follows them.
+                async with asyncio.timeout(left + HEAD_START_SECONDS):
                     await self._once(place, left)
                 return
             except TimeoutError as error:
@@ -105,8 +105,8 @@ class Run:
     async def _once(self, place: int, left_seconds: float) -> None:
         stream = self._job.call.stream
         as_stream = stream or self._backends.folds(place)
-        headers_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
-        async with self._backends.call(self._job, place, stream=as_stream, headers_seconds=headers_seconds) as answer:
+        head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
+        async with self._backends.call(self._job, place, stream=as_stream, head_seconds=head_seconds) as answer:
             if stream:
                 await self._stream(answer)
             elif as_stream and answer.is_stream:
@@ -125,7 +125,7 @@ class Run:
         begun = False
         watch = _Watch(answer, self._first_token_seconds())
         try:
-            async for data in answer.parts():
+            while data := await answer.read():
                 ready = transformer.feed(data)
                 watch.extend(self._model.stall_timeout_seconds if ready or begun else None)
                 if ready:
@@ -157,7 +157,7 @@ class Run:
         folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)
         watch = _Watch(answer, self._first_token_seconds())
         try:
-            async for data in answer.parts():
+            while data := await answer.read():
                 folder.feed(data)
                 watch.extend(self._model.stall_timeout_seconds)
                 if folder.done:
@@ -173,21 +173,25 @@ class Run:
         self._output.finish(events.completed(self._completed(body)), cost=self._cost())
 
     async def _plain(self, answer: Answer) -> None:
-        # Headers may come long before a plain answer; only what stops in the middle is stalled.
+        # The usual answer comes together with its head: nothing to wait for, so no timer to set.
+        raw = await (answer.read() if answer.is_complete else self._rest(answer))
+        call = self._job.call
+        body, self.usage = rewrite_completion(
+            raw, job_id=self._job.id, public_model=call.public_model, created=call.created
+        )
+        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+
+    async def _rest(self, answer: Answer) -> bytes:
+        # The head may come long before the body; only what stops in the middle is stalled.
         watch = _Watch(answer, self._model.timeout_seconds)
         try:
-            raw = await answer.body(lambda: watch.extend(self._model.stall_timeout_seconds))
+            return await answer.body(lambda: watch.extend(self._model.stall_timeout_seconds))
         except Exception:
             if watch.expired:
                 raise BackendTimeout(_STOPPED, should_retry=False) from None
             raise
         finally:
             watch.stop()
-        call = self._job.call
-        body, self.usage = rewrite_completion(
-            raw, job_id=self._job.id, public_model=call.public_model, created=call.created
-        )
-        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
 
     def _first_token_seconds(self) -> float:
         first = self._model.first_token_timeout_seconds or self._model.timeout_seconds

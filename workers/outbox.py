@@ -1,8 +1,8 @@
 """What running jobs say, on its way to Redis: many jobs' events in one script call, kept until acknowledged.
 
-One call is under way at a time; what becomes ready meanwhile leaves together with the next. So nothing waits while
-Redis is idle, and a busy worker makes few round trips. Events carry their number, so a call that timed out is simply
-sent again: the script stores only what is new.
+One call is under way at a time; what becomes ready meanwhile leaves together with the next, and a busy worker waits a
+little for more. So nothing waits while few jobs speak, and many make few round trips. Events carry their number, so
+a call that timed out is simply sent again: the script stores only what is new.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """While Redis is away a job buffers this much, then stops reading from its backend."""
 MAX_CALL_BYTES = 4 * 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
+
+GATHER_JOBS = 8
+GATHER_SECONDS = 0.003
+"""After a call for so many jobs the next one waits so long: each event costs Redis, the API and the client's socket a
+step of its own, and chunks of a stream that leave together are one event."""
 
 STORED, STORED_OTHERS_WAIT, GAP, STALE, CANCELLED, UNKNOWN = b"owgscu"
 
@@ -134,8 +139,6 @@ class Outbox:
         self._rooms = rooms
         self._ready: dict[JobOutput, None] = {}
         self._sender: asyncio.Task[None] | None = None
-        self.sending = False
-        """A call is under way; what is put now leaves after it."""
 
     def open(self, job: TakenJob, on_refused: Callable[[str], None]) -> JobOutput:
         """Return the output of a job that was just taken."""
@@ -151,7 +154,6 @@ class Outbox:
         delay = 0.05
         while self._ready:
             batch = self._batch()
-            self.sending = True
             try:
                 verdicts = await self._rooms.append([x for _, part, _, _ in batch for x in part])
             except (RedisUnavailable, RedisRefused) as error:
@@ -165,7 +167,6 @@ class Outbox:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 continue
-            self.sending = False
             delay = 0.05
             for (output, _, count, is_end), verdict in zip(batch, verdicts, strict=True):
                 if output.refused:
@@ -178,6 +179,8 @@ class Outbox:
                     if why != "cancelled":
                         log.warning("events refused: %s", why, extra={"request_id": request_id(output.job.id)})
                     output.refuse(why)
+            if len(batch) >= GATHER_JOBS:
+                await asyncio.sleep(GATHER_SECONDS)
 
     def _batch(self) -> list[tuple[JobOutput, list[Argument], int, bool]]:
         batch = []

@@ -316,7 +316,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         for backends in self._backends.values():
-            await backends.close()
+            backends.close()
         await self._control.close()
         await self._client.close()
 

@@ -161,18 +161,26 @@ class StreamTransformer:
         return joined
 
     def _take(self, events: list[bytes], out: list[bytes]) -> None:
-        """Take events in order. A few that must be parsed spoil a block: halving finds the plain runs between them."""
+        """Take events in order; a few that must be parsed spoil a block, whose plain runs are still changed whole."""
         while events and not self.done:
-            count = len(events) // 2 if self._is_open and self._swaps is not None else 0
+            count = self._plain_run(events)
             run = self._swaps.apply(b"\n\n".join(events[:count]) + b"\n\n") if count and self._swaps else None
             if run is not None:
                 out.append(run)
             elif count > 1:
+                count //= 2
                 self._take(events[:count], out)
             else:
                 count = 1
                 self._take_one(events[0], out)
             events = events[count:]
+
+    def _plain_run(self, events: list[bytes]) -> int:
+        """Return how many events to try together: those that look plain, or half of them where looks do not tell."""
+        if not self._is_open or self._swaps is None:
+            return 0
+        template = self._swaps.template
+        return (template is not None and template.count(events)) or len(events) // 2
 
     def _take_one(self, event: bytes, out: list[bytes]) -> None:
         for payload, is_error_event in payloads(event):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from shared.errors import BadBackendResponse
 from workers.answers import dumps, find_member, loads
 
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{(?:\s*"(?:index|finish_reason|logprobs)"\s*:\s*(?:null|\d+)\s*,)*')
-
-
+_OLD_ID, _NEW_ID = b'"@old-id@"', b'"@new-id@"'
+_MAX_LESSON_BYTES = 4096
 _DELTA = re.compile(r'"delta"\s*:\s*(?=\{)')
 _DECODER = json.JSONDecoder()
 
@@ -49,6 +51,14 @@ class Template:
             return None
         return self.new_head + (self.new_tail + self.new_head).join(deltas) + self.new_tail
 
+    def count(self, events: Sequence[bytes]) -> int:
+        """Return how many events from the first on look as learnt; `apply` still has the last word on them."""
+        head, tail = self.head, self.tail[:-2]
+        for index, event in enumerate(events):
+            if not (event.startswith(head) and event.endswith(tail)):
+                return index
+        return len(events)
+
 
 @dataclass(frozen=True, slots=True)
 class Swaps:
@@ -61,6 +71,17 @@ class Swaps:
     """Set where the choice's index lies outside the pairs, and so must be counted for itself."""
     keep_null_usage: bool
     template: Template | None = None
+
+    def renamed(self, old_id: bytes, new_id: bytes) -> Swaps:
+        """Return a lesson's swaps with the real ids in place of its marks."""
+        pairs = tuple((old.replace(_OLD_ID, old_id), new.replace(_NEW_ID, new_id)) for old, new in self.pairs)
+        template = self.template and Template(
+            self.template.head.replace(_OLD_ID, old_id),
+            self.template.tail.replace(_OLD_ID, old_id),
+            self.template.new_head.replace(_NEW_ID, new_id),
+            self.template.new_tail.replace(_NEW_ID, new_id),
+        )
+        return replace(self, pairs=pairs, template=template)
 
     def apply(self, block: bytes) -> bytes | None:
         r"""Return a block of `data: {…}\n\n` events changed; None when any of them must be parsed."""
@@ -115,6 +136,30 @@ def learn(
         join: Treat neighbouring members as one pair, which is faster and asks that what is between them is constant.
         keep_null_usage: Whether `"usage":null` stays.
     """
+    given = chunk.get("id")
+    old = dumps(given) if isinstance(given, str) else b""
+    if len(payload) > _MAX_LESSON_BYTES or payload.count(old or b"{}") != 1 or _has_text(chunk):
+        return _learn(payload, chunk, wanted, join=join, keep_null_usage=keep_null_usage)
+    # All streams of a model begin alike but for their ids: one of them is learnt from, with marks in place of the ids.
+    lesson = _lesson(payload.replace(old, _OLD_ID), wanted["created"], wanted["model"], join, keep_null_usage)
+    return lesson and lesson.renamed(old, dumps(wanted["id"]))
+
+
+@lru_cache(maxsize=64)
+def _lesson(payload: bytes, created: int, model: str, join: bool, keep_null_usage: bool) -> Swaps | None:
+    wanted = {"id": loads(_NEW_ID), "created": created, "model": model}
+    return _learn(payload, loads(payload), wanted, join=join, keep_null_usage=keep_null_usage)
+
+
+def _has_text(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk holds a piece of the answer, which must not stay in memory beyond its job."""
+    delta = chunk["choices"][0].get("delta")
+    return not isinstance(delta, dict) or any(delta[key] for key in delta if key != "role")
+
+
+def _learn(
+    payload: bytes, chunk: dict[str, Any], wanted: dict[str, Any], *, join: bool, keep_null_usage: bool
+) -> Swaps | None:
     choices = list(_CHOICES.finditer(payload))
     if len(choices) != 1 or payload.count(b'"choices"') != 1:
         return None
