@@ -34,24 +34,14 @@ FLOOD = 1000
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(
-        tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS,
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    with System(
+        tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
         settings={"log_level": "debug"},
-    )  # fmt: skip
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
+    ) as running:  # fmt: skip
+        yield running
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Gateway(System):
     def start_second_api(self) -> None:
         """Start the other API process, on its former port if it had one."""
         self.second_port = self.second_port or free_port()
-        self.second_api = self._process("api", "--port", str(self.second_port), name="api-2")
+        self.second_api = self.command("api", "--port", str(self.second_port), name="api-2").start()
 
     def wait_second_ready(self) -> None:
         """Wait until the other API process serves."""

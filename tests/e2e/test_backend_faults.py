@@ -97,24 +97,15 @@ def _model(fault: Fault, dead_url: str, tls_url: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+def faulty(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
     dead_url, tls_url = f"http://127.0.0.1:{free_port()}/v1", backend.url.replace("http:", "https:")
     models = {fault.name: _model(fault, dead_url, tls_url) for fault in FAULTS}
     models |= {name: model(behaviour) for name, behaviour in GOOD.items()}
-    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=models)
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=module_redis.url, backend_url=backend.url, models=models) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -232,19 +223,15 @@ SCRIPTS: dict[str, tuple[list[Step], int, str]] = {
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A gateway with a model for each script, each behind its own server."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     with contextlib.ExitStack() as servers:
+        redis_url = servers.enter_context(RedisServer(tmp_path_factory.mktemp("redis"))).url
         limits = {**FIRST, **STALL, "timeout_seconds": 2 * LIMIT_SECONDS}
         models = {
             name: model(backend={"url": servers.enter_context(scripted_server(script)).url}, max_attempts=1, **limits)
             for name, (script, _, _) in SCRIPTS.items()
         }
-        system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url="", models=models)
-        try:
-            yield system.start()
-        finally:
-            system.stop()
-            server.stop()
+        with System(tmp_path_factory.mktemp("system"), redis_url=redis_url, backend_url="", models=models) as running:
+            yield running
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

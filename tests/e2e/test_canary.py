@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
@@ -27,7 +27,8 @@ from shared import keys, scripting
 from shared.broker import celery_app
 from shared.config import load_settings
 from tests.support.models import model
-from tests.support.processes import Process, RedisServer, free_port
+from tests.support.processes import RedisServer, free_port
+from tests.support.startable import Startable
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -106,14 +107,7 @@ class Tap:
         self._client.close()
 
 
-@pytest.fixture(scope="module")
-def redis_with_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("canary-redis")).start()
-    yield server
-    server.stop()
-
-
-class Scene:
+class Scene(Startable):
     """A whole system with Flower, in which every kind of request has been seen through once."""
 
     def __init__(self, folder: Any, server: RedisServer, backend: DemoBackend) -> None:
@@ -129,9 +123,7 @@ class Scene:
             worker_environment={"CANARY_KEY": KEY},
         )
         self.system.write_config()
-        self.flower = Process.python(
-            "-m", "aqueduct", "flower", "--config", self.system.config_file, log_file=folder / "flower.log"
-        )
+        self.flower = self.system.command("flower")
         self.flower_url = f"http://127.0.0.1:{port}"
         self.ids: list[str] = []
         self.alive: dict[str, bytes] = {}
@@ -218,22 +210,19 @@ def dump(client: redis.Redis) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def played(
-    tmp_path_factory: pytest.TempPathFactory, redis_with_room: RedisServer, demo_backend: DemoBackend
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend
 ) -> Iterator[tuple[Scene, Tap]]:
-    tap = Tap(redis_with_room)
-    scene = Scene(tmp_path_factory.mktemp("canary"), redis_with_room, demo_backend)
-    try:
-        scene.start()
+    with (
+        closing(Tap(module_redis)) as tap,
+        Scene(tmp_path_factory.mktemp("canary"), module_redis, demo_backend) as scene,
+    ):
         scene.play()
-        with redis_with_room.client() as client:
+        with module_redis.client() as client:
             running = [keys.running(name) for name in MODELS]
             wait_until(lambda: not any(client.zcard(key) for key in running), 10, "every slot to be free")
         last = f"req_{scene.ids[-2]}"
         wait_until(lambda: any(last.encode() in event for event in tap.celery), 10, "the last job's Celery event")
         yield scene, tap
-    finally:
-        scene.stop()
-        tap.close()
 
 
 def test_the_canaries_were_really_there(played: tuple[Scene, Tap]) -> None:

@@ -27,21 +27,12 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS)
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=module_redis.url, backend_url=backend.url, models=MODELS) as running:
+        yield running
 
 
 @pytest.fixture

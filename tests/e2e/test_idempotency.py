@@ -31,26 +31,16 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[tuple[System, System]]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[tuple[System, System]]:
     """Two API processes over one Redis; the second has no worker of its own."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    given: dict[str, Any] = {"redis_url": server.url, "backend_url": backend.url, "models": MODELS}
+    given: dict[str, Any] = {"redis_url": module_redis.url, "backend_url": backend.url, "models": MODELS}
     first = System(tmp_path_factory.mktemp("system"), tokens={"other": {}}, **given)
     second = System(tmp_path_factory.mktemp("second"), tokens={"other": {}}, workers=(), **given)
     second.tokens = first.tokens
-    try:
-        yield first.start(), second.start()
-    finally:
-        first.stop()
-        second.stop()
-        server.stop()
+    with first, second:
+        yield first, second
 
 
 class Post:

@@ -14,12 +14,13 @@ import yaml
 from shared.tokens import hash_token, new_token
 from tests.support.models import MODELS
 from tests.support.processes import Process, free_port
+from tests.support.startable import Startable
 from tests.support.waiting import wait_until
 
 READY = re.compile(r"demo backend ready on (http://127\.0\.0\.1:\d+)/v1")
 
 
-class DemoBackend:
+class DemoBackend(Startable):
     """The scripted model server as a process, with a record of what it was asked."""
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +69,7 @@ class DemoBackend:
         self._process.stop()
 
 
-class System:
+class System(Startable):
     """An API and workers, started from a YAML file in `folder`, over a Redis and a backend that the caller owns."""
 
     def __init__(
@@ -172,23 +173,24 @@ class System:
     def start_api(self) -> Process:
         """Start the API, on its former port if it had one."""
         self._port = self._port or free_port()
-        self.api = self._process("api", "--port", str(self._port), name="api")
+        self.api = self.command("api", "--port", str(self._port)).start()
         return self.api
 
     def add_worker(self, *models: str) -> Process:
         """Start one more worker process, for these models or for all."""
         self._started += 1
         self._served.update(models or self._models)
-        worker = self._process("worker", *models, name=f"worker-{self._started}")
+        worker = self.command("worker", *models, name=f"worker-{self._started}").start()
         self.workers.append(worker)
         return worker
 
-    def _process(self, *arguments: str, name: str) -> Process:
-        command: tuple[str | Path, ...] = ("-m", "aqueduct", *arguments, "--config", self.config_file)
+    def command(self, command: str, *arguments: str, name: str = "") -> Process:
+        """Return `aqueduct <command>` with the system's file as an unstarted process, whose log is among `logs()`."""
+        words: tuple[str | Path, ...] = ("-m", "aqueduct", command, *arguments, "--config", self.config_file)
         environment = {"NO_PROXY": "*", **self._environment}
-        if arguments[0] == "worker":
+        if command == "worker":
             environment |= self._worker_environment
-        return Process.python(*command, log_file=self.folder / f"{name}.log", environment=environment).start()
+        return Process.python(*words, log_file=self.folder / f"{name or command}.log", environment=environment)
 
     def wait_ready(self, timeout_seconds: float = 30) -> None:
         """Wait until the API says that every started worker's models are served; fails at once when a process ended."""
