@@ -17,6 +17,7 @@ import redis
 from shared import keys
 from tests.conftest import MakeSystem
 from tests.support.calls import Call
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.scripted_server import SSE_HEAD, Step, scripted_server
@@ -267,19 +268,15 @@ def test_a_plain_request_whose_client_has_given_up_is_never_started(
     system = make_system(models=models)
     blocker = Call(system, "one-slot", "blocks")
     wait_until(lambda: '"content"' in blocker.text, 10, "the slot to be taken")
-    body = {"model": "one-slot", "messages": [{"role": "user", "content": "given-up"}]}
     with system.client() as client:
         began = time.monotonic()
-        answer = client.post("/v1/chat/completions", json=body, headers={"x-stainless-read-timeout": "1"})
+        body = chat_body("one-slot", "given-up")
+        answer = client.post(CHAT, json=body, headers={"x-stainless-read-timeout": "1"})
         seconds = time.monotonic() - began
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "queue_timeout"
     assert seconds < 1 + 1 + SLACK_SECONDS  # a sweep comes once a second
     blocker.wait(10).assert_complete(30)
     Call(system, "one-slot", "after", stream=False)
-    wait_until(lambda: any(_prompt(one) == "after" for one in demo_backend.requests()), 10, "the next job to run")
-    assert not any(_prompt(one) == "given-up" for one in demo_backend.requests())
-
-
-def _prompt(record: dict[str, Any]) -> str:
-    return str(record["body"]["messages"][0]["content"])
+    wait_until(lambda: demo_backend.seen("after"), 10, "the next job to run")
+    assert not demo_backend.seen("given-up")

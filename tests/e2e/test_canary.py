@@ -26,6 +26,7 @@ import redis
 from shared import keys, scripting
 from shared.broker import celery_app
 from shared.config import load_settings
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.startable import Startable
@@ -143,15 +144,13 @@ class Scene(Startable):
         with ExitStack() as stack:
             client = stack.enter_context(self.system.client())
             for name, stream in (("echo", False), ("echo", True), ("refuses", False), ("cut", True)):
-                self._remember(client.post("/v1/chat/completions", json=body(name, stream=stream)))
+                self._remember(client.post(CHAT, json=body(name, stream=stream)))
             large = body("echo")
             large["messages"][0]["content"] += " x" * (LARGE_BYTES // 2)
-            self._remember(client.post("/v1/chat/completions", json=large))
+            self._remember(client.post(CHAT, json=large))
             reading = []
             for name in ("long", "one-slot"):
-                answer = stack.enter_context(
-                    client.stream("POST", "/v1/chat/completions", json=body(name, stream=True))
-                )
+                answer = stack.enter_context(client.stream("POST", CHAT, json=body(name, stream=True)))
                 lines = answer.iter_lines()
                 next(lines)
                 reading.append(lines)  # a collected iterator closes its connection
@@ -188,7 +187,7 @@ class Scene(Startable):
 
 
 def body(name: str, *, stream: bool = False) -> dict[str, Any]:
-    return {"model": name, "stream": stream, "messages": [{"role": "user", "content": f"say {PROMPT} please"}]}
+    return chat_body(name, f"say {PROMPT} please", stream=stream)
 
 
 def dump(client: redis.Redis) -> dict[str, bytes]:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import MAX_BODY_BYTES
-from tests.e2e.wire import CHAT, MESSAGES, chat, envelope, running
+from tests.e2e.wire import MESSAGES, chat, envelope, running
+from tests.support.chat import CHAT
 from tests.support.system import DemoBackend, System
 
 JSON = {"content-type": "application/json"}

@@ -28,11 +28,6 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    """Return the backend's records of a prompt, oldest first."""
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
-
-
 def live_workers(server: RedisServer, model_name: str) -> int:
     with server.client() as client:
         return int(client.zcard(keys.workers(model_name)))
@@ -43,7 +38,7 @@ def wait_for_output(*calls: Call) -> None:
 
 
 def wait_for_backend(backend: DemoBackend, *calls: Call) -> None:
-    wait_until(lambda: all(seen(backend, call.prompt) for call in calls), 20, "the backend to be called")
+    wait_until(lambda: all(backend.seen(call.prompt) for call in calls), 20, "the backend to be called")
 
 
 def add_second_worker(system: System, server: RedisServer) -> None:
@@ -78,10 +73,10 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     assert begun.assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(10 + THINKS_SECONDS + 2).assert_complete(3)
-        first, second = seen(demo_backend, call.prompt)
+        first, second = demo_backend.seen(call.prompt)
         assert first["closed_by_client"]
         assert second["started_at"] - killed_at < 10
-    assert len(seen(demo_backend, begun.prompt)) == 1
+    assert len(demo_backend.seen(begun.prompt)) == 1
 
 
 def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end(
@@ -104,10 +99,10 @@ def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end
     assert long.wait(2).assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(9 + 5).assert_complete(3)
-        assert seen(demo_backend, call.prompt)[1]["started_at"] - stopped_at < 2
+        assert demo_backend.seen(call.prompt)[1]["started_at"] - stopped_at < 2
     for call in ending:
         call.wait(10).assert_complete(TOKENS)
-        assert len(seen(demo_backend, call.prompt)) == 1
+        assert len(demo_backend.seen(call.prompt)) == 1
     assert_serves(system)
 
 
@@ -129,9 +124,9 @@ def test_jobs_of_a_killed_api_process_are_cancelled(
         wait_until(
             lambda: not client.exists(keys.lane("default", "talks"), keys.running("talks")), 15, "its jobs to end"
         )
-    (record,) = seen(demo_backend, running.prompt)
+    (record,) = demo_backend.seen(running.prompt)
     assert record["closed_by_client"]
-    assert seen(demo_backend, waiting.prompt) == []
+    assert demo_backend.seen(waiting.prompt) == []
 
 
 def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
@@ -155,7 +150,7 @@ def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
     assert late.wait(1).assert_one_error()["code"] == "draining"
     assert late.status == 503
     thinking.wait(1).assert_complete(3)
-    wait_until(lambda: seen(demo_backend, long.prompt)[0]["closed_by_client"], 2, "the backend's call to be closed")
+    wait_until(lambda: demo_backend.seen(long.prompt)[0]["closed_by_client"], 2, "the backend's call to be closed")
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -181,7 +176,7 @@ def assert_refused_soon(system: System) -> None:
 def assert_unharmed(system: System, calls: list[Call], backend: DemoBackend) -> None:
     for call in calls:
         call.wait(45).assert_complete(TOKENS)
-        assert len(seen(backend, call.prompt)) == 1
+        assert len(backend.seen(call.prompt)) == 1
     assert_serves(system)
     assert all(worker.running for worker in system.workers)
     assert system.api is not None
@@ -249,7 +244,7 @@ def test_jobs_end_in_an_answer_or_one_error_when_redis_comes_back_empty(
             call.assert_complete(TOKENS)
         else:
             assert call.assert_one_error()["code"] == "job_lost"
-    assert all(len(seen(demo_backend, call.prompt)) <= 1 for call in calls)
+    assert all(len(demo_backend.seen(call.prompt)) <= 1 for call in calls)
     wait_until(lambda: demo_backend.state()["open_requests"] == 0, 10, "the backend's calls to be closed")
     assert_serves(system, 15)
     assert all(worker.running for worker in system.workers)

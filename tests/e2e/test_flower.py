@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.system import DemoBackend, System
@@ -76,15 +77,14 @@ def view(
 
 
 def ask(view: View, name: str, *, stream: bool = False) -> httpx.Response:
-    body = {"model": name, "stream": stream, "messages": [{"role": "user", "content": PROMPT}]}
     with view.system.client() as client:
-        return client.post("/v1/chat/completions", json=body)
+        return client.post(CHAT, json=chat_body(name, PROMPT, stream=stream))
 
 
 def leave_early(view: View, name: str) -> str:
     """Read the first chunk of a stream, close the connection, and return the request id."""
-    body = {"model": name, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
-    with view.system.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    body = chat_body(name, PROMPT, stream=True)
+    with view.system.client() as client, client.stream("POST", CHAT, json=body) as answer:
         next(answer.iter_lines())
         return answer.headers["x-request-id"]
 

@@ -93,10 +93,6 @@ class Post:
         return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
-
-
 def numbers(count: int) -> str:
     return " ".join(map(str, range(count)))
 
@@ -112,11 +108,11 @@ def test_requests_with_one_key_are_one_call(
     first, second = pair[0], pair[1] if across else pair[0]
     prompt = f"together-{stream}-{across}"
     posts = [Post(first, "steady", prompt, stream=stream, idempotency_key=prompt)]
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     posts.append(Post(second, "steady", prompt, stream=stream, idempotency_key=prompt))
     texts = [post.wait().content().strip() for post in posts]
     assert texts == [numbers(TOKENS)] * 2
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
     ids = {json.loads(post.text.removeprefix("data: ").partition("\n\n")[0])["id"] for post in posts}
     assert len(ids) == 1
 
@@ -127,13 +123,13 @@ def test_a_finished_answer_is_told_again(pair: tuple[System, System], backend: D
     first = Post(pair[0], "steady", prompt, stream=stream, idempotency_key=prompt).wait()
     again = Post(pair[1], "steady", prompt, stream=stream, idempotency_key=prompt).wait()
     assert again.content() == first.content()
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
 
 
 def test_a_failure_is_not_told_again_but_tried_again(pair: tuple[System, System], backend: DemoBackend) -> None:
     posts = [Post(pair[0], "fails", "failed", stream=False, idempotency_key="failed").wait() for _ in range(2)]
     assert [post.status for post in posts] == [500, 500]
-    assert len(seen(backend, "failed")) == 2
+    assert len(backend.seen("failed")) == 2
 
 
 def test_a_key_with_another_body_is_refused(pair: tuple[System, System], backend: DemoBackend) -> None:
@@ -141,7 +137,7 @@ def test_a_key_with_another_body_is_refused(pair: tuple[System, System], backend
     other = Post(pair[0], "steady", "other-body", stream=False, idempotency_key="two-bodies").wait()
     assert other.status == 422
     assert json.loads(other.text)["error"]["code"] == "idempotency_key_reused"
-    assert not seen(backend, "other-body")
+    assert not backend.seen("other-body")
 
 
 def test_a_key_is_each_tokens_own(pair: tuple[System, System], backend: DemoBackend) -> None:
@@ -150,7 +146,7 @@ def test_a_key_is_each_tokens_own(pair: tuple[System, System], backend: DemoBack
         for token in ("test", "other")
     ]
     assert [post.status for post in posts] == [200, 200]
-    assert len(seen(backend, "shared-key")) == 2
+    assert len(backend.seen("shared-key")) == 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
@@ -170,10 +166,10 @@ def test_a_job_with_a_key_outlives_its_client_for_a_while(pair: tuple[System, Sy
     follower = Post(pair[1], "long", "moved", stream=True, idempotency_key="moved")
     again = Post(pair[0], "steady", "kept", stream=True, idempotency_key="kept").wait()
     assert again.content().strip() == numbers(TOKENS)
-    assert len(seen(backend, "kept")) == 1
-    wait_until(lambda: seen(backend, "dropped")[0]["closed_by_client"], LINGER_SECONDS + 5, "the job to be cancelled")
+    assert len(backend.seen("kept")) == 1
+    wait_until(lambda: backend.seen("dropped")[0]["closed_by_client"], LINGER_SECONDS + 5, "the job to be cancelled")
     assert time.monotonic() - left_at > LINGER_SECONDS - 1
-    assert not seen(backend, "moved")[0]["closed_by_client"]  # whoever joined it is heard
+    assert not backend.seen("moved")[0]["closed_by_client"]  # whoever joined it is heard
     length = len(follower.text)
     wait_until(lambda: len(follower.text) > length, 5, "the joined stream to go on")
     follower.leave()
@@ -187,11 +183,11 @@ def test_a_retry_takes_over_the_open_request(pair: tuple[System, System], backen
     prompt = f"takeover-{stream}"
     older = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="0")
     began = time.monotonic()
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     wait_until(lambda: time.monotonic() - began > 0.5, 2, "the client's read timeout to pass")
     newer = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="1", x_stainless_read_timeout="0.5")
     assert newer.wait().content().strip() == numbers(TOKENS)
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
     older.wait()
     assert "[DONE]" not in older.text
 
@@ -202,10 +198,10 @@ def test_only_a_retry_of_the_same_token_takes_over(
 ) -> None:
     prompt = f"independent-{count}-{token}"
     older = Post(pair[0], "steady", prompt, stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     newer = Post(pair[0], "steady", prompt, stream=False, tenant=token, x_stainless_retry_count=count)
     assert [post.wait().status for post in (older, newer)] == [200, 200]
-    assert len(seen(backend, prompt)) == 2
+    assert len(backend.seen(prompt)) == 2
 
 
 def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
@@ -213,16 +209,16 @@ def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
 ) -> None:
     """Equal bodies are often independent samples, of which one was refused and comes again."""
     older = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: seen(backend, "sample"), 10, "the backend to be called")
+    wait_until(lambda: backend.seen("sample"), 10, "the backend to be called")
     newer = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="600")
     assert [post.wait().status for post in (older, newer)] == [200, 200]
-    assert len(seen(backend, "sample")) == 2
+    assert len(backend.seen("sample")) == 2
 
 
 def test_a_retry_after_the_end_runs_anew(pair: tuple[System, System], backend: DemoBackend) -> None:
     for count in ("0", "1"):
         Post(pair[0], "steady", "ended", stream=False, x_stainless_retry_count=count).wait().content()
-    assert len(seen(backend, "ended")) == 2
+    assert len(backend.seen("ended")) == 2
 
 
 def test_the_sdks_retry_behind_a_proxy_that_keeps_the_connection_is_one_call(
@@ -235,7 +231,7 @@ def test_the_sdks_retry_behind_a_proxy_that_keeps_the_connection_is_one_call(
             answer = client.chat.completions.create(model="slow", messages=[{"role": "user", "content": "behind"}])
     assert (answer.choices[0].message.content or "").strip() == numbers(4)
     assert proxy.posts >= 2
-    assert len(seen(backend, "behind")) == 1
+    assert len(backend.seen("behind")) == 1
 
 
 class LingeringProxy:

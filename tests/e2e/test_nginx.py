@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.startable import Startable
@@ -23,7 +24,6 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.full
 
-CHAT = "/v1/chat/completions"
 HOW_TO = ROOT / "docs" / "how-to" / "behind-nginx.md"
 IDLE_SECONDS = 3
 MODELS: dict[str, dict[str, Any]] = {
@@ -114,17 +114,12 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, served: System) -> Iterator[
         yield running
 
 
-def body(model_name: str, prompt: str = "hello") -> dict[str, Any]:
-    return {"model": model_name, "stream": True, "messages": [{"role": "user", "content": prompt}]}
-
-
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
-
-
 def test_each_chunk_arrives_at_once(nginx: Nginx, served: System) -> None:
     began, arrivals, text = time.monotonic(), [], ""
-    with nginx.client(served.token) as client, client.stream("POST", CHAT, json=body("paced")) as answer:
+    with (
+        nginx.client(served.token) as client,
+        client.stream("POST", CHAT, json=chat_body("paced", stream=True)) as answer,
+    ):
         assert answer.status_code == 200
         for part in answer.iter_text():
             if '"content":"' in part:
@@ -138,7 +133,7 @@ def test_each_chunk_arrives_at_once(nginx: Nginx, served: System) -> None:
 
 def test_a_stream_that_is_silent_for_longer_than_the_idle_limit_survives(nginx: Nginx, served: System) -> None:
     with nginx.client(served.token) as client:
-        answer = client.post(CHAT, json=body("silent"))
+        answer = client.post(CHAT, json=chat_body("silent", stream=True))
     assert answer.status_code == 200
     assert answer.text.count(": keep-alive\n\n") >= IDLE_SECONDS
     assert answer.text.endswith("data: [DONE]\n\n")
@@ -147,7 +142,7 @@ def test_a_stream_that_is_silent_for_longer_than_the_idle_limit_survives(nginx: 
 def test_without_comments_the_same_silence_is_cut(nginx: Nginx, served: System) -> None:
     """The counter-proof: a plain request is silent, and nginx ends it."""
     with nginx.client(served.token) as client:
-        answer = client.post(CHAT, json={**body("silent"), "stream": False})
+        answer = client.post(CHAT, json=chat_body("silent"))
     assert answer.status_code == 504
     assert "nginx" in answer.text
 
@@ -161,24 +156,27 @@ def test_nginxs_own_limit_of_a_minute_is_survived(tmp_path: Path, served: System
         running.client(served.token) as client,
     ):
         began = time.monotonic()
-        answer = client.post(CHAT, json=body("a-minute"))
+        answer = client.post(CHAT, json=chat_body("a-minute", stream=True))
     assert time.monotonic() - began > 65
     assert answer.status_code == 200
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
 def test_a_client_that_leaves_is_noticed_through_nginx(nginx: Nginx, served: System, backend: DemoBackend) -> None:
-    with nginx.client(served.token) as client, client.stream("POST", CHAT, json=body("long", "leaves")) as answer:
+    with (
+        nginx.client(served.token) as client,
+        client.stream("POST", CHAT, json=chat_body("long", "leaves", stream=True)) as answer,
+    ):
         next(answer.iter_text())
         left_at = time.time()
-    wait_until(lambda: any(one["closed_by_client"] for one in seen(backend, "leaves")), 5, "the call to close")
-    (record,) = seen(backend, "leaves")
+    wait_until(lambda: any(one["closed_by_client"] for one in backend.seen("leaves")), 5, "the call to close")
+    (record,) = backend.seen("leaves")
     assert record["closed_at"] - left_at < 2
 
 
 def test_errors_pass_unchanged(nginx: Nginx, served: System) -> None:
     with nginx.client("wrong") as client:
-        answer = client.post(CHAT, json=body("paced"))
+        answer = client.post(CHAT, json=chat_body("paced", stream=True))
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
     assert answer.headers["x-request-id"].startswith("req_")

@@ -12,6 +12,7 @@ import httpx
 import yaml
 
 from shared.tokens import hash_token, new_token
+from tests.support.chat import prompt_of
 from tests.support.models import MODELS
 from tests.support.processes import Process, free_port
 from tests.support.startable import Startable
@@ -59,6 +60,10 @@ class DemoBackend(Startable):
         """Return the requests it got since the last `clear`, oldest first."""
         answer: list[dict[str, Any]] = httpx.get(f"{self.root}/debug/requests", timeout=10).raise_for_status().json()
         return answer
+
+    def seen(self, prompt: str) -> list[dict[str, Any]]:
+        """Return the requests whose last message is the prompt, oldest first."""
+        return [record for record in self.requests() if prompt_of(record) == prompt]
 
     def clear(self) -> None:
         """Forget the requests and zero the counters."""
