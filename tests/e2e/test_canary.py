@@ -29,6 +29,7 @@ from shared.config import load_settings
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
+from tests.support.raw import chat_request, connect
 from tests.support.startable import Startable
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
@@ -167,14 +168,8 @@ class Scene(Startable):
 
     def _ask_without_waiting(self, name: str) -> socket.socket:
         """Send a request; its connection is closed by the caller, unanswered."""
-        content = json.dumps(body(name)).encode()
-        host, port = self.system.base_url.removeprefix("http://").split(":")
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {self.system.token}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-        )
-        connection = socket.create_connection((host, int(port)))
-        connection.sendall(head.encode() + content)
+        connection = connect(self.system)
+        connection.sendall(chat_request(self.system, body(name)))
         return connection
 
     def _inspect(self) -> dict[str, Any]:

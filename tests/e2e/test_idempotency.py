@@ -225,7 +225,7 @@ def test_the_sdks_retry_behind_a_proxy_that_keeps_the_connection_is_one_call(
     pair: tuple[System, System], backend: DemoBackend
 ) -> None:
     """The proxy does not tell the gateway that its client left, as many do."""
-    with LingeringProxy(pair[0].base_url) as proxy:
+    with LingeringProxy(pair[0].address) as proxy:
         client = openai.OpenAI(base_url=proxy.url, api_key=pair[0].token, timeout=2, max_retries=2)
         with client:
             answer = client.chat.completions.create(model="slow", messages=[{"role": "user", "content": "behind"}])
@@ -237,9 +237,8 @@ def test_the_sdks_retry_behind_a_proxy_that_keeps_the_connection_is_one_call(
 class LingeringProxy:
     """A real TCP proxy: what its client sends goes on, and a client that leaves leaves the upstream connection open."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.removeprefix("http://").partition(":")
-        self._target = (host, int(port))
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
         self.posts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"

@@ -131,6 +131,11 @@ class System(Startable):
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """The API's host and port, for sockets."""
+        return "127.0.0.1", self._port
+
+    @property
     def token(self) -> str:
         """The bearer token that may use every model."""
         return self.tokens["test"]
