@@ -16,7 +16,7 @@ import redis
 
 from shared import keys
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
@@ -267,7 +267,7 @@ def test_a_plain_request_whose_client_has_given_up_is_never_started(
     models = {"one-slot": model("tokens=30&token_seconds=0.1", concurrency=1)}
     system = make_system(models=models)
     blocker = Call(system, "one-slot", "blocks")
-    wait_until(lambda: '"content"' in blocker.text, 10, "the slot to be taken")
+    wait_for_content(blocker)
     with system.client() as client:
         began = time.monotonic()
         body = chat_body("one-slot", "given-up")

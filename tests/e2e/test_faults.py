@@ -10,7 +10,7 @@ import pytest
 from shared import keys
 from shared.errors import BrokerUnavailable
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
@@ -31,10 +31,6 @@ MODELS: dict[str, dict[str, Any]] = {
 def live_workers(server: RedisServer, model_name: str) -> int:
     with server.client() as client:
         return int(client.zcard(keys.workers(model_name)))
-
-
-def wait_for_output(*calls: Call) -> None:
-    wait_until(lambda: all('"content"' in call.text for call in calls), 20, "the streams to run")
 
 
 def wait_for_backend(backend: DemoBackend, *calls: Call) -> None:
@@ -63,7 +59,7 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     system = make_system(models=MODELS)
     stream, plain = Call(system, "thinks", "killed-stream"), Call(system, "thinks", "killed-plain", stream=False)
     begun = Call(system, "talks", "killed-mid-stream")
-    wait_for_output(begun)
+    wait_for_content(begun)
     wait_for_backend(demo_backend, stream, plain)
     add_second_worker(system, own_redis)
     assert stream.text == ""
@@ -87,7 +83,7 @@ def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end
     system = make_system(models=models, settings={"worker": {"drain_seconds": grace}})
     long = Call(system, "talks", "stopped-long")
     ending = [Call(system, "steady", f"stopped-ending-{number}") for number in range(4)]
-    wait_for_output(long, *ending)
+    wait_for_content(long, *ending)
     stream, plain = Call(system, "thinks", "stopped-stream"), Call(system, "thinks", "stopped-plain", stream=False)
     wait_for_backend(demo_backend, stream, plain)
     add_second_worker(system, own_redis)
@@ -115,7 +111,7 @@ def test_jobs_of_a_killed_api_process_are_cancelled(
     one_slot = {"talks": {**MODELS["talks"], "concurrency": 1}}
     system = make_system(models=one_slot)
     running = Call(system, "talks", "orphan-runs")
-    wait_for_output(running)
+    wait_for_content(running)
     waiting = Call(system, "talks", "orphan-waits")
     with own_redis.client() as client:
         wait_until(lambda: client.zcard(keys.lane("default", "talks")) == 1, 10, "the second job to wait")
@@ -139,7 +135,7 @@ def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
     ending = Call(system, "steady", "draining-ending")
     wait_until(lambda: "49 " in ending.text, 20, "the stream to come near its end")
     late = Call(system, "thinks", "draining-late", stream=False)
-    wait_for_output(long)
+    wait_for_content(long)
     wait_for_backend(demo_backend, late)
     began = time.monotonic()
     system.api.terminate()

@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from api.retries import LINGER_SECONDS
+from tests.support.calls import DONE, Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
-CHAT = "/v1/chat/completions"
 TOKENS = 20
 MODELS = {
     "steady": model(f"tokens={TOKENS}&token_seconds=0.05&answer_seconds=1"),
@@ -43,54 +42,21 @@ def pair(
         yield first, second
 
 
-class Post:
-    """One request in a thread, with headers of its own; `leave` closes its connection."""
+class Post(Call):
+    """A call by a token's name, whose further keyword arguments are headers."""
 
     def __init__(
         self, system: System, model_name: str, prompt: str, *, stream: bool, tenant: str = "test", **headers: str
     ) -> None:
-        self.body = {"model": model_name, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
-        self.stream = stream
-        self.status = 0
-        self.text = ""
-        self._client = system.client(system.tokens[tenant], timeout=60)
-        self._headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            with self._client.stream("POST", CHAT, json=self.body, headers=self._headers) as answer:
-                self.status = answer.status_code
-                for part in answer.iter_text():
-                    self.text += part
-                    if self._left.is_set():
-                        return
-        except httpx.HTTPError:
-            pass  # it left, or was let go
-        finally:
-            self._client.close()
-
-    def leave(self) -> None:
-        """Close the connection; a stream does at its next part."""
-        self._left.set()
-        self._thread.join(10)
-
-    def wait(self) -> Post:
-        """Wait for the end."""
-        self._thread.join(20)
-        assert not self._thread.is_alive(), f"{self.body} did not end: {self.text[-200:]!r}"
-        return self
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(system, model_name, prompt, stream=stream, token=system.tokens[tenant], headers=named)
 
     def content(self) -> str:
         """Return the answer's text, which must be whole."""
         assert self.status == 200, self.text
-        if not self.stream:
-            return str(json.loads(self.text)["choices"][0]["message"]["content"])
-        assert self.text.endswith("data: [DONE]\n\n"), self.text[-200:]
-        chunks = [json.loads(x[6:]) for x in self.text.split("\n\n") if x.startswith("data: {")]
-        return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        assert not self.stream or self.text.endswith(DONE), self.text[-200:]
+        assert not self.errors()
+        return super().content()
 
 
 def numbers(count: int) -> str:
@@ -156,10 +122,10 @@ def test_an_unusable_key_is_refused(pair: tuple[System, System], key: str) -> No
 
 def test_a_job_with_a_key_outlives_its_client_for_a_while(pair: tuple[System, System], backend: DemoBackend) -> None:
     kept = Post(pair[0], "steady", "kept", stream=True, idempotency_key="kept")
-    wait_until(lambda: '"content"' in kept.text, 10, "the stream to run")
+    wait_for_content(kept)
     dropped = Post(pair[0], "long", "dropped", stream=True, idempotency_key="dropped")
     moved = Post(pair[0], "long", "moved", stream=True, idempotency_key="moved")
-    wait_until(lambda: '"content"' in dropped.text and '"content"' in moved.text, 10, "the streams to run")
+    wait_for_content(dropped, moved)
     for post in (kept, dropped, moved):
         post.leave()
     left_at = time.monotonic()

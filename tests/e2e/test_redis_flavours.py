@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.system import System
@@ -169,7 +169,7 @@ def test_while_redis_is_full_new_requests_are_refused_and_running_ones_end(
 ) -> None:
     system = make_system(models=MODELS)
     running = Call(system, "steady", "runs-while-full")
-    wait_until(lambda: '"content"' in running.text, 10, "the stream to run")
+    wait_for_content(running)
     with own_redis.client() as admin:
         admin.config_set("maxmemory", "1mb")
         for stream in (True, False):
@@ -195,7 +195,7 @@ def test_while_redis_loads_its_file_new_requests_are_refused_and_running_ones_go
                 pipeline.set(f"ballast:{number}", "x" * 200, ex=600)
             pipeline.execute()
         running = Call(system, "steady", "runs-while-loading")
-        wait_until(lambda: '"content"' in running.text, 10, "the stream to run")
+        wait_for_content(running)
         server.kill()
         server.key_load_delay_microseconds = 20
         with ThreadPoolExecutor(1) as pool:  # the server must be started here: it ends with the thread that did
