@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support.keys import keys_without_lifetime
 from tests.support.processes import RedisServer
@@ -42,6 +43,13 @@ def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """A Redis for one module, whose tests may empty it, or look for what their own requests left there."""
     with RedisServer(tmp_path_factory.mktemp("module-redis")) as server:
         yield server
+
+
+@pytest.fixture
+def rooms(module_redis: RedisServer) -> Iterator[redis.Redis]:
+    """A client of `module_redis`, to see what waits and runs in the rooms there."""
+    with module_redis.client() as client:
+        yield client
 
 
 @pytest.fixture

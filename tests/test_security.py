@@ -46,12 +46,6 @@ def served(
         yield running
 
 
-@pytest.fixture
-def rooms(served: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(served.redis_url) as client:
-        yield client
-
-
 # --- the queue -----------------------------------------------------------------------------------------------------
 
 

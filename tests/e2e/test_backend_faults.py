@@ -123,12 +123,6 @@ def answers(faulty: System) -> Answers:
         return dict(pool.map(call, wanted))
 
 
-@pytest.fixture
-def rooms(faulty: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(faulty.redis_url) as client:
-        yield client
-
-
 def assert_nothing_held(rooms: redis.Redis, backend: DemoBackend, *names: str) -> None:
     """The slots are free, and no call to the backend is open."""
     wait_until(lambda: not any(rooms.zcard(keys.running(name)) for name in names), 2, "the slots to be free")

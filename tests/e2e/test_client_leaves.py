@@ -34,12 +34,6 @@ def served(
         yield running
 
 
-@pytest.fixture
-def rooms(served: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(served.redis_url) as client:
-        yield client
-
-
 def kill_and_see(caller: Caller, backend: DemoBackend, rooms: redis.Redis, model_name: str) -> None:
     """Kill the caller; the backend's connection must close and the slot must be free within a second."""
     left_at, began = time.time(), time.monotonic()
