@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support.keys import keys_without_lifetime
 from tests.support.processes import RedisServer
@@ -33,25 +34,43 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis for the run: for tests that harm none. Tests that kill it use `own_redis`."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for one module, whose tests may empty it, or look for what their own requests left there."""
+    with RedisServer(tmp_path_factory.mktemp("module-redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def rooms(module_redis: RedisServer) -> Iterator[redis.Redis]:
+    """A client of `module_redis`, to see what waits and runs in the rooms there."""
+    with module_redis.client() as client:
+        yield client
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis for one test, to kill, freeze and empty."""
-    server = RedisServer(tmp_path / "redis").start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def demo_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
     """One demo backend for the run. Its record is shared: look for your own prompts in it."""
-    backend = DemoBackend(tmp_path_factory.mktemp("demo")).start()
-    yield backend
-    backend.stop()
+    with DemoBackend(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
+    """A demo backend for one module: its record and its counters hold nothing of other modules' tests."""
+    with DemoBackend(tmp_path_factory.mktemp("backend")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -59,11 +78,9 @@ def system(
     tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, demo_backend: DemoBackend
 ) -> Iterator[System]:
     """The gateway with the models of `tests/support/models.py`: for tests that harm no process."""
-    running = System(tmp_path_factory.mktemp("system"), redis_url=redis_server.url, backend_url=demo_backend.url)
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=redis_server.url, backend_url=demo_backend.url) as running:
+        yield running
 
 
 @pytest.fixture

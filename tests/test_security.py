@@ -21,8 +21,10 @@ import redis
 from shared import keys
 from shared.broker import ticket
 from tests.support.calls import Call
+from tests.support.chat import chat_body
 from tests.support.models import model
 from tests.support.processes import ROOT, RedisServer
+from tests.support.raw import chat_request, connect
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -34,30 +36,14 @@ FLOOD = 1000
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(
-        tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS,
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    with System(
+        tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
         settings={"log_level": "debug"},
-    )  # fmt: skip
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
-
-
-@pytest.fixture
-def rooms(served: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(served.redis_url) as client:
-        yield client
+    ) as running:  # fmt: skip
+        yield running
 
 
 # --- the queue -----------------------------------------------------------------------------------------------------
@@ -134,9 +120,8 @@ SMUGGLED = {
 
 def raw(system: System, data: bytes) -> bytes:
     """Send bytes on a connection of their own; return all that comes until it closes or is silent."""
-    host, _, port = system.base_url.removeprefix("http://").partition(":")
     received = b""
-    with socket.create_connection((host, int(port)), timeout=1.5) as connection:
+    with connect(system, timeout_seconds=1.5) as connection:
         connection.sendall(data)
         try:
             while part := connection.recv(65536):
@@ -188,14 +173,8 @@ def test_tokens_are_never_logged(served: System) -> None:
 
 def post_and_leave(system: System, *, reset: bool) -> None:
     """Post a request and close the connection at once, or reset it."""
-    body = json.dumps({"model": "thinks", "stream": True, "messages": [{"role": "user", "content": "flood"}]}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {system.token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    host, _, port = system.base_url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head.encode() + body)
+    with connect(system) as connection:
+        connection.sendall(chat_request(system, chat_body("thinks", "flood", stream=True)))
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

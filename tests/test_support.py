@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,18 @@ def test_dropped_connections_are_noticed_by_their_clients(own_redis: RedisServer
         assert client.client_id() != before
         with pytest.raises(redis.ConnectionError):
             listener.connection.read_response(timeout=5)
+
+
+def test_what_fails_while_it_starts_is_stopped(tmp_path: Path) -> None:
+    class NeverReady(Process):
+        def start(self, *, stdin: bytes | None = None) -> Process:
+            super().start(stdin=stdin)
+            raise AssertionError("it is not ready")
+
+    process = NeverReady([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log")
+    with pytest.raises(AssertionError, match="not ready"), process:
+        pass
+    assert not psutil.pid_exists(process.pid)
 
 
 def test_process_is_stopped_by_force_when_it_ignores_signals(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,13 +20,6 @@ from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 
 END = b"D1 1 1 1\n"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield running
-    running.stop()
 
 
 class Reader:
@@ -78,9 +71,9 @@ def chunk(number: int, size: int = 6) -> bytes:
 
 
 @pytest.mark.parametrize("drop_live_events", [False, True], ids=["live", "log-alone"])
-def test_all_events_arrive_once_and_in_order(server: RedisServer, drop_live_events: bool) -> None:
+def test_all_events_arrive_once_and_in_order(module_redis: RedisServer, drop_live_events: bool) -> None:
     async def scenario() -> None:
-        async with open_reader(server, drop_live_events=drop_live_events) as reader:
+        async with open_reader(module_redis, drop_live_events=drop_live_events) as reader:
             reading = asyncio.create_task(reader.read_all())
             for number in range(300):
                 await reader.write(chunk(number))
@@ -91,10 +84,10 @@ def test_all_events_arrive_once_and_in_order(server: RedisServer, drop_live_even
 
 
 @asynchronous
-async def test_events_that_come_while_the_log_is_read_are_neither_doubled_nor_lost(server: RedisServer) -> None:
+async def test_events_that_come_while_the_log_is_read_are_neither_doubled_nor_lost(module_redis: RedisServer) -> None:
     chance = random.Random(3)
     # With this little silence the log is read all the time, between and during live messages.
-    async with open_reader(server, silence_seconds=0.002) as reader:
+    async with open_reader(module_redis, silence_seconds=0.002) as reader:
         reading = asyncio.create_task(reader.read_all())
         for number in range(600):
             await reader.write(chunk(number))
@@ -107,9 +100,9 @@ async def test_events_that_come_while_the_log_is_read_are_neither_doubled_nor_lo
 
 
 @asynchronous
-async def test_lost_messages_are_fetched_from_the_log(server: RedisServer) -> None:
+async def test_lost_messages_are_fetched_from_the_log(module_redis: RedisServer) -> None:
     chance = random.Random(5)
-    async with open_reader(server) as reader:
+    async with open_reader(module_redis) as reader:
         reading = asyncio.create_task(reader.read_all())
         for number in range(200):
             # As if Redis had dropped every third message to this process.
@@ -121,8 +114,8 @@ async def test_lost_messages_are_fetched_from_the_log(server: RedisServer) -> No
 
 
 @asynchronous
-async def test_events_too_large_for_a_message_come_from_the_log(server: RedisServer) -> None:
-    async with open_reader(server) as reader:
+async def test_events_too_large_for_a_message_come_from_the_log(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
         reading = asyncio.create_task(reader.read_all())
         await reader.write(chunk(0), b"C" + b"x" * 100_000, chunk(1))
         await reader.write(END)
@@ -130,8 +123,8 @@ async def test_events_too_large_for_a_message_come_from_the_log(server: RedisSer
 
 
 @asynchronous
-async def test_a_slow_reader_holds_little_and_still_gets_everything(server: RedisServer) -> None:
-    async with open_reader(server) as reader:
+async def test_a_slow_reader_holds_little_and_still_gets_everything(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
         held: list[int] = []
         for number in range(80):
             await reader.write(chunk(number, 60_000))
@@ -142,8 +135,8 @@ async def test_a_slow_reader_holds_little_and_still_gets_everything(server: Redi
 
 
 @asynchronous
-async def test_a_lost_record_ends_the_reading_in_one_error(server: RedisServer) -> None:
-    async with open_reader(server) as reader:
+async def test_a_lost_record_ends_the_reading_in_one_error(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
         await reader.write(chunk(0))
         reading = asyncio.create_task(reader.read_all())
         await asyncio.sleep(0)
@@ -155,8 +148,8 @@ async def test_a_lost_record_ends_the_reading_in_one_error(server: RedisServer) 
 
 
 @asynchronous
-async def test_a_client_that_left_ends_the_wait_at_once(server: RedisServer) -> None:
-    async with open_reader(server) as reader:
+async def test_a_client_that_left_ends_the_wait_at_once(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
         waiting = asyncio.create_task(reader.relay.next(None))
         await asyncio.sleep(0)
         reader.relay.hang_up()
@@ -165,8 +158,8 @@ async def test_a_client_that_left_ends_the_wait_at_once(server: RedisServer) -> 
 
 
 @asynchronous
-async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(server: RedisServer) -> None:
-    async with open_reader(server) as reader:
+async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
         reader.relay.feed(0, chunk(0))
         reader.hub.cut_off(Draining())
         assert await reader.relay.next(1) == (chunk(0),)

@@ -10,7 +10,6 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,13 @@ from tests.support.waiting import wait_until
 TOKEN = TokenSettings(name="tester", sha256="0" * 64)
 
 
-@pytest.fixture(scope="module")
-def room_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this module's own, as its tests empty it."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def config_file(tmp_path: Path, room_redis: RedisServer) -> Path:
-    with room_redis.client() as client:
+def config_file(tmp_path: Path, module_redis: RedisServer) -> Path:
+    with module_redis.client() as client:
         client.flushall()
     models = {name: {"concurrency": 2, "backends": [{"url": "http://127.0.0.1:1/v1"}]} for name in ("busy", "idle")}
     file = tmp_path / "aqueduct.yaml"
-    file.write_text(yaml.safe_dump({"redis_url": room_redis.url, "models": models}))
+    file.write_text(yaml.safe_dump({"redis_url": module_redis.url, "models": models}))
     return file
 
 

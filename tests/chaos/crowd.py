@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
-import orjson
 
 from tests.chaos.answers import Answer, expected_content
-from tests.chaos.load import ANSWER_SECONDS, REFUSED_CODES
+from tests.chaos.load import ANSWER_SECONDS, is_refusal, read_answer, request_body
 from tests.chaos.stand import Backend
+from tests.support.chat import CHAT
 from tests.support.processes import RedisServer
 from tests.support.system import System
 
@@ -58,7 +58,7 @@ class Crowd:
     def __init__(
         self, site: Site, *, callers: int, leaving_share: float, leave_within_seconds: float, seed: int = 1
     ) -> None:
-        self._url = f"{site.system.base_url}/v1/chat/completions"
+        self._url = f"{site.system.base_url}{CHAT}"
         self._token = site.system.token
         self._callers = callers
         self._leaving_share = leaving_share
@@ -120,22 +120,8 @@ class Crowd:
                 await asyncio.sleep(0.2)
 
     async def _ask(self, session: aiohttp.ClientSession, answer: Answer) -> bool:
-        body = {
-            "model": MODEL,
-            "stream": answer.stream,
-            "messages": [{"role": "user", "content": answer.marker}],
-        }
-        async with session.post(self._url, data=orjson.dumps(body)) as response:
-            if response.status == 200 and answer.stream:
-                async for data in response.content.iter_any():
-                    answer.feed(data)
-                answer.end_stream()
-                return True
-            raw = await response.read()
-            if response.status in (429, 503) and orjson.loads(raw)["error"]["code"] in REFUSED_CODES:
-                return False
-            answer.take_body(response.status, raw)
-            return True
+        async with session.post(self._url, data=request_body(answer)) as response:
+            return await read_answer(answer, response, is_refusal)
 
     def _count(self, answer: Answer) -> None:
         self.counts[answer.verdict] += 1

@@ -9,13 +9,15 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import aiohttp
 import orjson
 
 from tests.chaos.answers import Answer, expected_content
+from tests.support.chat import CHAT, chat_body
 
 TOKENS_OF = {"talk": 24, "quick": 8}
 """Tokens of each model's answers; `tests/chaos/stand.py` makes the models."""
@@ -25,6 +27,32 @@ ANSWER_SECONDS = 100
 REFUSED_CODES = frozenset({"server_is_overloaded", "no_worker", "draining", "queue_full", "rate_limit_exceeded"})
 REFUSAL_SECONDS = 2.5
 """A refusal comes sooner; the same code later is the end of a job that was accepted."""
+
+
+def request_body(answer: Answer) -> bytes:
+    """Return the request that the answer is for."""
+    return orjson.dumps(chat_body(answer.model, answer.marker, stream=answer.stream))
+
+
+def is_refusal(status: int, raw: bytes) -> bool:
+    """Whether this body may have been sent instead of taking the request in."""
+    return status in (429, 503) and orjson.loads(raw)["error"]["code"] in REFUSED_CODES
+
+
+async def read_answer(
+    answer: Answer, response: aiohttp.ClientResponse, was_refused: Callable[[int, bytes], bool]
+) -> bool:
+    """Give the answer all that comes for it; returns False, and gives it nothing, when the request was refused."""
+    if response.status == 200 and answer.stream:
+        async for data in response.content.iter_any():
+            answer.feed(data)
+        answer.end_stream()
+        return True
+    raw = await response.read()
+    if was_refused(response.status, raw):
+        return False
+    answer.take_body(response.status, raw)
+    return True
 
 
 class Load:
@@ -117,19 +145,12 @@ class Load:
 
     async def _attempt(self, session: aiohttp.ClientSession, answer: Answer) -> bool:
         """Send once; returns whether it was accepted. The answer has ended then."""
-        body = orjson.dumps(
-            {
-                "model": answer.model,
-                "stream": answer.stream,
-                "messages": [{"role": "user", "content": answer.marker}],
-            }
-        )
-        url = f"{self._chance.choice(self._urls)}/v1/chat/completions"
+        url = f"{self._chance.choice(self._urls)}{CHAT}"
         status = 0
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), session.post(url, data=body) as response:
+            async with asyncio.timeout(ANSWER_SECONDS), session.post(url, data=request_body(answer)) as response:
                 status = response.status
-                return await self._read(answer, response)
+                return await read_answer(answer, response, partial(self._was_refused, answer))
         except TimeoutError:
             answer.end("lost", f"no end after {ANSWER_SECONDS} s; so far {answer.content[-20:]!r}")
         except aiohttp.ClientConnectorError:
@@ -141,20 +162,8 @@ class Load:
                 return False
         return True
 
-    async def _read(self, answer: Answer, response: aiohttp.ClientResponse) -> bool:
-        if response.status == 200 and answer.stream:
-            async for data in response.content.iter_any():
-                answer.feed(data)
-            answer.end_stream()
-            return True
-        raw = await response.read()
-        if self._is_refusal(answer, response.status, raw):
-            return False
-        answer.take_body(response.status, raw)
-        return True
-
-    def _is_refusal(self, answer: Answer, status: int, raw: bytes) -> bool:
-        if status not in (429, 503) or orjson.loads(raw)["error"]["code"] not in REFUSED_CODES:
+    def _was_refused(self, answer: Answer, status: int, raw: bytes) -> bool:
+        if not is_refusal(status, raw):
             return False
         seconds = time.monotonic() - answer.sent_at
         if seconds > REFUSAL_SECONDS:

@@ -14,6 +14,7 @@ import httpx
 
 from shared import keys
 from tests.chaos.load import TOKENS_OF
+from tests.support.chat import prompt_of
 from tests.support.keys import ALLOWED_WITHOUT_LIFETIME, keys_without_lifetime
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.system import DemoBackend, System
@@ -48,7 +49,7 @@ class Backend(DemoBackend):
 
     def calls(self) -> Counter[str]:
         """Return how often it was asked for each marker."""
-        return Counter(one["body"]["messages"][0]["content"] for one in self.requests())
+        return Counter(prompt_of(record) for record in self.requests())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Gateway(System):
     def start_second_api(self) -> None:
         """Start the other API process, on its former port if it had one."""
         self.second_port = self.second_port or free_port()
-        self.second_api = self._process("api", "--port", str(self.second_port), name="api-2")
+        self.second_api = self.command("api", "--port", str(self.second_port), name="api-2").start()
 
     def wait_second_ready(self) -> None:
         """Wait until the other API process serves."""

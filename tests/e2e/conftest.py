@@ -28,28 +28,26 @@ TOKENS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory, demo_backend: DemoBackend) -> Iterator[System]:
     """The running system over a Redis of its own: its models have the names of other tests' models."""
-    redis_server = RedisServer(tmp_path_factory.mktemp("gateway-redis")).start()
-    running = System(
-        tmp_path_factory.mktemp("gateway"),
-        redis_url=redis_server.url,
-        backend_url=demo_backend.url,
-        models=WIRE_MODELS,
-        tokens=TOKENS,
-        workers=[[name for name in WIRE_MODELS if name != "unserved"]],
-        settings={
-            "api": {
-                "hold_headers_seconds": HOLD_SECONDS,
-                "keep_alive_seconds": 0.3,
-                "max_body_bytes": MAX_BODY_BYTES,
-                "cors_origins": [CORS_ORIGIN],
-            }
-        },
-    )
-    try:
-        yield running.start()
-    finally:
-        running.stop()
-        redis_server.stop()
+    with (
+        RedisServer(tmp_path_factory.mktemp("gateway-redis")) as redis_server,
+        System(
+            tmp_path_factory.mktemp("gateway"),
+            redis_url=redis_server.url,
+            backend_url=demo_backend.url,
+            models=WIRE_MODELS,
+            tokens=TOKENS,
+            workers=[[name for name in WIRE_MODELS if name != "unserved"]],
+            settings={
+                "api": {
+                    "hold_headers_seconds": HOLD_SECONDS,
+                    "keep_alive_seconds": 0.3,
+                    "max_body_bytes": MAX_BODY_BYTES,
+                    "cors_origins": [CORS_ORIGIN],
+                }
+            },
+        ) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import redis
 
 from shared import keys
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.scripted_server import SSE_HEAD, Step, scripted_server
@@ -97,24 +98,15 @@ def _model(fault: Fault, dead_url: str, tls_url: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+def faulty(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
     dead_url, tls_url = f"http://127.0.0.1:{free_port()}/v1", backend.url.replace("http:", "https:")
     models = {fault.name: _model(fault, dead_url, tls_url) for fault in FAULTS}
     models |= {name: model(behaviour) for name, behaviour in GOOD.items()}
-    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=models)
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=module_redis.url, backend_url=backend.url, models=models) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +121,6 @@ def answers(faulty: System) -> Answers:
     wanted += [(fault.name, False) for fault in FAULTS if fault.plain]
     with ThreadPoolExecutor(10) as pool:
         return dict(pool.map(call, wanted))
-
-
-@pytest.fixture
-def rooms(faulty: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(faulty.redis_url) as client:
-        yield client
 
 
 def assert_nothing_held(rooms: redis.Redis, backend: DemoBackend, *names: str) -> None:
@@ -232,19 +218,15 @@ SCRIPTS: dict[str, tuple[list[Step], int, str]] = {
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A gateway with a model for each script, each behind its own server."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     with contextlib.ExitStack() as servers:
+        redis_url = servers.enter_context(RedisServer(tmp_path_factory.mktemp("redis"))).url
         limits = {**FIRST, **STALL, "timeout_seconds": 2 * LIMIT_SECONDS}
         models = {
             name: model(backend={"url": servers.enter_context(scripted_server(script)).url}, max_attempts=1, **limits)
             for name, (script, _, _) in SCRIPTS.items()
         }
-        system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url="", models=models)
-        try:
-            yield system.start()
-        finally:
-            system.stop()
-            server.stop()
+        with System(tmp_path_factory.mktemp("system"), redis_url=redis_url, backend_url="", models=models) as running:
+            yield running
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -279,20 +261,16 @@ def test_a_plain_request_whose_client_has_given_up_is_never_started(
     models = {"one-slot": model("tokens=30&token_seconds=0.1", concurrency=1)}
     system = make_system(models=models)
     blocker = Call(system, "one-slot", "blocks")
-    wait_until(lambda: '"content"' in blocker.text, 10, "the slot to be taken")
-    body = {"model": "one-slot", "messages": [{"role": "user", "content": "given-up"}]}
+    wait_for_content(blocker)
     with system.client() as client:
         began = time.monotonic()
-        answer = client.post("/v1/chat/completions", json=body, headers={"x-stainless-read-timeout": "1"})
+        body = chat_body("one-slot", "given-up")
+        answer = client.post(CHAT, json=body, headers={"x-stainless-read-timeout": "1"})
         seconds = time.monotonic() - began
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "queue_timeout"
     assert seconds < 1 + 1 + SLACK_SECONDS  # a sweep comes once a second
     blocker.wait(10).assert_complete(30)
     Call(system, "one-slot", "after", stream=False)
-    wait_until(lambda: any(_prompt(one) == "after" for one in demo_backend.requests()), 10, "the next job to run")
-    assert not any(_prompt(one) == "given-up" for one in demo_backend.requests())
-
-
-def _prompt(record: dict[str, Any]) -> str:
-    return str(record["body"]["messages"][0]["content"])
+    wait_until(lambda: demo_backend.seen("after"), 10, "the next job to run")
+    assert not demo_backend.seen("given-up")

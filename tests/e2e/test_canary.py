@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
@@ -26,8 +26,11 @@ import redis
 from shared import keys, scripting
 from shared.broker import celery_app
 from shared.config import load_settings
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
-from tests.support.processes import Process, RedisServer, free_port
+from tests.support.processes import RedisServer, free_port
+from tests.support.raw import chat_request, connect
+from tests.support.startable import Startable
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -106,14 +109,7 @@ class Tap:
         self._client.close()
 
 
-@pytest.fixture(scope="module")
-def redis_with_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("canary-redis")).start()
-    yield server
-    server.stop()
-
-
-class Scene:
+class Scene(Startable):
     """A whole system with Flower, in which every kind of request has been seen through once."""
 
     def __init__(self, folder: Any, server: RedisServer, backend: DemoBackend) -> None:
@@ -129,9 +125,7 @@ class Scene:
             worker_environment={"CANARY_KEY": KEY},
         )
         self.system.write_config()
-        self.flower = Process.python(
-            "-m", "aqueduct", "flower", "--config", self.system.config_file, log_file=folder / "flower.log"
-        )
+        self.flower = self.system.command("flower")
         self.flower_url = f"http://127.0.0.1:{port}"
         self.ids: list[str] = []
         self.alive: dict[str, bytes] = {}
@@ -151,15 +145,13 @@ class Scene:
         with ExitStack() as stack:
             client = stack.enter_context(self.system.client())
             for name, stream in (("echo", False), ("echo", True), ("refuses", False), ("cut", True)):
-                self._remember(client.post("/v1/chat/completions", json=body(name, stream=stream)))
+                self._remember(client.post(CHAT, json=body(name, stream=stream)))
             large = body("echo")
             large["messages"][0]["content"] += " x" * (LARGE_BYTES // 2)
-            self._remember(client.post("/v1/chat/completions", json=large))
+            self._remember(client.post(CHAT, json=large))
             reading = []
             for name in ("long", "one-slot"):
-                answer = stack.enter_context(
-                    client.stream("POST", "/v1/chat/completions", json=body(name, stream=True))
-                )
+                answer = stack.enter_context(client.stream("POST", CHAT, json=body(name, stream=True)))
                 lines = answer.iter_lines()
                 next(lines)
                 reading.append(lines)  # a collected iterator closes its connection
@@ -176,14 +168,8 @@ class Scene:
 
     def _ask_without_waiting(self, name: str) -> socket.socket:
         """Send a request; its connection is closed by the caller, unanswered."""
-        content = json.dumps(body(name)).encode()
-        host, port = self.system.base_url.removeprefix("http://").split(":")
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {self.system.token}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-        )
-        connection = socket.create_connection((host, int(port)))
-        connection.sendall(head.encode() + content)
+        connection = connect(self.system)
+        connection.sendall(chat_request(self.system, body(name)))
         return connection
 
     def _inspect(self) -> dict[str, Any]:
@@ -196,7 +182,7 @@ class Scene:
 
 
 def body(name: str, *, stream: bool = False) -> dict[str, Any]:
-    return {"model": name, "stream": stream, "messages": [{"role": "user", "content": f"say {PROMPT} please"}]}
+    return chat_body(name, f"say {PROMPT} please", stream=stream)
 
 
 def dump(client: redis.Redis) -> dict[str, bytes]:
@@ -218,22 +204,19 @@ def dump(client: redis.Redis) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def played(
-    tmp_path_factory: pytest.TempPathFactory, redis_with_room: RedisServer, demo_backend: DemoBackend
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend
 ) -> Iterator[tuple[Scene, Tap]]:
-    tap = Tap(redis_with_room)
-    scene = Scene(tmp_path_factory.mktemp("canary"), redis_with_room, demo_backend)
-    try:
-        scene.start()
+    with (
+        closing(Tap(module_redis)) as tap,
+        Scene(tmp_path_factory.mktemp("canary"), module_redis, demo_backend) as scene,
+    ):
         scene.play()
-        with redis_with_room.client() as client:
+        with module_redis.client() as client:
             running = [keys.running(name) for name in MODELS]
             wait_until(lambda: not any(client.zcard(key) for key in running), 10, "every slot to be free")
         last = f"req_{scene.ids[-2]}"
         wait_until(lambda: any(last.encode() in event for event in tap.celery), 10, "the last job's Celery event")
         yield scene, tap
-    finally:
-        scene.stop()
-        tap.close()
 
 
 def test_the_canaries_were_really_there(played: tuple[Scene, Tap]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -27,32 +26,12 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS)
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
-
-
-@pytest.fixture
-def rooms(served: System) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(served.redis_url) as client:
-        yield client
-
-
-def request_of(backend: DemoBackend, prompt: str) -> dict[str, Any] | None:
-    found = [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
-    return found[0] if found else None
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=module_redis.url, backend_url=backend.url, models=MODELS) as running:
+        yield running
 
 
 def kill_and_see(caller: Caller, backend: DemoBackend, rooms: redis.Redis, model_name: str) -> None:
@@ -63,8 +42,7 @@ def kill_and_see(caller: Caller, backend: DemoBackend, rooms: redis.Redis, model
     remaining = max(0.05, WITHIN_SECONDS - (time.monotonic() - began))
 
     def closed() -> float | None:
-        record = request_of(backend, caller.prompt)
-        return record["closed_at"] if record and record["closed_by_client"] else None
+        return next((one["closed_at"] for one in backend.seen(caller.prompt) if one["closed_by_client"]), None)
 
     closed_at = wait_until(closed, remaining, "the backend's connection to close")
     assert closed_at is not None
@@ -89,15 +67,15 @@ def test_a_waiting_job_of_a_killed_client_never_reaches_the_backend(
     follower = Caller(served, tmp_path, "busy", f"follower-{stream}", stream=True)
     wait_until(follower.received, 10, "the next job to run")
     follower.kill()
-    assert request_of(backend, f"follower-{stream}") is not None
-    assert request_of(backend, waiting.prompt) is None
+    assert backend.seen(f"follower-{stream}")
+    assert not backend.seen(waiting.prompt)
 
 
 def test_a_job_that_runs_without_a_token_stops_with_its_client(
     served: System, backend: DemoBackend, rooms: redis.Redis, tmp_path: Path
 ) -> None:
     caller = Caller(served, tmp_path, "thinks", "before-the-first-token", stream=True)
-    wait_until(lambda: request_of(backend, caller.prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(caller.prompt), 10, "the backend to be called")
     assert caller.received() == ""
     kill_and_see(caller, backend, rooms, "thinks")
 
@@ -114,7 +92,7 @@ def test_a_plain_request_that_runs_stops_with_its_client(
     served: System, backend: DemoBackend, rooms: redis.Redis, tmp_path: Path
 ) -> None:
     caller = Caller(served, tmp_path, "thinks", "plain", stream=False)
-    wait_until(lambda: request_of(backend, caller.prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(caller.prompt), 10, "the backend to be called")
     kill_and_see(caller, backend, rooms, "thinks")
 
 
@@ -132,4 +110,4 @@ def test_killed_clients_leave_nothing_in_redis(
     wait_until(
         lambda: not rooms.keys("aq:owned:*") and not rooms.keys("aq:body:*"), 5, "what the jobs held to be freed"
     )
-    assert sum(request_of(backend, caller.prompt) is not None for caller in callers) == 1
+    assert sum(bool(backend.seen(caller.prompt)) for caller in callers) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,9 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import MAX_BODY_BYTES
-from tests.e2e.wire import CHAT, MESSAGES, chat, envelope, running
+from tests.e2e.wire import MESSAGES, chat, envelope, running
+from tests.support.chat import CHAT
+from tests.support.raw import connect
 from tests.support.system import DemoBackend, System
 
 JSON = {"content-type": "application/json"}
@@ -306,8 +307,7 @@ def test_timeout_of_a_run_forbids_a_retry(client: httpx.Client) -> None:
 
 def _exchange(gateway: System, parts: list[bytes]) -> bytes:
     """Send bytes and return what comes back until the server closes or a whole answer is here."""
-    host, port = gateway.base_url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with connect(gateway, timeout_seconds=10) as connection:
         for part in parts:
             connection.sendall(part)
         received = b""

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import CORS_ORIGIN
-from tests.e2e.wire import CHAT, MESSAGES, asked_of, chat, envelope, message_of, running, stream, text_of
+from tests.e2e.wire import MESSAGES, asked_of, chat, envelope, message_of, running, stream, text_of
+from tests.support.chat import CHAT, chat_body
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -134,7 +135,7 @@ def test_extra_parameters_may_be_refused_by_name(client: httpx.Client) -> None:
 def test_clients_token_and_headers_stay_with_the_gateway(client: httpx.Client, demo_backend: DemoBackend) -> None:
     headers = {"openai-organization": "org-1", "cookie": "a=b", "x-client-request-id": "mine"}
     answer = chat(client, messages=[{"role": "user", "content": "header-check"}], headers=headers)
-    sent = next(r["headers"] for r in demo_backend.requests() if r["body"]["messages"][0]["content"] == "header-check")
+    sent = demo_backend.seen("header-check")[0]["headers"]
     assert not sent.keys() & {"authorization", "cookie", "openai-organization"}
     assert sent["x-request-id"] == answer.headers["x-request-id"]
 
@@ -284,7 +285,7 @@ def test_answers_of_many_streams_are_not_mixed_up(gateway: System) -> None:
         clients = [stack.enter_context(gateway.client()) for _ in range(8)]
         streams = []
         for number, client in enumerate(clients):
-            body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": f"caller-{number}"}]}
+            body = chat_body("echo", f"caller-{number}", stream=True)
             streams.append(stack.enter_context(client.stream("POST", CHAT, json=body)))
         texts = [answer.read().decode() for answer in streams]
     for number, text in enumerate(texts):

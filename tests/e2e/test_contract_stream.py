@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import HOLD_SECONDS
-from tests.e2e.wire import CHAT, FINISH_REASONS, MESSAGES, Json, chat, check_error, events, running, stream, text_of
+from tests.e2e.wire import FINISH_REASONS, MESSAGES, Json, chat, check_error, events, running, stream, text_of
+from tests.support.chat import CHAT
 from tests.support.system import System
 
 USAGE = {"include_usage": True}

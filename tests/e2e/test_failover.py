@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.calls import Call
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.system import DemoBackend, System
@@ -47,25 +48,12 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS)
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
-
-
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, redis_url=module_redis.url, backend_url=backend.url, models=MODELS) as running:
+        yield running
 
 
 def pauses(records: list[dict[str, Any]]) -> list[float]:
@@ -77,7 +65,7 @@ def test_a_failed_call_is_repeated_after_a_growing_pause(served: System, backend
     backend.clear()
     prompt = f"fails-twice-{stream}"
     Call(served, "fails-twice", prompt, stream=stream).wait(10).assert_complete(4)
-    first, second = pauses(seen(backend, prompt))
+    first, second = pauses(backend.seen(prompt))
     assert first >= RETRY_BACKOFF_SECONDS * 0.5
     assert second >= RETRY_BACKOFF_SECONDS * 1.0
     assert first + second < 2.5
@@ -87,7 +75,7 @@ def test_the_pauses_are_jittered(served: System, backend: DemoBackend) -> None:
     prompts = [f"jitter-{number}" for number in range(6)]
     for call in [Call(served, "always-fails", prompt) for prompt in prompts]:
         call.wait(15)
-    firsts = [pauses(seen(backend, prompt))[0] for prompt in prompts]
+    firsts = [pauses(backend.seen(prompt))[0] for prompt in prompts]
     assert max(firsts) - min(firsts) > 0.005
 
 
@@ -95,38 +83,37 @@ def test_attempts_are_bounded_and_the_last_error_is_told(served: System, backend
     call = Call(served, "always-fails", "bounded", stream=False).wait(15)
     assert call.status == 503
     call.assert_one_error()
-    assert len(seen(backend, "bounded")) == 3
+    assert len(backend.seen("bounded")) == 3
 
 
 def test_a_short_retry_after_is_waited_for(served: System, backend: DemoBackend) -> None:
     Call(served, "asks-for-a-second", "a-second").wait(10).assert_complete(4)
-    (pause,) = pauses(seen(backend, "a-second"))
+    (pause,) = pauses(backend.seen("a-second"))
     assert 1 <= pause < 3
 
 
 def test_a_long_retry_after_is_told_to_the_client_instead(served: System, backend: DemoBackend) -> None:
-    body = {"model": "asks-for-six", "messages": [{"role": "user", "content": "six"}]}
     with served.client() as client:
         began = time.monotonic()
-        answer = client.post("/v1/chat/completions", json=body)
+        answer = client.post(CHAT, json=chat_body("asks-for-six", "six"))
         assert time.monotonic() - began < 3
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "6"
-    assert len(seen(backend, "six")) == 1
+    assert len(backend.seen("six")) == 1
 
 
 def test_no_retry_goes_past_the_runs_limit(served: System, backend: DemoBackend) -> None:
     call = Call(served, "no-time-left", "no-time", stream=False).wait(10)
     assert call.status == 503
     assert call.seconds < 2
-    assert len(seen(backend, "no-time")) == 1
+    assert len(backend.seen("no-time")) == 1
 
 
 @pytest.mark.parametrize("name", ["refuses", "fails-late"])
 def test_what_a_retry_cannot_mend_is_called_once(served: System, backend: DemoBackend, name: str) -> None:
     call = Call(served, name, f"once-{name}").wait(10)
     call.assert_one_error()
-    assert len(seen(backend, f"once-{name}")) == 1
+    assert len(backend.seen(f"once-{name}")) == 1
     if name == "fails-late":
         assert call.content().split() == ["0", "1", "2"]
 
@@ -139,7 +126,7 @@ def test_callers_never_see_the_backend_that_fails(served: System, backend: DemoB
     for number in range(4):  # by now it is ejected, or has not been chosen yet
         Call(served, name, f"{name}-later-{number}").wait(15).assert_complete(4)
     if name == "one-down":
-        tries = [len(seen(backend, f"{name}-later-{number}")) for number in range(4)]
+        tries = [len(backend.seen(f"{name}-later-{number}")) for number in range(4)]
         assert sum(tries) <= 4 + 1  # one may have been the trial
 
 

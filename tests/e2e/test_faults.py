@@ -10,7 +10,7 @@ import pytest
 from shared import keys
 from shared.errors import BrokerUnavailable
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
@@ -28,22 +28,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    """Return the backend's records of a prompt, oldest first."""
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
-
-
 def live_workers(server: RedisServer, model_name: str) -> int:
     with server.client() as client:
         return int(client.zcard(keys.workers(model_name)))
 
 
-def wait_for_output(*calls: Call) -> None:
-    wait_until(lambda: all('"content"' in call.text for call in calls), 20, "the streams to run")
-
-
 def wait_for_backend(backend: DemoBackend, *calls: Call) -> None:
-    wait_until(lambda: all(seen(backend, call.prompt) for call in calls), 20, "the backend to be called")
+    wait_until(lambda: all(backend.seen(call.prompt) for call in calls), 20, "the backend to be called")
 
 
 def add_second_worker(system: System, server: RedisServer) -> None:
@@ -68,7 +59,7 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     system = make_system(models=MODELS)
     stream, plain = Call(system, "thinks", "killed-stream"), Call(system, "thinks", "killed-plain", stream=False)
     begun = Call(system, "talks", "killed-mid-stream")
-    wait_for_output(begun)
+    wait_for_content(begun)
     wait_for_backend(demo_backend, stream, plain)
     add_second_worker(system, own_redis)
     assert stream.text == ""
@@ -78,10 +69,10 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     assert begun.assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(10 + THINKS_SECONDS + 2).assert_complete(3)
-        first, second = seen(demo_backend, call.prompt)
+        first, second = demo_backend.seen(call.prompt)
         assert first["closed_by_client"]
         assert second["started_at"] - killed_at < 10
-    assert len(seen(demo_backend, begun.prompt)) == 1
+    assert len(demo_backend.seen(begun.prompt)) == 1
 
 
 def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end(
@@ -92,7 +83,7 @@ def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end
     system = make_system(models=models, settings={"worker": {"drain_seconds": grace}})
     long = Call(system, "talks", "stopped-long")
     ending = [Call(system, "steady", f"stopped-ending-{number}") for number in range(4)]
-    wait_for_output(long, *ending)
+    wait_for_content(long, *ending)
     stream, plain = Call(system, "thinks", "stopped-stream"), Call(system, "thinks", "stopped-plain", stream=False)
     wait_for_backend(demo_backend, stream, plain)
     add_second_worker(system, own_redis)
@@ -104,10 +95,10 @@ def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end
     assert long.wait(2).assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(9 + 5).assert_complete(3)
-        assert seen(demo_backend, call.prompt)[1]["started_at"] - stopped_at < 2
+        assert demo_backend.seen(call.prompt)[1]["started_at"] - stopped_at < 2
     for call in ending:
         call.wait(10).assert_complete(TOKENS)
-        assert len(seen(demo_backend, call.prompt)) == 1
+        assert len(demo_backend.seen(call.prompt)) == 1
     assert_serves(system)
 
 
@@ -120,7 +111,7 @@ def test_jobs_of_a_killed_api_process_are_cancelled(
     one_slot = {"talks": {**MODELS["talks"], "concurrency": 1}}
     system = make_system(models=one_slot)
     running = Call(system, "talks", "orphan-runs")
-    wait_for_output(running)
+    wait_for_content(running)
     waiting = Call(system, "talks", "orphan-waits")
     with own_redis.client() as client:
         wait_until(lambda: client.zcard(keys.lane("default", "talks")) == 1, 10, "the second job to wait")
@@ -129,9 +120,9 @@ def test_jobs_of_a_killed_api_process_are_cancelled(
         wait_until(
             lambda: not client.exists(keys.lane("default", "talks"), keys.running("talks")), 15, "its jobs to end"
         )
-    (record,) = seen(demo_backend, running.prompt)
+    (record,) = demo_backend.seen(running.prompt)
     assert record["closed_by_client"]
-    assert seen(demo_backend, waiting.prompt) == []
+    assert demo_backend.seen(waiting.prompt) == []
 
 
 def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
@@ -144,7 +135,7 @@ def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
     ending = Call(system, "steady", "draining-ending")
     wait_until(lambda: "49 " in ending.text, 20, "the stream to come near its end")
     late = Call(system, "thinks", "draining-late", stream=False)
-    wait_for_output(long)
+    wait_for_content(long)
     wait_for_backend(demo_backend, late)
     began = time.monotonic()
     system.api.terminate()
@@ -155,7 +146,7 @@ def test_a_stopped_api_process_lets_streams_end_and_refuses_new_requests(
     assert late.wait(1).assert_one_error()["code"] == "draining"
     assert late.status == 503
     thinking.wait(1).assert_complete(3)
-    wait_until(lambda: seen(demo_backend, long.prompt)[0]["closed_by_client"], 2, "the backend's call to be closed")
+    wait_until(lambda: demo_backend.seen(long.prompt)[0]["closed_by_client"], 2, "the backend's call to be closed")
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -181,7 +172,7 @@ def assert_refused_soon(system: System) -> None:
 def assert_unharmed(system: System, calls: list[Call], backend: DemoBackend) -> None:
     for call in calls:
         call.wait(45).assert_complete(TOKENS)
-        assert len(seen(backend, call.prompt)) == 1
+        assert len(backend.seen(call.prompt)) == 1
     assert_serves(system)
     assert all(worker.running for worker in system.workers)
     assert system.api is not None
@@ -249,7 +240,7 @@ def test_jobs_end_in_an_answer_or_one_error_when_redis_comes_back_empty(
             call.assert_complete(TOKENS)
         else:
             assert call.assert_one_error()["code"] == "job_lost"
-    assert all(len(seen(demo_backend, call.prompt)) <= 1 for call in calls)
+    assert all(len(demo_backend.seen(call.prompt)) <= 1 for call in calls)
     wait_until(lambda: demo_backend.state()["open_requests"] == 0, 10, "the backend's calls to be closed")
     assert_serves(system, 15)
     assert all(worker.running for worker in system.workers)

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
-from tests.support.processes import Process, RedisServer, free_port
+from tests.support.processes import RedisServer, free_port
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -57,42 +58,33 @@ class View:
 
 
 @pytest.fixture(scope="module")
-def view(tmp_path_factory: pytest.TempPathFactory, demo_backend: DemoBackend) -> Iterator[View]:
-    folder = tmp_path_factory.mktemp("flower-e2e")
-    redis = RedisServer(folder / "redis").start()
+def view(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend
+) -> Iterator[View]:
     port = free_port()
     flower_settings = {"port": port, "user": LOGIN[0], "password": LOGIN[1]}
     system = System(
-        folder / "system", redis_url=redis.url, backend_url=demo_backend.url, models=MODELS,
+        tmp_path_factory.mktemp("flower-e2e"), redis_url=module_redis.url, backend_url=demo_backend.url, models=MODELS,
         settings={"flower": flower_settings}, workers=[["good", "refuses"], ["long"]],
     )  # fmt: skip
     system.write_config()
-    flower = Process.python(
-        "-m", "aqueduct", "flower", "--config", system.config_file, log_file=folder / "flower.log"
-    ).start()
-    try:
-        system.start()
+    with system.command("flower") as flower, system:
         wait_until(lambda: "flower ready on" in flower.log() or not flower.running, 30, "Flower to listen")
         assert flower.running, flower.log()
         view = View(system, f"http://127.0.0.1:{port}")
         wait_until(lambda: len(view.workers()) == 2, 20, "Flower to see both workers", poll_seconds=0.1)
         yield view
-    finally:
-        system.stop()
-        flower.stop()
-        redis.stop()
 
 
 def ask(view: View, name: str, *, stream: bool = False) -> httpx.Response:
-    body = {"model": name, "stream": stream, "messages": [{"role": "user", "content": PROMPT}]}
     with view.system.client() as client:
-        return client.post("/v1/chat/completions", json=body)
+        return client.post(CHAT, json=chat_body(name, PROMPT, stream=stream))
 
 
 def leave_early(view: View, name: str) -> str:
     """Read the first chunk of a stream, close the connection, and return the request id."""
-    body = {"model": name, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
-    with view.system.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    body = chat_body(name, PROMPT, stream=True)
+    with view.system.client() as client, client.stream("POST", CHAT, json=body) as answer:
         next(answer.iter_lines())
         return answer.headers["x-request-id"]
 

@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from api.retries import LINGER_SECONDS
+from tests.support.calls import DONE, Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
-CHAT = "/v1/chat/completions"
 TOKENS = 20
 MODELS = {
     "steady": model(f"tokens={TOKENS}&token_seconds=0.05&answer_seconds=1"),
@@ -31,80 +30,33 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[tuple[System, System]]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[tuple[System, System]]:
     """Two API processes over one Redis; the second has no worker of its own."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    given: dict[str, Any] = {"redis_url": server.url, "backend_url": backend.url, "models": MODELS}
+    given: dict[str, Any] = {"redis_url": module_redis.url, "backend_url": backend.url, "models": MODELS}
     first = System(tmp_path_factory.mktemp("system"), tokens={"other": {}}, **given)
     second = System(tmp_path_factory.mktemp("second"), tokens={"other": {}}, workers=(), **given)
     second.tokens = first.tokens
-    try:
-        yield first.start(), second.start()
-    finally:
-        first.stop()
-        second.stop()
-        server.stop()
+    with first, second:
+        yield first, second
 
 
-class Post:
-    """One request in a thread, with headers of its own; `leave` closes its connection."""
+class Post(Call):
+    """A call by a token's name, whose further keyword arguments are headers."""
 
     def __init__(
         self, system: System, model_name: str, prompt: str, *, stream: bool, tenant: str = "test", **headers: str
     ) -> None:
-        self.body = {"model": model_name, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
-        self.stream = stream
-        self.status = 0
-        self.text = ""
-        self._client = system.client(system.tokens[tenant], timeout=60)
-        self._headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            with self._client.stream("POST", CHAT, json=self.body, headers=self._headers) as answer:
-                self.status = answer.status_code
-                for part in answer.iter_text():
-                    self.text += part
-                    if self._left.is_set():
-                        return
-        except httpx.HTTPError:
-            pass  # it left, or was let go
-        finally:
-            self._client.close()
-
-    def leave(self) -> None:
-        """Close the connection; a stream does at its next part."""
-        self._left.set()
-        self._thread.join(10)
-
-    def wait(self) -> Post:
-        """Wait for the end."""
-        self._thread.join(20)
-        assert not self._thread.is_alive(), f"{self.body} did not end: {self.text[-200:]!r}"
-        return self
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(system, model_name, prompt, stream=stream, token=system.tokens[tenant], headers=named)
 
     def content(self) -> str:
         """Return the answer's text, which must be whole."""
         assert self.status == 200, self.text
-        if not self.stream:
-            return str(json.loads(self.text)["choices"][0]["message"]["content"])
-        assert self.text.endswith("data: [DONE]\n\n"), self.text[-200:]
-        chunks = [json.loads(x[6:]) for x in self.text.split("\n\n") if x.startswith("data: {")]
-        return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-
-
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
+        assert not self.stream or self.text.endswith(DONE), self.text[-200:]
+        assert not self.errors()
+        return super().content()
 
 
 def numbers(count: int) -> str:
@@ -122,11 +74,11 @@ def test_requests_with_one_key_are_one_call(
     first, second = pair[0], pair[1] if across else pair[0]
     prompt = f"together-{stream}-{across}"
     posts = [Post(first, "steady", prompt, stream=stream, idempotency_key=prompt)]
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     posts.append(Post(second, "steady", prompt, stream=stream, idempotency_key=prompt))
     texts = [post.wait().content().strip() for post in posts]
     assert texts == [numbers(TOKENS)] * 2
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
     ids = {json.loads(post.text.removeprefix("data: ").partition("\n\n")[0])["id"] for post in posts}
     assert len(ids) == 1
 
@@ -137,13 +89,13 @@ def test_a_finished_answer_is_told_again(pair: tuple[System, System], backend: D
     first = Post(pair[0], "steady", prompt, stream=stream, idempotency_key=prompt).wait()
     again = Post(pair[1], "steady", prompt, stream=stream, idempotency_key=prompt).wait()
     assert again.content() == first.content()
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
 
 
 def test_a_failure_is_not_told_again_but_tried_again(pair: tuple[System, System], backend: DemoBackend) -> None:
     posts = [Post(pair[0], "fails", "failed", stream=False, idempotency_key="failed").wait() for _ in range(2)]
     assert [post.status for post in posts] == [500, 500]
-    assert len(seen(backend, "failed")) == 2
+    assert len(backend.seen("failed")) == 2
 
 
 def test_a_key_with_another_body_is_refused(pair: tuple[System, System], backend: DemoBackend) -> None:
@@ -151,7 +103,7 @@ def test_a_key_with_another_body_is_refused(pair: tuple[System, System], backend
     other = Post(pair[0], "steady", "other-body", stream=False, idempotency_key="two-bodies").wait()
     assert other.status == 422
     assert json.loads(other.text)["error"]["code"] == "idempotency_key_reused"
-    assert not seen(backend, "other-body")
+    assert not backend.seen("other-body")
 
 
 def test_a_key_is_each_tokens_own(pair: tuple[System, System], backend: DemoBackend) -> None:
@@ -160,7 +112,7 @@ def test_a_key_is_each_tokens_own(pair: tuple[System, System], backend: DemoBack
         for token in ("test", "other")
     ]
     assert [post.status for post in posts] == [200, 200]
-    assert len(seen(backend, "shared-key")) == 2
+    assert len(backend.seen("shared-key")) == 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
@@ -170,20 +122,20 @@ def test_an_unusable_key_is_refused(pair: tuple[System, System], key: str) -> No
 
 def test_a_job_with_a_key_outlives_its_client_for_a_while(pair: tuple[System, System], backend: DemoBackend) -> None:
     kept = Post(pair[0], "steady", "kept", stream=True, idempotency_key="kept")
-    wait_until(lambda: '"content"' in kept.text, 10, "the stream to run")
+    wait_for_content(kept)
     dropped = Post(pair[0], "long", "dropped", stream=True, idempotency_key="dropped")
     moved = Post(pair[0], "long", "moved", stream=True, idempotency_key="moved")
-    wait_until(lambda: '"content"' in dropped.text and '"content"' in moved.text, 10, "the streams to run")
+    wait_for_content(dropped, moved)
     for post in (kept, dropped, moved):
         post.leave()
     left_at = time.monotonic()
     follower = Post(pair[1], "long", "moved", stream=True, idempotency_key="moved")
     again = Post(pair[0], "steady", "kept", stream=True, idempotency_key="kept").wait()
     assert again.content().strip() == numbers(TOKENS)
-    assert len(seen(backend, "kept")) == 1
-    wait_until(lambda: seen(backend, "dropped")[0]["closed_by_client"], LINGER_SECONDS + 5, "the job to be cancelled")
+    assert len(backend.seen("kept")) == 1
+    wait_until(lambda: backend.seen("dropped")[0]["closed_by_client"], LINGER_SECONDS + 5, "the job to be cancelled")
     assert time.monotonic() - left_at > LINGER_SECONDS - 1
-    assert not seen(backend, "moved")[0]["closed_by_client"]  # whoever joined it is heard
+    assert not backend.seen("moved")[0]["closed_by_client"]  # whoever joined it is heard
     length = len(follower.text)
     wait_until(lambda: len(follower.text) > length, 5, "the joined stream to go on")
     follower.leave()
@@ -197,11 +149,11 @@ def test_a_retry_takes_over_the_open_request(pair: tuple[System, System], backen
     prompt = f"takeover-{stream}"
     older = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="0")
     began = time.monotonic()
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     wait_until(lambda: time.monotonic() - began > 0.5, 2, "the client's read timeout to pass")
     newer = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="1", x_stainless_read_timeout="0.5")
     assert newer.wait().content().strip() == numbers(TOKENS)
-    assert len(seen(backend, prompt)) == 1
+    assert len(backend.seen(prompt)) == 1
     older.wait()
     assert "[DONE]" not in older.text
 
@@ -212,10 +164,10 @@ def test_only_a_retry_of_the_same_token_takes_over(
 ) -> None:
     prompt = f"independent-{count}-{token}"
     older = Post(pair[0], "steady", prompt, stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: seen(backend, prompt), 10, "the backend to be called")
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
     newer = Post(pair[0], "steady", prompt, stream=False, tenant=token, x_stainless_retry_count=count)
     assert [post.wait().status for post in (older, newer)] == [200, 200]
-    assert len(seen(backend, prompt)) == 2
+    assert len(backend.seen(prompt)) == 2
 
 
 def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
@@ -223,37 +175,36 @@ def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
 ) -> None:
     """Equal bodies are often independent samples, of which one was refused and comes again."""
     older = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: seen(backend, "sample"), 10, "the backend to be called")
+    wait_until(lambda: backend.seen("sample"), 10, "the backend to be called")
     newer = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="600")
     assert [post.wait().status for post in (older, newer)] == [200, 200]
-    assert len(seen(backend, "sample")) == 2
+    assert len(backend.seen("sample")) == 2
 
 
 def test_a_retry_after_the_end_runs_anew(pair: tuple[System, System], backend: DemoBackend) -> None:
     for count in ("0", "1"):
         Post(pair[0], "steady", "ended", stream=False, x_stainless_retry_count=count).wait().content()
-    assert len(seen(backend, "ended")) == 2
+    assert len(backend.seen("ended")) == 2
 
 
 def test_the_sdks_retry_behind_a_proxy_that_keeps_the_connection_is_one_call(
     pair: tuple[System, System], backend: DemoBackend
 ) -> None:
     """The proxy does not tell the gateway that its client left, as many do."""
-    with LingeringProxy(pair[0].base_url) as proxy:
+    with LingeringProxy(pair[0].address) as proxy:
         client = openai.OpenAI(base_url=proxy.url, api_key=pair[0].token, timeout=2, max_retries=2)
         with client:
             answer = client.chat.completions.create(model="slow", messages=[{"role": "user", "content": "behind"}])
     assert (answer.choices[0].message.content or "").strip() == numbers(4)
     assert proxy.posts >= 2
-    assert len(seen(backend, "behind")) == 1
+    assert len(backend.seen("behind")) == 1
 
 
 class LingeringProxy:
     """A real TCP proxy: what its client sends goes on, and a client that leaves leaves the upstream connection open."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.removeprefix("http://").partition(":")
-        self._target = (host, int(port))
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
         self.posts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"

@@ -10,6 +10,7 @@ import httpx
 from shared import keys
 from tests.conftest import MakeSystem
 from tests.support.asynchronous import asynchronous
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import System
@@ -24,16 +25,12 @@ MODELS = {
 WAITING = 36
 
 
-def body(name: str) -> dict[str, object]:
-    return {"model": name, "stream": name == "full", "messages": [{"role": "user", "content": "hi"}]}
-
-
 async def slowest_seconds(system: System) -> float:
     """Return the slowest of some answers of the other model; of so few it is their p99."""
 
     async def one(client: httpx.AsyncClient) -> float:
         began = time.perf_counter()
-        assert (await client.post("/v1/chat/completions", json=body("other"))).status_code == 200
+        assert (await client.post(CHAT, json=chat_body("other"))).status_code == 200
         return time.perf_counter() - began
 
     async with system.async_client() as client:
@@ -49,9 +46,8 @@ async def test_a_model_whose_slots_are_full_does_not_slow_another_down(
     await slowest_seconds(system)  # connections are made and the code is warm
     alone = await slowest_seconds(system)
     async with system.async_client(timeout=60) as client:
-        calls = [
-            asyncio.create_task(client.post("/v1/chat/completions", json=body("full"))) for _ in range(4 + WAITING)
-        ]
+        full = chat_body("full", stream=True)
+        calls = [asyncio.create_task(client.post(CHAT, json=full)) for _ in range(4 + WAITING)]
         with own_redis.client() as redis:
             await wait_until_async(lambda: redis.zcard(keys.lane("default", "full")) == WAITING, 20, "a full model")
         beside = await slowest_seconds(system)

@@ -14,15 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
+from tests.support.startable import Startable
 from tests.support.system import DemoBackend, System
 from tests.support.tls import make_authority, make_certificate
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.full
 
-CHAT = "/v1/chat/completions"
 HOW_TO = ROOT / "docs" / "how-to" / "behind-nginx.md"
 IDLE_SECONDS = 3
 MODELS: dict[str, dict[str, Any]] = {
@@ -33,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-class Nginx:
+class Nginx(Startable):
     """nginx over TLS in front of a gateway; `location` holds what the documentation says about `location /`."""
 
     def __init__(self, folder: Path, upstream: str, location: str) -> None:
@@ -94,24 +95,14 @@ def documented_location() -> str:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoBackend]:
-    running = DemoBackend(tmp_path_factory.mktemp("backend")).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, backend: DemoBackend) -> Iterator[System]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    system = System(
-        tmp_path_factory.mktemp("system"), redis_url=server.url, backend_url=backend.url, models=MODELS,
+def served(
+    tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, backend: DemoBackend
+) -> Iterator[System]:
+    with System(
+        tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
         settings={"api": {"trusted_proxies": ["127.0.0.1"], "keep_alive_seconds": 1, "hold_headers_seconds": 1}},
-    )  # fmt: skip
-    try:
-        yield system.start()
-    finally:
-        system.stop()
-        server.stop()
+    ) as running:  # fmt: skip
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -119,22 +110,16 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, served: System) -> Iterator[
     """As documented, but with an idle limit that a test can wait for."""
     location = re.sub(r"(proxy_read_timeout) \S+;", rf"\1 {IDLE_SECONDS}s;", documented_location())
     assert f"{IDLE_SECONDS}s;" in location
-    running = Nginx(tmp_path_factory.mktemp("nginx") / "n", served.base_url.removeprefix("http://"), location).start()
-    yield running
-    running.stop()
-
-
-def body(model_name: str, prompt: str = "hello") -> dict[str, Any]:
-    return {"model": model_name, "stream": True, "messages": [{"role": "user", "content": prompt}]}
-
-
-def seen(backend: DemoBackend, prompt: str) -> list[dict[str, Any]]:
-    return [one for one in backend.requests() if one["body"]["messages"][0]["content"] == prompt]
+    with Nginx(tmp_path_factory.mktemp("nginx") / "n", served.base_url.removeprefix("http://"), location) as running:
+        yield running
 
 
 def test_each_chunk_arrives_at_once(nginx: Nginx, served: System) -> None:
     began, arrivals, text = time.monotonic(), [], ""
-    with nginx.client(served.token) as client, client.stream("POST", CHAT, json=body("paced")) as answer:
+    with (
+        nginx.client(served.token) as client,
+        client.stream("POST", CHAT, json=chat_body("paced", stream=True)) as answer,
+    ):
         assert answer.status_code == 200
         for part in answer.iter_text():
             if '"content":"' in part:
@@ -148,7 +133,7 @@ def test_each_chunk_arrives_at_once(nginx: Nginx, served: System) -> None:
 
 def test_a_stream_that_is_silent_for_longer_than_the_idle_limit_survives(nginx: Nginx, served: System) -> None:
     with nginx.client(served.token) as client:
-        answer = client.post(CHAT, json=body("silent"))
+        answer = client.post(CHAT, json=chat_body("silent", stream=True))
     assert answer.status_code == 200
     assert answer.text.count(": keep-alive\n\n") >= IDLE_SECONDS
     assert answer.text.endswith("data: [DONE]\n\n")
@@ -157,7 +142,7 @@ def test_a_stream_that_is_silent_for_longer_than_the_idle_limit_survives(nginx: 
 def test_without_comments_the_same_silence_is_cut(nginx: Nginx, served: System) -> None:
     """The counter-proof: a plain request is silent, and nginx ends it."""
     with nginx.client(served.token) as client:
-        answer = client.post(CHAT, json={**body("silent"), "stream": False})
+        answer = client.post(CHAT, json=chat_body("silent"))
     assert answer.status_code == 504
     assert "nginx" in answer.text
 
@@ -165,30 +150,33 @@ def test_without_comments_the_same_silence_is_cut(nginx: Nginx, served: System) 
 @pytest.mark.timeout(180)
 def test_nginxs_own_limit_of_a_minute_is_survived(tmp_path: Path, served: System) -> None:
     """Debian's nginx with nothing but `proxy_pass`: buffering on, 60 s, and the gateway's defaults of 15 and 10 s."""
-    running = Nginx(tmp_path / "n", served.base_url.removeprefix("http://"), "proxy_pass http://aqueduct;").start()
-    try:
-        with running.client(served.token) as client:
-            began = time.monotonic()
-            answer = client.post(CHAT, json=body("a-minute"))
-        assert time.monotonic() - began > 65
-        assert answer.status_code == 200
-        assert answer.text.endswith("data: [DONE]\n\n")
-    finally:
-        running.stop()
+    upstream = served.base_url.removeprefix("http://")
+    with (
+        Nginx(tmp_path / "n", upstream, "proxy_pass http://aqueduct;") as running,
+        running.client(served.token) as client,
+    ):
+        began = time.monotonic()
+        answer = client.post(CHAT, json=chat_body("a-minute", stream=True))
+    assert time.monotonic() - began > 65
+    assert answer.status_code == 200
+    assert answer.text.endswith("data: [DONE]\n\n")
 
 
 def test_a_client_that_leaves_is_noticed_through_nginx(nginx: Nginx, served: System, backend: DemoBackend) -> None:
-    with nginx.client(served.token) as client, client.stream("POST", CHAT, json=body("long", "leaves")) as answer:
+    with (
+        nginx.client(served.token) as client,
+        client.stream("POST", CHAT, json=chat_body("long", "leaves", stream=True)) as answer,
+    ):
         next(answer.iter_text())
         left_at = time.time()
-    wait_until(lambda: any(one["closed_by_client"] for one in seen(backend, "leaves")), 5, "the call to close")
-    (record,) = seen(backend, "leaves")
+    wait_until(lambda: any(one["closed_by_client"] for one in backend.seen("leaves")), 5, "the call to close")
+    (record,) = backend.seen("leaves")
     assert record["closed_at"] - left_at < 2
 
 
 def test_errors_pass_unchanged(nginx: Nginx, served: System) -> None:
     with nginx.client("wrong") as client:
-        answer = client.post(CHAT, json=body("paced"))
+        answer = client.post(CHAT, json=chat_body("paced", stream=True))
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
     assert answer.headers["x-request-id"].startswith("req_")
@@ -208,15 +196,10 @@ def test_the_clients_address_is_believed_only_from_trusted_proxies(
         tmp_path / "trusting", redis_url=served.redis_url, backend_url=backend.url, models=MODELS, workers=(),
         settings={"log_format": "json", "api": {"trusted_proxies": ["127.0.0.1"]}},
     )  # fmt: skip
-    try:
-        for system, expected in ((distrusting, "127.0.0.1"), (trusting, "203.0.113.7")):
-            system.start()
-            with system.client() as client:
-                assert client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"}).status_code == 200
+    for system, expected in ((distrusting, "127.0.0.1"), (trusting, "203.0.113.7")):
+        with system, system.client() as client:
+            assert client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"}).status_code == 200
             assert _logged_client(system) == expected
-    finally:
-        distrusting.stop()
-        trusting.stop()
 
 
 def _logged_client(system: System) -> str:

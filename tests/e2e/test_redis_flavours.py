@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.conftest import MakeSystem
-from tests.support.calls import Call
+from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.system import System
@@ -77,18 +77,13 @@ def assert_serves(make_system: MakeSystem, url: str) -> None:
     assert not re.search(r"NOPERM|no permissions|Cannot connect", system.logs()), system.logs()
 
 
-def refusal_at_start(tmp_path: Path, make_system: MakeSystem, url: str, command: str) -> str:
+def refusal_at_start(make_system: MakeSystem, url: str, command: str) -> str:
     """Start a process, which must end with an error by itself; return what it said."""
     system = make_system(start=False, redis_url=url, models=MODELS)
     system.write_config()
-    process = Process.python(
-        "-m", "aqueduct", command, "--config", system.config_file, log_file=tmp_path / f"{command}.log"
-    ).start()
-    try:
+    with system.command(command) as process:
         assert process.wait(20) != 0
         return process.log()
-    finally:
-        process.stop()
 
 
 def test_tls_with_an_authority_of_ones_own(make_system: MakeSystem, start_redis: StartRedis) -> None:
@@ -106,13 +101,11 @@ def test_a_certificate_that_cannot_be_verified_is_refused(
     url = server.bare_url if which == "unknown" else f"{server.bare_url}?ssl_ca_certs={other.certificate}"
     system = make_system(start=False, redis_url=url, models=MODELS)
     system.write_config()
-    checked = Process.python(
-        "-m", "aqueduct", "check", "--config", system.config_file, log_file=tmp_path / "check.log"
-    ).start()  # fmt: skip
+    checked = system.command("check").start()
     assert checked.wait(30) != 0
     assert "redis" in checked.log().lower()
     assert server.password not in checked.log()
-    said = refusal_at_start(tmp_path, make_system, url, "worker")
+    said = refusal_at_start(make_system, url, "worker")
     assert "Redis did not answer" in said
     assert server.password not in said
 
@@ -148,26 +141,24 @@ def test_a_unix_socket(tmp_path: Path, make_system: MakeSystem, start_redis: Sta
 
 @pytest.mark.parametrize("command", ["api", "worker"])
 def test_a_redis_that_evicts_is_refused_at_start(
-    tmp_path: Path, make_system: MakeSystem, start_redis: StartRedis, command: str
+    make_system: MakeSystem, start_redis: StartRedis, command: str
 ) -> None:
     server = start_redis("maxmemory-policy allkeys-lru")
-    said = refusal_at_start(tmp_path, make_system, server.url, command)
+    said = refusal_at_start(make_system, server.url, command)
     assert "allkeys-lru" in said
     assert "noeviction" in said
     assert "Traceback" not in said
 
 
-def test_a_redis_in_cluster_mode_is_refused_at_start(
-    tmp_path: Path, make_system: MakeSystem, start_redis: StartRedis
-) -> None:
+def test_a_redis_in_cluster_mode_is_refused_at_start(make_system: MakeSystem, start_redis: StartRedis) -> None:
     server = start_redis("cluster-enabled yes")
-    said = refusal_at_start(tmp_path, make_system, server.url, "api")
+    said = refusal_at_start(make_system, server.url, "api")
     assert "cluster" in said
     assert "Traceback" not in said
 
 
-def test_a_cluster_url_is_refused_at_start(tmp_path: Path, make_system: MakeSystem) -> None:
-    said = refusal_at_start(tmp_path, make_system, "redis+cluster://127.0.0.1:6379/0", "api")
+def test_a_cluster_url_is_refused_at_start(make_system: MakeSystem) -> None:
+    said = refusal_at_start(make_system, "redis+cluster://127.0.0.1:6379/0", "api")
     assert "Redis Cluster cannot be the broker" in said
     assert "Traceback" not in said
 
@@ -178,7 +169,7 @@ def test_while_redis_is_full_new_requests_are_refused_and_running_ones_end(
 ) -> None:
     system = make_system(models=MODELS)
     running = Call(system, "steady", "runs-while-full")
-    wait_until(lambda: '"content"' in running.text, 10, "the stream to run")
+    wait_for_content(running)
     with own_redis.client() as admin:
         admin.config_set("maxmemory", "1mb")
         for stream in (True, False):
@@ -196,9 +187,7 @@ def test_while_redis_is_full_new_requests_are_refused_and_running_ones_end(
 def test_while_redis_loads_its_file_new_requests_are_refused_and_running_ones_go_on(
     tmp_path: Path, make_system: MakeSystem
 ) -> None:
-    server = LoadingRedis(tmp_path / "loading")
-    server.start()
-    try:
+    with LoadingRedis(tmp_path / "loading") as server:
         system = make_system(redis_url=server.url, models=MODELS)
         with server.client() as admin:
             pipeline = admin.pipeline(transaction=False)
@@ -206,7 +195,7 @@ def test_while_redis_loads_its_file_new_requests_are_refused_and_running_ones_go
                 pipeline.set(f"ballast:{number}", "x" * 200, ex=600)
             pipeline.execute()
         running = Call(system, "steady", "runs-while-loading")
-        wait_until(lambda: '"content"' in running.text, 10, "the stream to run")
+        wait_for_content(running)
         server.kill()
         server.key_load_delay_microseconds = 20
         with ThreadPoolExecutor(1) as pool:  # the server must be started here: it ends with the thread that did
@@ -219,8 +208,6 @@ def test_while_redis_loads_its_file_new_requests_are_refused_and_running_ones_go
         running.wait(30).assert_complete(TOKENS)
         wait_until(lambda: Call(system, "short", "loaded", stream=False).wait(10).status == 200, 15, "an answer again")
         assert all(worker.running for worker in system.workers)
-    finally:
-        server.stop()
 
 
 def _ask_while_loading(server: LoadingRedis, system: System) -> Call:

@@ -8,6 +8,7 @@ from shared import keys
 from shared.broker import celery_app
 from shared.config import load_settings
 from tests.conftest import MakeSystem
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.waiting import wait_until
 
@@ -17,12 +18,11 @@ def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSyste
     control = celery_app(load_settings(system.config_file, environ={})).control
     control.cancel_consumer(keys.queue("demo"), reply=True, timeout=5)
     (worker,) = system.workers
-    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
     with system.client() as client:
 
         def ask_until_it_ends() -> bool:
             if worker.running:
-                assert client.post("/v1/chat/completions", json=body).status_code in (200, 503)
+                assert client.post(CHAT, json=chat_body("demo")).status_code in (200, 503)
             return not worker.running
 
         wait_until(ask_until_it_ends, 60, "the worker to exit")
@@ -32,9 +32,8 @@ def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSyste
 
 def test_a_worker_that_is_full_for_long_lives_on(make_system: MakeSystem) -> None:
     system = make_system(models={"demo": model("tokens=2&answer_seconds=1", concurrency=1)})
-    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
     with system.client(timeout=60) as client, ThreadPoolExecutor(22) as callers:
-        answers = list(callers.map(lambda _: client.post("/v1/chat/completions", json=body).status_code, range(22)))
+        answers = list(callers.map(lambda _: client.post(CHAT, json=chat_body("demo")).status_code, range(22)))
     assert answers == [200] * 22  # 22 s of work that was there from the start, so that no ticket came meanwhile
     (worker,) = system.workers
     assert worker.running

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 
 from tests.conftest import MakeSystem
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
+from tests.support.raw import chat_request
 from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until
 
@@ -15,21 +16,13 @@ def test_stalled_reader_is_closed_and_its_job_cancelled(make_system: MakeSystem,
     models = {"endless": model("tokens=90000&batch=50"), "demo": model()}
     system = make_system(models=models, settings={"api": {"stalled_reader_seconds": 2}})
     demo_backend.clear()
-    body = json.dumps({"model": "endless", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
-    host, port = system.base_url.removeprefix("http://").split(":")
     with socket.socket() as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.connect((host, int(port)))
-        stalled.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (system.token.encode(), len(body), body)
-        )
+        stalled.connect(system.address)
+        stalled.sendall(chat_request(system, chat_body("endless", stream=True)))
         wait_until(lambda: demo_backend.state()["total_requests"] >= 1, 10, "the backend to be called")
         with system.client() as client:
-            other = client.post(
-                "/v1/chat/completions", json={"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
-            )
-            assert other.status_code == 200
+            assert client.post(CHAT, json=chat_body("demo")).status_code == 200
         assert system.api is not None
         api = system.api
         wait_until(lambda: "status=499" in api.log(), 15, "the gateway to let the reader go")

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
+from tests.support.chat import CHAT
 from tests.support.system import DemoBackend
 
-CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 
@@ -87,9 +87,8 @@ def asked_of(backend: DemoBackend, client: httpx.Client, model: str = "demo", **
     messages = [*body.pop("messages", []), {"role": "user", "content": nonce}]
     answer = chat(client, model, messages=messages, **body)
     assert answer.status_code == 200, answer.text
-    found = [record["body"] for record in backend.requests() if record["body"]["messages"][-1]["content"] == nonce]
-    assert len(found) == 1
-    asked: Json = found[0]
+    (record,) = backend.seen(nonce)
+    asked: Json = record["body"]
     return asked
 
 

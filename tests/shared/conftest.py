@@ -12,6 +12,5 @@ from tests.support.processes import RedisServer
 @pytest.fixture(scope="package")
 def room_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis for this folder; `open_bench` empties it."""
-    server = RedisServer(tmp_path_factory.mktemp("room-redis")).start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("room-redis")) as server:
+        yield server

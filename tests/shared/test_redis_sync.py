@@ -21,14 +21,11 @@ def listens(port: int) -> bool:
 def test_a_unix_socket_is_reached(tmp_path: Path) -> None:
     path = tmp_path / "r.sock"
     options: list[str | Path] = ["--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
-    server = Process([find_server().path, *options], tmp_path / "redis.log").start()
-    try:
+    with Process([find_server().path, *options], tmp_path / "redis.log"):
         wait_until(path.exists, 10, "the socket")
         with connect(f"unix://{path}?db=2") as client:
             assert client.ping()
             assert client.client_info()["db"] == 2
-    finally:
-        server.stop()
 
 
 def test_sentinel_names_the_master(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -40,14 +37,11 @@ def test_sentinel_names_the_master(redis_server: RedisServer, tmp_path: Path) ->
     lines += [f"sentinel auth-pass mymaster {password}"] if password else []
     (tmp_path / "sentinel.conf").write_text("\n".join(lines) + "\n")
     command: list[str | Path] = [find_server().path, tmp_path / "sentinel.conf", "--sentinel"]
-    sentinel = Process(command, tmp_path / "sentinel.log").start()
-    try:
+    with Process(command, tmp_path / "sentinel.log"):
         wait_until(lambda: listens(port), 10, "the sentinel to listen")
         user = f":{password}@" if password else ""
         with connect(f"sentinel://{user}127.0.0.1:{port}/mymaster/0") as client:
             assert client.info("server")["run_id"] == run_id
-    finally:
-        sentinel.stop()
 
 
 @pytest.mark.parametrize(("query", "asked"), [("", "required"), ("?ssl_cert_reqs=CERT_NONE", "none")])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.processes import Process
 from tests.support.system import System
 
@@ -16,9 +17,9 @@ class Caller:
 
     def __init__(self, system: System, folder: Path, model: str, prompt: str, *, stream: bool) -> None:
         self.prompt = prompt
-        body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
+        body = json.dumps(chat_body(model, prompt, stream=stream))
         self.process = Process.python(
-            "-m", "tests.support.caller", f"{system.base_url}/v1/chat/completions", system.token, json.dumps(body),
+            "-m", "tests.support.caller", f"{system.base_url}{CHAT}", system.token, body,
             log_file=folder / f"{prompt}.log",
         ).start()  # fmt: skip
 

@@ -1,44 +1,62 @@
-"""Requests that run while a test harms the system: `Call` sends one in a thread and keeps what came, and when."""
+"""Requests that run while a test goes on: `Call` sends one in a thread and keeps what came, and when."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import httpx
 
+from tests.support.chat import CHAT, chat_body
 from tests.support.system import System
+from tests.support.waiting import wait_until
 
 DONE = "data: [DONE]\n\n"
 
 
-class Call:
-    """One chat completion in a thread of its own."""
+def wait_for_content(*calls: Call) -> None:
+    """Wait until every stream has brought text: its job runs."""
+    wait_until(lambda: all('"content"' in call.text for call in calls), 20, "the streams to run")
 
-    def __init__(self, system: System, model: str, prompt: str, *, stream: bool = True) -> None:
+
+class Call:
+    """One chat completion in a thread of its own, with the system's token unless another is given."""
+
+    def __init__(
+        self,
+        system: System,
+        model: str,
+        prompt: str,
+        *,
+        stream: bool = True,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.prompt = prompt
         self.stream = stream
         self.status = 0
         self.text = ""
         self.failure: Exception | None = None
+        self._client = system.client(token, timeout=120)
+        self._body = chat_body(model, prompt, stream=stream)
+        self._headers = dict(headers or {})
+        self._has_left = threading.Event()
         self.began_at = time.monotonic()
         self.ended_at = 0.0
-        self._system = system
-        self._body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            with (
-                self._system.client(timeout=120) as client,
-                client.stream("POST", "/v1/chat/completions", json=self._body) as answer,
-            ):
+            with self._client as client, client.stream("POST", CHAT, json=self._body, headers=self._headers) as answer:
                 self.status = answer.status_code
                 for part in answer.iter_text():
                     self.text += part
+                    if self._has_left.is_set():
+                        return
         except httpx.HTTPError as error:
             self.failure = error
         finally:
@@ -54,7 +72,12 @@ class Call:
         """From the start to the end."""
         return self.ended_at - self.began_at
 
-    def wait(self, timeout_seconds: float) -> Call:
+    def leave(self) -> None:
+        """Close the connection, as soon as the stream's next part comes."""
+        self._has_left.set()
+        self._thread.join(10)
+
+    def wait(self, timeout_seconds: float = 20) -> Self:
         """Wait for the end; AssertionError with what came so far."""
         self._thread.join(timeout_seconds)
         assert self.has_ended, (

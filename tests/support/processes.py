@@ -19,12 +19,13 @@ from redis.retry import Retry
 
 from aqueduct.embedded_redis import find_server
 from aqueduct.parenthood import die_with_parent
+from tests.support.startable import Startable
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Process:
+class Process(Startable):
     """A child process with its output in a file. It ends with the test run even when that is killed (Linux)."""
 
     def __init__(
@@ -120,7 +121,7 @@ class Process:
         return self._child.returncode
 
 
-class RedisServer:
+class RedisServer(Startable):
     """A real Redis of the test's own: `.url`, `.client()`, and every misfortune a Redis can have."""
 
     def __init__(self, folder: Path, *, settings: Sequence[str] = ()) -> None:

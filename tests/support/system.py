@@ -12,14 +12,16 @@ import httpx
 import yaml
 
 from shared.tokens import hash_token, new_token
+from tests.support.chat import prompt_of
 from tests.support.models import MODELS
 from tests.support.processes import Process, free_port
+from tests.support.startable import Startable
 from tests.support.waiting import wait_until
 
 READY = re.compile(r"demo backend ready on (http://127\.0\.0\.1:\d+)/v1")
 
 
-class DemoBackend:
+class DemoBackend(Startable):
     """The scripted model server as a process, with a record of what it was asked."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +61,10 @@ class DemoBackend:
         answer: list[dict[str, Any]] = httpx.get(f"{self.root}/debug/requests", timeout=10).raise_for_status().json()
         return answer
 
+    def seen(self, prompt: str) -> list[dict[str, Any]]:
+        """Return the requests whose last message is the prompt, oldest first."""
+        return [record for record in self.requests() if prompt_of(record) == prompt]
+
     def clear(self) -> None:
         """Forget the requests and zero the counters."""
         httpx.delete(f"{self.root}/debug/requests", timeout=10).raise_for_status()
@@ -68,7 +74,7 @@ class DemoBackend:
         self._process.stop()
 
 
-class System:
+class System(Startable):
     """An API and workers, started from a YAML file in `folder`, over a Redis and a backend that the caller owns."""
 
     def __init__(
@@ -125,6 +131,11 @@ class System:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """The API's host and port, for sockets."""
+        return "127.0.0.1", self._port
+
+    @property
     def token(self) -> str:
         """The bearer token that may use every model."""
         return self.tokens["test"]
@@ -172,23 +183,24 @@ class System:
     def start_api(self) -> Process:
         """Start the API, on its former port if it had one."""
         self._port = self._port or free_port()
-        self.api = self._process("api", "--port", str(self._port), name="api")
+        self.api = self.command("api", "--port", str(self._port)).start()
         return self.api
 
     def add_worker(self, *models: str) -> Process:
         """Start one more worker process, for these models or for all."""
         self._started += 1
         self._served.update(models or self._models)
-        worker = self._process("worker", *models, name=f"worker-{self._started}")
+        worker = self.command("worker", *models, name=f"worker-{self._started}").start()
         self.workers.append(worker)
         return worker
 
-    def _process(self, *arguments: str, name: str) -> Process:
-        command: tuple[str | Path, ...] = ("-m", "aqueduct", *arguments, "--config", self.config_file)
+    def command(self, command: str, *arguments: str, name: str = "") -> Process:
+        """Return `aqueduct <command>` with the system's file as an unstarted process, whose log is among `logs()`."""
+        words: tuple[str | Path, ...] = ("-m", "aqueduct", command, *arguments, "--config", self.config_file)
         environment = {"NO_PROXY": "*", **self._environment}
-        if arguments[0] == "worker":
+        if command == "worker":
             environment |= self._worker_environment
-        return Process.python(*command, log_file=self.folder / f"{name}.log", environment=environment).start()
+        return Process.python(*words, log_file=self.folder / f"{name or command}.log", environment=environment)
 
     def wait_ready(self, timeout_seconds: float = 30) -> None:
         """Wait until the API says that every started worker's models are served; fails at once when a process ended."""

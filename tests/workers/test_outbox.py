@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,13 +14,6 @@ from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 from tests.support.waiting import wait_until_async
 from workers.outbox import MAX_UNACKNOWLEDGED_BYTES, JobOutput, Outbox
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield running
-    running.stop()
 
 
 @asynccontextmanager
@@ -51,8 +44,8 @@ async def stored(bench: Bench, job: TakenJob, count: int) -> list[bytes]:
 
 
 @asynchronous
-async def test_events_of_many_jobs_are_stored_in_order(server: RedisServer) -> None:
-    async with open_output(server, jobs=5) as (bench, jobs, outputs):
+async def test_events_of_many_jobs_are_stored_in_order(module_redis: RedisServer) -> None:
+    async with open_output(module_redis, jobs=5) as (bench, jobs, outputs):
         for number in range(200):
             for output in outputs:
                 output.put(chunk(number))
@@ -113,15 +106,15 @@ async def test_a_job_stops_reading_while_too_much_is_not_acknowledged(own_redis:
 
 
 @asynchronous
-async def test_small_output_never_waits(server: RedisServer) -> None:
-    async with open_output(server) as (_, _, (output,)):
+async def test_small_output_never_waits(module_redis: RedisServer) -> None:
+    async with open_output(module_redis) as (_, _, (output,)):
         output.put(chunk(1))
         await asyncio.wait_for(output.drained(), 0.1)
 
 
 @asynchronous
-async def test_a_refused_job_is_told_why_and_others_go_on(server: RedisServer) -> None:
-    async with open_bench(server.url) as bench:
+async def test_a_refused_job_is_told_why_and_others_go_on(module_redis: RedisServer) -> None:
+    async with open_bench(module_redis.url) as bench:
         for _ in range(4):
             await bench.admit()
         jobs = await bench.take(4)
@@ -141,8 +134,8 @@ async def test_a_refused_job_is_told_why_and_others_go_on(server: RedisServer) -
 
 
 @asynchronous
-async def test_events_that_redis_lost_end_the_job_as_a_gap(server: RedisServer) -> None:
-    async with open_bench(server.url) as bench:
+async def test_events_that_redis_lost_end_the_job_as_a_gap(module_redis: RedisServer) -> None:
+    async with open_bench(module_redis.url) as bench:
         await bench.admit()
         (job,) = await bench.take()
         outbox = Outbox(bench.rooms)
@@ -156,8 +149,8 @@ async def test_events_that_redis_lost_end_the_job_as_a_gap(server: RedisServer) 
 
 
 @asynchronous
-async def test_a_job_ends_when_redis_is_full(server: RedisServer) -> None:
-    async with open_output(server, jobs=2) as (bench, jobs, (talking, ending)):
+async def test_a_job_ends_when_redis_is_full(module_redis: RedisServer) -> None:
+    async with open_output(module_redis, jobs=2) as (bench, jobs, (talking, ending)):
         await bench.redis("CONFIG", "SET", "maxmemory", "1mb")
         try:
             talking.put(chunk(0))
