@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
@@ -69,8 +70,17 @@ class BackendSettings(_Section):
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("must be an http:// or https:// URL such as http://127.0.0.1:9000/v1")
+        wrong = "must be an http:// or https:// URL such as http://127.0.0.1:9000/v1"
+        if not re.fullmatch(r"https?://[^/\s]+(/[!-~]*)?", value):
+            raise ValueError(wrong)
+        try:
+            parts = urlsplit(value)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError(wrong)
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            raise ValueError(wrong) from None
+        if parts.query or parts.fragment:
+            raise ValueError("must have no `?` and no `#`: `/chat/completions` is put at its end")
         return value.rstrip("/").removesuffix("/chat/completions")
 
     @field_validator("api_key")

@@ -13,6 +13,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections import deque
+from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -73,6 +74,11 @@ class Response:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """No more will come."""
+        return self.is_complete or self._error is not None
+
     async def head(self) -> None:
         """Wait for status and headers; raises ConnectionLost or InvalidAnswer."""
         while not self.status:
@@ -105,6 +111,7 @@ class Response:
     def close(self) -> None:
         """Read no more; an answer that is not complete ends with its connection, which tells the server at once."""
         if not self.is_complete:
+            self.fail(ConnectionLost())  # first, lest our own closing pass for the end of a close-delimited body
             self._connection.abort()
 
     async def _change(self) -> None:
@@ -133,12 +140,13 @@ class Response:
 
     def end(self) -> None:
         """Take note that the answer is complete."""
-        self.is_complete = True
-        self.wake()
+        if self._error is None:
+            self.is_complete = True
+            self.wake()
 
     def fail(self, error: Exception) -> None:
         """Take note that no more will come."""
-        if not self.is_complete and self._error is None:
+        if not self.is_over:
             self._error = error
             self.wake()
 
@@ -158,6 +166,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._is_paused = False
+        self._is_large = False
 
     @property
     def is_open(self) -> bool:
@@ -168,6 +177,7 @@ class _Connection(asyncio.Protocol):
         response = self._response = Response(self)
         self._headers, self._head_bytes, self.heard = {}, 0, False
         transport = self._transport
+        self._is_large = len(body) > MAX_HEAD_BYTES
         if transport is None:
             response.fail(ConnectionLost())
         elif len(body) <= MAX_HEAD_BYTES:
@@ -213,7 +223,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         response, self._response = self._response, None
-        if response is None or response.is_complete:
+        if response is None or response.is_over:
             return
         headers = response.headers
         if exc is None and response.status and b"content-length" not in headers and b"transfer-encoding" not in headers:
@@ -223,8 +233,12 @@ class _Connection(asyncio.Protocol):
 
     # --- the parser's side --------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._response is None:
+            raise ValueError("more than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        self._headers[name.lower()] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -250,7 +264,8 @@ class _Connection(asyncio.Protocol):
         self.resume()
         response.end()
         # Some servers answer before they have read the whole request: its rest would spoil the next one.
-        if self._parser.should_keep_alive() and not transport.get_write_buffer_size():
+        is_early = transport.get_write_buffer_size() or (self._is_large and response.status >= 400)
+        if self._parser.should_keep_alive() and not is_early:
             self._origin.keep(self)
         else:
             transport.abort()
@@ -264,7 +279,7 @@ class Origin:
         parts = urlsplit(url)
         self.loop = asyncio.get_running_loop()
         host = parts.hostname or ""
-        self._host = host if host.isascii() else host.encode("idna").decode()
+        self._host = _ascii(host)
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = _tls_context() if parts.scheme == "https" else None
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -274,6 +289,7 @@ class Origin:
         self._is_closed = False
         self._addresses: list[Any] = []
         self._addresses_until = 0.0
+        self._lookup: asyncio.Task[None] | None = None
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers = {"authorization": "Basic " + b64encode(pair.encode()).decode(), **headers}
@@ -348,27 +364,39 @@ class Origin:
                 )
                 try:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    server_name = self._host if self._tls else None
+                    server_name = self._host.rstrip(".") if self._tls else None
                     _, connection = await self.loop.create_connection(
                         lambda: _Connection(self), sock=sock, ssl=self._tls, server_hostname=server_name
                     )
                 except BaseException:
-                    sock.close()
+                    # A transport, which may not be made yet, owns the descriptor: this makes it close by itself.
+                    with suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                     raise
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError, RuntimeError) as error:
+            # UnicodeError: a host that cannot be a name; RuntimeError: how uvloop fails for some sockets.
+            self._addresses_until = 0.0  # it may have moved
             raise ConnectFailed from error
         return connection
 
     async def _resolve(self) -> list[Any]:
         """Return the addresses; a name is looked up in a thread, and believed for a while."""
-        now = self.loop.time()
-        if now >= self._addresses_until:
-            flags = socket.AI_NUMERICHOST if _is_address(self._host) else socket.AI_ADDRCONFIG
+        if self.loop.time() >= self._addresses_until:
+            if self._lookup is None:
+                self._lookup = self.loop.create_task(self._look_up())
+                self._lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.shield(self._lookup)  # one thread for all who wait: a silent name server must not use up all
+        return self._addresses
+
+    async def _look_up(self) -> None:
+        flags = socket.AI_NUMERICHOST if _is_address(self._host) else socket.AI_ADDRCONFIG
+        try:
             self._addresses = await self.loop.getaddrinfo(
                 self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
             )
-            self._addresses_until = now + ADDRESS_SECONDS
-        return self._addresses
+            self._addresses_until = self.loop.time() + ADDRESS_SECONDS
+        finally:
+            self._lookup = None
 
     def close(self) -> None:
         """Close the idle connections; those in use end with their answers."""
@@ -390,3 +418,11 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _ascii(host: str) -> str:
+    """Return a host as certificates and headers name it; one that cannot be a name fails when it is looked up."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return "invalid.invalid"

@@ -144,6 +144,30 @@ log_level:
     ]
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h/v1 ", "http://h/a b", "http://h:99999/v1", "http://h:x/v1", "http://[::1/v1", "http://:9/v1"]
+)
+def test_a_backend_url_that_could_not_be_called_is_refused(write: Write, url: str) -> None:
+    lines = told(write(f"models: {{m: {{backends: [{{url: '{url}'}}]}}}}\n"))
+    assert len(lines) == 1
+    assert "backends[0].url: must be an http:// or https:// URL" in lines[0]
+
+
+@pytest.mark.parametrize("url", ["http://h/v1?api-version=1", "http://h/v1#x"])
+def test_a_backend_url_has_nothing_behind_its_path(write: Write, url: str) -> None:
+    assert "must have no `?` and no `#`" in told(write(f"models: {{m: {{backends: [{{url: '{url}'}}]}}}}\n"))[0]
+
+
+def test_a_backends_key_loses_the_line_end_of_the_file_it_came_from(write: Write) -> None:
+    path = write("models: {m: {backends: [{url: 'http://h/v1', api_key: '${LLAMA_KEY}'}]}}\n")
+    key = load_settings(path, environ={"LLAMA_KEY": "canary\n"}).models["m"].backends[0].api_key
+    assert key is not None
+    assert key.get_secret_value() == "canary"
+    lines = told(path, {"LLAMA_KEY": "canary\nx-evil: 1"})
+    assert "api_key: must be one line of ASCII text" in lines[0]
+    assert "canary" not in lines[0]
+
+
 def test_names_that_clash_are_told_with_both_lines(write: Write) -> None:
     tokens = "".join(f"  - {{name: team, sha256: {'ab' * 32}}}\n" for _ in range(2))
     lines = told(write(GOOD + "  fast: {backends: [{url: 'http://h/v1'}]}\n" + f"tokens:\n{tokens}"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -48,7 +50,10 @@ class Peer:
         self.writer.close()
 
     def reset(self) -> None:
-        """Close at once, and lose what was not sent."""
+        """Close at once, by a TCP reset, and lose what was not sent."""
+        if not self.writer.transport.is_closing():
+            linger = struct.pack("ii", 1, 0)
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
     @property
