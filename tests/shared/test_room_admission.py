@@ -112,14 +112,49 @@ async def test_one_tenant_fills_at_most_half_of_a_room(room_redis: RedisServer) 
 
 
 @asynchronous
-async def test_batch_work_does_not_count_against_the_queue(room_redis: RedisServer) -> None:
-    async with open_bench(room_redis.url, small(max_queue=1)) as bench:
-        for _ in range(10):
-            await bench.admit(lane="batch")
-        await bench.take(2)
-        await bench.admit()
-        await assert_refused(bench, QueueFull, "full")
+async def test_the_batch_lane_and_the_others_have_a_room_each(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=2), tenant_share=1) as bench:
+        running = [await bench.admit(tenant="c") for _ in range(2)]
+        assert sorted(await bench.take_ids(2)) == sorted(running)
+        batch = [await bench.admit(lane="batch") for _ in range(2)]
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        for lane in ("default", "flex"):
+            await bench.admit(lane=lane)
+        await assert_refused(bench, QueueFull, "full", lane="priority")
+        await bench.cancel(batch[0])
         await bench.admit(lane="batch")
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+
+
+@asynchronous
+async def test_tokens_bytes_and_shares_are_bounded_in_each_room_apart(room_redis: RedisServer) -> None:
+    limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
+    async with open_bench(room_redis.url, small(**limits)) as bench:
+        for _ in range(2):
+            await bench.admit()
+        await bench.take(2)
+        for lane in ("batch", "default"):
+            await bench.admit(lane=lane, cost=200, body=b"x" * 300)
+            await assert_refused(bench, QueueFull, "full", lane=lane, cost=301)
+            await assert_refused(bench, QueueFull, "full", lane=lane, body=b"x" * 701)
+            await bench.admit(lane=lane, cost=200, body=b"x" * 300)
+            await assert_refused(bench, QueueFull, "fills its share", lane=lane)
+            await bench.admit(lane=lane, tenant="b")
+
+
+@asynchronous
+async def test_batch_work_that_must_finish_is_always_let_in_and_takes_no_place(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=1, max_queue_tokens=500)) as bench:
+        for _ in range(2):
+            await bench.admit(tenant="c")
+        await bench.take(2)
+        unbounded = [await bench.admit(lane="batch", must_finish=True, cost=400) for _ in range(5)]
+        await bench.admit(lane="batch")
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        await bench.admit()
+        await assert_refused(bench, QueueFull, "full", must_finish=True)  # in other lanes it is as any work
+        await bench.cancel(*unbounded)
+        await assert_refused(bench, QueueFull, "full", lane="batch")
 
 
 @asynchronous
