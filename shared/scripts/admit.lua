@@ -91,7 +91,7 @@ count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'model', model, 'owner', owner, 'lane', lane, 'tenant', tenant, 'share', job.share,
   'cost', cost, 'weight', weight, 'tag', tag, 'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'keep', keep,
   'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26], 'idempotency', idempotency,
-  'deadline', now + max_wait, 'counted', job.counted)
+  'deadline', now + max_wait, 'counted', job.counted, 'life', life)
 if idempotency ~= '' then redis.call('SET', idempotency, id .. ' ' .. ARGV[28], 'PX', life) end
 redis.call('PEXPIRE', NAMES.job .. id, life)
 redis.call('ZADD', NAMES.waits .. model, now + max_wait, id)

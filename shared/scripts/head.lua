@@ -78,11 +78,23 @@ local function enter_lane(id, job, tag)
   return tag
 end
 
--- Notes until when a job waits that was taken once already.
-local function set_deadline(id, model, deadline)
-  redis.call('ZADD', NAMES.waits .. model, deadline, id)
-  redis.call('PEXPIRE', NAMES.waits .. model, DAY)
-  redis.call('HSET', NAMES.job .. id, 'deadline', deadline)
+-- Notes until when a job waits that was taken once already. It may wait and run as long as a new one from here on, so
+-- whatever lives as long as the job does is given its whole life again.
+local function set_deadline(id, job, now, deadline)
+  local key = NAMES.job .. id
+  redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
+  redis.call('PEXPIRE', NAMES.waits .. job.model, DAY)
+  redis.call('HSET', key, 'deadline', deadline)
+  local life = tonumber(redis.call('HGET', key, 'life') or DAY)  -- not in FIELDS: nobody else needs it
+  redis.call('PEXPIRE', key, life)
+  redis.call('PEXPIRE', NAMES.body .. id, life)
+  if job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id then
+    redis.call('PEXPIRE', job.idempotency, life)
+  end
+  if job.token ~= '' then
+    redis.call('ZADD', NAMES.token_jobs .. job.token, 'XX', now + life, id)
+    redis.call('PEXPIRE', NAMES.token_jobs .. job.token, life + 1000)
+  end
 end
 
 -- A model's limits hold for its batch lane and, apart from it, for its other lanes together: neither can fill the
