@@ -10,7 +10,7 @@ import pytest
 from shared import keys
 from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited
 from shared.jobs import new_id
-from shared.room import duration
+from shared.room import Idempotency, duration
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -231,6 +231,18 @@ async def test_the_same_id_is_admitted_once(room_redis: RedisServer) -> None:
         job_id = await bench.admit(new_id())
         await assert_refused(bench, BrokerUnavailable, None, job_id=job_id)
         assert await bench.take_ids(2) == [job_id]
+
+
+@asynchronous
+async def test_the_end_of_a_cancelled_job_leaves_its_key_to_who_took_it_over(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        key = Idempotency("k", "h")
+        cancelled = await bench.admit(idempotency=key)
+        (job,) = await bench.take()
+        assert await bench.cancel(cancelled) == "r"
+        second = await bench.admit(idempotency=key)
+        assert await bench.rooms.release("m", [(cancelled, job.attempt, "end")]) == b"e"
+        assert (await bench.admitted(idempotency=key))[1].job_id == second
 
 
 @asynchronous

@@ -166,6 +166,21 @@ async def test_owners_and_workers_are_not_judged_when_redis_stood_still(room_red
 
 
 @asynchronous
+async def test_nobody_gives_jobs_of_a_silent_owner_up_before_it_could_speak_again(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        job = await running_job(bench)
+        waiting = await bench.admit()
+        await bench.redis("DEL", keys.owner("api"))
+        await bench.stood_still(30)
+        # A worker is back sooner than the API process and the sweep.
+        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+        assert await bench.take_ids() == [waiting]
+        await bench.sweep()
+        assert (await bench.sweep())[3] == 0  # the next sweep is an ordinary one
+        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+
+
+@asynchronous
 async def test_one_process_sweeps_a_second(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         assert await bench.rooms.sweep("one") != []
