@@ -7,8 +7,13 @@ event, the client's disconnect from the moment the body is read, and bytes that 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from shared.errors import AqueductError, InvalidRequest, RequestTooLarge, UnsupportedMediaType
@@ -22,6 +27,19 @@ Headers = list[tuple[bytes, bytes]]
 
 class ClientGone(Exception):
     """The client has closed the connection; there is nobody to answer."""
+
+
+def _left_to_take(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client has not taken: those in the transport, and in the kernel where it tells.
+
+    The kernel asks for more only when a good part of its own buffer, often megabytes, is free. A slow reader needs
+    minutes for that, so that the transport alone would look stalled.
+    """
+    left = transport.get_write_buffer_size()
+    connection: socket.socket = transport.get_extra_info("socket")
+    with suppress(OSError, ValueError):  # not on this system; just closed
+        left += int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return left
 
 
 class Exchange:
@@ -137,17 +155,35 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def write_to_reader(self, data: bytes, *, more: bool, stalled_seconds: float) -> None:
-        """As `write`, but close a connection whose client has read nothing for so long; raises ClientGone."""
+        """As `write`, but close a connection whose client has taken nothing for so long; raises ClientGone."""
         extension = self.scope.get("extensions", {}).get("aqueduct.connection")
         if extension is None or not extension["protocol"].flow.write_paused:
             await self.write(data, more=more)
             return
+        transport = extension["protocol"].transport
+        loop = asyncio.get_running_loop()
+        left, took_at = _left_to_take(transport), loop.time()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal left, took_at, timer
+            now, before, left = loop.time(), left, _left_to_take(transport)
+            if left < before:
+                took_at = now
+            if now - took_at >= stalled_seconds:
+                limit.reschedule(now)
+            else:
+                timer = loop.call_later(stalled_seconds / 4, look)
+
+        timer = loop.call_later(stalled_seconds / 4, look)
         try:
-            async with asyncio.timeout(stalled_seconds):
+            async with asyncio.timeout(None) as limit:
                 await self.write(data, more=more)
         except TimeoutError:
-            extension["protocol"].transport.abort()
+            transport.abort()
             raise ClientGone from None
+        finally:
+            timer.cancel()
 
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON response."""

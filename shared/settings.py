@@ -99,7 +99,9 @@ class ModelSettings(_Section):
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=32, description="Running jobs across all workers."
     )
-    max_queue: Annotated[int, Field(ge=0)] = Field(default=1000, description="Waiting jobs; past it: 429 `queue_full`.")
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="Waiting jobs; past it: 429 `queue_full`. The batch lane is counted apart."
+    )
     max_queue_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Estimated tokens that may wait."
     )

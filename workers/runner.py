@@ -32,6 +32,8 @@ CANCEL_MEMORY_SECONDS = 10.0
 """A cancel may overtake the reply of the take that it concerns."""
 SILENT_CONSUMER_SECONDS = 15.0
 RESCUES_TO_EXIT = 4
+LAST_TAKE_SECONDS = 2.0
+"""How long a drain waits for a take under way; a call to Redis is given up sooner."""
 LAST_WORDS_SECONDS = 1.5
 """After the grace, for Redis to store the errors of what was cut off."""
 LONG_JOB_SECONDS = 1.0
@@ -276,12 +278,8 @@ class Runner:
     async def drain(self, grace_seconds: float) -> None:
         """Stop taking; hand back what published nothing; let streams end within the grace, then cut them off."""
         self._draining = True
-        for slots in self._slots.values():
-            slots.closed = True
-        try:
-            await self._rooms.leave(self._name, self._models)
-        except (RedisUnavailable, RedisRefused):
-            log.warning("left without telling Redis")
+        # A take under way may still bring jobs, which are then handed back as all others.
+        await asyncio.gather(self._leave(), *(slots.close(LAST_TAKE_SECONDS) for slots in self._slots.values()))
         for running in list(self._jobs.values()):
             if not running.output.has_published:
                 self._give_up(running, "back")
@@ -292,6 +290,12 @@ class Runner:
                 running.output.finish(events.failed(cut), cost=0)
                 self._give_up(running, "cut off")
         await self._wait_for_jobs(LAST_WORDS_SECONDS)
+
+    async def _leave(self) -> None:
+        try:
+            await self._rooms.leave(self._name, self._models)
+        except (RedisUnavailable, RedisRefused):
+            log.warning("left without telling Redis")
 
     async def _wait_for_jobs(self, seconds: float) -> None:
         if self._jobs:

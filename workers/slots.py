@@ -58,9 +58,8 @@ class Slots:
         self._window_jobs = 0
         self._is_awake = False
         self._is_rescue = False
+        self._closed = False
         self.running = 0
-        self.closed = False
-        """Draining: nothing is taken any more."""
 
     @property
     def free(self) -> int:
@@ -69,7 +68,7 @@ class Slots:
 
     def wake(self, *, surplus: bool = False) -> None:
         """Take if a slot is free; one take is under way at a time, a wake-up meanwhile makes it look again."""
-        if self.closed:
+        if self._closed:
             return
         if self._taking or self.free <= 0:
             self._again = True
@@ -77,9 +76,17 @@ class Slots:
         self._taking = True
         self._taker = self._loop.create_task(self._take(surplus))
 
+    async def close(self, timeout_seconds: float) -> None:
+        """Take nothing any more; returns once the take that is under way, if any, has started what it was given."""
+        self._closed = True
+        if self._surplus_timer is not None:
+            self._surplus_timer.cancel()
+        if self._taker is not None:
+            await asyncio.wait([self._taker], timeout=timeout_seconds)
+
     def rescue(self) -> None:
         """Look for jobs that wait although a slot is free: a ticket was lost, or Celery's consumer is away."""
-        if self.free > 0 and not self.closed and not self._is_awake and not self._taking:
+        if self.free > 0 and not self._closed and not self._is_awake and not self._taking:
             self._is_rescue = True
             self.wake(surplus=True)
 
@@ -105,7 +112,7 @@ class Slots:
             return
         # A window may be long over when work comes back after a pause: that is not busy.
         is_recent = now - self._window_began_at < 2 * WINDOW_SECONDS
-        is_busy = self._window_jobs >= BUSY_JOBS and is_recent and not self.closed
+        is_busy = self._window_jobs >= BUSY_JOBS and is_recent and not self._closed
         if is_busy and not self._is_awake:
             self._loop.call_later(LOOK_SECONDS, self._look)
         self._is_awake = is_busy
@@ -137,7 +144,7 @@ class Slots:
         if jobs and is_rescue:
             self._rescued()
         self._count(len(jobs))
-        if self.closed:
+        if self._closed:
             return
         if self._again or len(jobs) == wanted > 0:
             self.wake(surplus=surplus)

@@ -58,11 +58,11 @@ if live == 0 and live_workers(model, now, grace) == 0 then
   return {'no_worker', 5000, now, limit, remaining, reset}
 end
 
-local ahead = waiting(model)
+local ahead = waiting(model, lane)
 local free = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. model))
-if lane ~= 'batch' then
+if is_bounded(lane, keep) then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
-  local room = redis.call('HMGET', NAMES.room .. model, 'tokens', 'bytes', 'every_ms')
+  local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')
   local full = ahead >= max_queue + free
   if ahead >= free then
     full = full or (max_tokens > 0 and tonumber(room[1] or 0) + cost > max_tokens)
@@ -71,7 +71,7 @@ if lane ~= 'batch' then
   -- The place is free after one end; a quarter of the room keeps a crowd of retries from coming back too soon.
   local wait = math.min(60000, math.max(1000, (tonumber(room[3] or 0)) * math.ceil(ahead / 4)))
   if full then return {'full', wait, now, limit, remaining, reset} end
-  local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, tenant) or 0)
+  local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, room_field(lane, tenant)) or 0)
   if mine >= share + free then return {'share', wait, now, limit, remaining, reset} end
 end
 
@@ -85,13 +85,13 @@ if token_jobs > 0 then
 else token = '' end
 
 local job = {model = model, lane = lane, tenant = tenant, share = cost / weight, cost = cost, bytes = bytes,
-  counted = (max_tokens > 0 or max_bytes > 0) and '1' or ''}
+  keep = keep, counted = (max_tokens > 0 or max_bytes > 0) and '1' or ''}
 local tag = enter_lane(id, job, nil)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'model', model, 'owner', owner, 'lane', lane, 'tenant', tenant, 'share', job.share,
   'cost', cost, 'weight', weight, 'tag', tag, 'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'keep', keep,
   'token', token, 'bytes', bytes, 'admitted', now, 'meta', ARGV[9], 'max_tries', ARGV[26], 'idempotency', idempotency,
-  'deadline', now + max_wait, 'counted', job.counted)
+  'deadline', now + max_wait, 'counted', job.counted, 'life', life)
 if idempotency ~= '' then redis.call('SET', idempotency, id .. ' ' .. ARGV[28], 'PX', life) end
 redis.call('PEXPIRE', NAMES.job .. id, life)
 redis.call('ZADD', NAMES.waits .. model, now + max_wait, id)

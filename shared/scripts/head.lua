@@ -78,27 +78,49 @@ local function enter_lane(id, job, tag)
   return tag
 end
 
--- Notes until when a job waits that was taken once already.
-local function set_deadline(id, model, deadline)
-  redis.call('ZADD', NAMES.waits .. model, deadline, id)
-  redis.call('PEXPIRE', NAMES.waits .. model, DAY)
-  redis.call('HSET', NAMES.job .. id, 'deadline', deadline)
+-- Notes until when a job waits that was taken once already. It may wait and run as long as a new one from here on, so
+-- whatever lives as long as the job does is given its whole life again.
+local function set_deadline(id, job, now, deadline)
+  local key = NAMES.job .. id
+  redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
+  redis.call('PEXPIRE', NAMES.waits .. job.model, DAY)
+  redis.call('HSET', key, 'deadline', deadline)
+  local life = tonumber(redis.call('HGET', key, 'life') or DAY)  -- not in FIELDS: nobody else needs it
+  redis.call('PEXPIRE', key, life)
+  redis.call('PEXPIRE', NAMES.body .. id, life)
+  if job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id then
+    redis.call('PEXPIRE', job.idempotency, life)
+  end
+  if job.token ~= '' then
+    redis.call('ZADD', NAMES.token_jobs .. job.token, 'XX', now + life, id)
+    redis.call('PEXPIRE', NAMES.token_jobs .. job.token, life + 1000)
+  end
 end
 
--- Counters of what waits. Batch work is bounded by its own window, so it does not count here.
+-- A model's limits hold for its batch lane and, apart from it, for its other lanes together: neither can fill the
+-- other's room. What must finish is let into the batch lane without limit, so it takes no place from others either.
+local function is_bounded(lane, keep) return lane ~= 'batch' or keep ~= '1' end
+
+-- The field that counts for a lane's room; no tenant's name has a colon.
+local function room_field(lane, name) return lane == 'batch' and 'batch:' .. name or name end
+
+-- Counters of what waits.
 local function count_waiting(job, sign)
-  if job.lane ~= 'batch' then
-    if job.counted ~= '' then  -- only where the model has such a limit
-      local room = NAMES.room .. job.model
-      redis.call('HINCRBY', room, 'tokens', sign * math.floor(tonumber(job.cost)))
-      redis.call('HINCRBY', room, 'bytes', sign * tonumber(job.bytes))
-      redis.call('PEXPIRE', room, DAY)
-    end
-    local tenants = NAMES.tenants .. job.model
-    local left = redis.call('HINCRBY', tenants, job.tenant, sign)
-    if left <= 0 then redis.call('HDEL', tenants, job.tenant)
-    elseif left == 1 then redis.call('PEXPIRE', tenants, DAY) end
+  local room = NAMES.room .. job.model
+  if not is_bounded(job.lane, job.keep) then
+    redis.call('HINCRBY', room, 'batch:must_finish', sign)
+    redis.call('PEXPIRE', room, DAY)
+    return
   end
+  if job.counted ~= '' then  -- only where the model has such a limit
+    redis.call('HINCRBY', room, room_field(job.lane, 'tokens'), sign * math.floor(tonumber(job.cost)))
+    redis.call('HINCRBY', room, room_field(job.lane, 'bytes'), sign * tonumber(job.bytes))
+    redis.call('PEXPIRE', room, DAY)
+  end
+  local tenants, tenant = NAMES.tenants .. job.model, room_field(job.lane, job.tenant)
+  local left = redis.call('HINCRBY', tenants, tenant, sign)
+  if left <= 0 then redis.call('HDEL', tenants, tenant)
+  elseif left == 1 then redis.call('PEXPIRE', tenants, DAY) end
 end
 
 -- An empty lane resets its clock, so that no tenant pays for work of the past.
@@ -121,7 +143,12 @@ local function leave_room(id, job, give_back)
   tidy_lane(job)
 end
 
-local function waiting(model)
+-- How many jobs wait in a lane's room, against max_queue.
+local function waiting(model, lane)
+  if lane == 'batch' then
+    local unbounded = tonumber(redis.call('HGET', NAMES.room .. model, 'batch:must_finish') or 0)
+    return redis.call('ZCARD', lane_key(lane, model)) - math.max(0, unbounded)
+  end
   return redis.call('ZCARD', lane_key('priority', model)) + redis.call('ZCARD', lane_key('default', model))
     + redis.call('ZCARD', lane_key('flex', model))
 end

@@ -19,7 +19,7 @@ for i = 3, #ARGV, 3 do
     redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '', 'tries', math.max(0, job.tries - 1))
     enter_lane(id, job, job.tag)
     count_waiting(job, 1)
-    set_deadline(id, job.model, now + 60000)
+    set_deadline(id, job, now, now + 60000)
     out[#out + 1] = 'b'
   end
   if job and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then

@@ -64,7 +64,7 @@ for i = 9, #ARGV, 4 do
         redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '')
         enter_lane(id, job, job.tag)
         count_waiting(job, 1)
-        set_deadline(id, model, now + KEEP)
+        set_deadline(id, job, now, now + KEEP)
       end
     end
   end

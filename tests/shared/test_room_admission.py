@@ -10,7 +10,7 @@ import pytest
 from shared import keys
 from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited
 from shared.jobs import new_id
-from shared.room import duration
+from shared.room import Idempotency, duration
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -112,14 +112,49 @@ async def test_one_tenant_fills_at_most_half_of_a_room(room_redis: RedisServer) 
 
 
 @asynchronous
-async def test_batch_work_does_not_count_against_the_queue(room_redis: RedisServer) -> None:
-    async with open_bench(room_redis.url, small(max_queue=1)) as bench:
-        for _ in range(10):
-            await bench.admit(lane="batch")
-        await bench.take(2)
-        await bench.admit()
-        await assert_refused(bench, QueueFull, "full")
+async def test_the_batch_lane_and_the_others_have_a_room_each(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=2), tenant_share=1) as bench:
+        running = [await bench.admit(tenant="c") for _ in range(2)]
+        assert sorted(await bench.take_ids(2)) == sorted(running)
+        batch = [await bench.admit(lane="batch") for _ in range(2)]
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        for lane in ("default", "flex"):
+            await bench.admit(lane=lane)
+        await assert_refused(bench, QueueFull, "full", lane="priority")
+        await bench.cancel(batch[0])
         await bench.admit(lane="batch")
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+
+
+@asynchronous
+async def test_tokens_bytes_and_shares_are_bounded_in_each_room_apart(room_redis: RedisServer) -> None:
+    limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
+    async with open_bench(room_redis.url, small(**limits)) as bench:
+        for _ in range(2):
+            await bench.admit()
+        await bench.take(2)
+        for lane in ("batch", "default"):
+            await bench.admit(lane=lane, cost=200, body=b"x" * 300)
+            await assert_refused(bench, QueueFull, "full", lane=lane, cost=301)
+            await assert_refused(bench, QueueFull, "full", lane=lane, body=b"x" * 701)
+            await bench.admit(lane=lane, cost=200, body=b"x" * 300)
+            await assert_refused(bench, QueueFull, "fills its share", lane=lane)
+            await bench.admit(lane=lane, tenant="b")
+
+
+@asynchronous
+async def test_batch_work_that_must_finish_is_always_let_in_and_takes_no_place(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=1, max_queue_tokens=500)) as bench:
+        for _ in range(2):
+            await bench.admit(tenant="c")
+        await bench.take(2)
+        unbounded = [await bench.admit(lane="batch", must_finish=True, cost=400) for _ in range(5)]
+        await bench.admit(lane="batch")
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        await bench.admit()
+        await assert_refused(bench, QueueFull, "full", must_finish=True)  # in other lanes it is as any work
+        await bench.cancel(*unbounded)
+        await assert_refused(bench, QueueFull, "full", lane="batch")
 
 
 @asynchronous
@@ -196,6 +231,18 @@ async def test_the_same_id_is_admitted_once(room_redis: RedisServer) -> None:
         job_id = await bench.admit(new_id())
         await assert_refused(bench, BrokerUnavailable, None, job_id=job_id)
         assert await bench.take_ids(2) == [job_id]
+
+
+@asynchronous
+async def test_the_end_of_a_cancelled_job_leaves_its_key_to_who_took_it_over(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        key = Idempotency("k", "h")
+        cancelled = await bench.admit(idempotency=key)
+        (job,) = await bench.take()
+        assert await bench.cancel(cancelled) == "r"
+        second = await bench.admit(idempotency=key)
+        assert await bench.rooms.release("m", [(cancelled, job.attempt, "end")]) == b"e"
+        assert (await bench.admitted(idempotency=key))[1].job_id == second
 
 
 @asynchronous

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from shared import keys
+from shared.errors import RateLimited
 from shared.jobs import TakenJob
-from shared.room import Rooms
+from shared.room import Idempotency, Rooms
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, heard_frames, open_bench
@@ -62,6 +67,33 @@ async def test_a_lost_job_that_had_published_ends_in_one_error_and_is_not_run_ag
         assert (await bench.sweep())[1] == 0
         assert len(await bench.log(job.id)) == 3
         assert (await bench.rooms.depth())["m"].running == 0
+
+
+@pytest.mark.parametrize("how", ["lost", "handed back"])
+def test_a_job_that_waits_again_has_its_whole_life_before_it(room_redis: RedisServer, how: str) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url, {"m": {"max_wait_seconds": 10, "timeout_seconds": 20}}) as bench:
+            await bench.admit(idempotency=Idempotency("k", "h"), concurrent_jobs=1)
+            (job,) = await bench.take()
+            own = [keys.job(job.id), keys.body(job.id), keys.PREFIXES["idempotency"] + "k"]
+            for key in own:
+                await bench.redis("PEXPIRE", key, 1000)  # as after a run that took nearly all of it
+            jobs_of_token = keys.PREFIXES["token_jobs"] + "a"
+            await bench.redis("ZADD", jobs_of_token, "XX", 1, job.id)
+            if how == "lost":
+                await bench.expire_lease(job.id)
+                await bench.sweep()
+            else:
+                await bench.rooms.release("m", [(job.id, job.attempt, "back")])
+            (again,) = await bench.take()
+            assert again.body == b"{}"
+            assert [149_000 < await bench.redis("PTTL", key) <= 150_000 for key in own] == [True] * 3
+            with pytest.raises(RateLimited):  # it still counts for its token
+                await bench.admit(concurrent_jobs=1)
+            await bench.append(again, b"S1", b"Cx")
+            assert await bench.redis("PTTL", keys.log(job.id)) > 149_000
+
+    asyncio.run(scenario())
 
 
 @asynchronous
@@ -131,6 +163,21 @@ async def test_owners_and_workers_are_not_judged_when_redis_stood_still(room_red
         await bench.serve("w1")
         assert (await bench.sweep())[1:4] == [0, 0, 0]
         assert await bench.take_ids() == [job_id]
+
+
+@asynchronous
+async def test_nobody_gives_jobs_of_a_silent_owner_up_before_it_could_speak_again(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        job = await running_job(bench)
+        waiting = await bench.admit()
+        await bench.redis("DEL", keys.owner("api"))
+        await bench.stood_still(30)
+        # A worker is back sooner than the API process and the sweep.
+        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+        assert await bench.take_ids() == [waiting]
+        await bench.sweep()
+        assert (await bench.sweep())[3] == 0  # the next sweep is an ordinary one
+        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
 
 
 @asynchronous

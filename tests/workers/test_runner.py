@@ -1,0 +1,121 @@
+"""A worker process's jobs on its event loop, over a real Redis (`workers/runner.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared import keys
+from shared.broker import celery_app
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, open_bench
+from tests.support.system import DemoBackend
+from tests.support.waiting import wait_until_async
+from workers.job_events import JobEvents
+from workers.runner import Runner
+
+QUIET = {"sweep_seconds": 60, "renew_seconds": 60}
+"""Nothing but what the test asks for goes to Redis."""
+LIVELY = {"sweep_seconds": 60, "renew_seconds": 0.05}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """A backend that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        yield f"http://127.0.0.1:{backend.getsockname()[1]}/v1"
+
+
+@asynccontextmanager
+async def open_runner(
+    server: RedisServer, url: str, testing: Mapping[str, float], model: str = "demo"
+) -> AsyncIterator[tuple[Bench, Runner]]:
+    models = {"m": {"backends": [{"url": url, "model": model}]}}
+    async with open_bench(server.url, models, served=False, testing=testing) as bench:
+        runner = Runner(bench.settings, ["m"], "w1", JobEvents(celery_app(bench.settings, ("m",)), "w1@host"))
+        await runner.open()
+        try:
+            yield bench, runner
+        finally:
+            await runner.close()
+
+
+@asynchronous
+async def test_a_drain_hands_back_what_a_take_under_way_still_brings(server: RedisServer, silent_url: str) -> None:
+    async with open_runner(server, silent_url, QUIET) as (bench, runner):
+
+        async def take_is_under_way() -> bool:
+            return b" flags=b " in await bench.redis("CLIENT", "LIST")
+
+        await bench.rooms.leave("another", ["m"])  # Redis knows the script, so that leaving takes one round trip
+        job_id = await bench.admit(body=b"x" * 100_000)  # a large body is fetched after the take itself
+        await bench.redis("CLIENT", "PAUSE", 5000, "WRITE")
+        runner.wake("m")
+        await wait_until_async(take_is_under_way)
+        drain = asyncio.create_task(runner.drain(5))
+        await asyncio.sleep(0)
+        await bench.redis("CLIENT", "UNPAUSE")
+        await drain
+        record = await bench.record(job_id)
+        assert (record["state"], record["tries"]) == ("waiting", "0")
+        (job,) = await bench.take()
+        assert job.id == job_id
+
+
+@pytest.mark.parametrize("why", ["stale", "unknown"])
+def test_a_job_that_redis_wants_no_more_gives_its_slot_back(server: RedisServer, silent_url: str, why: str) -> None:
+    async def scenario() -> None:
+        async with open_runner(server, silent_url, LIVELY) as (bench, runner):
+            slots = runner.free_slots()
+            job_id = await bench.admit()
+            runner.wake("m")
+            await wait_until_async(lambda: runner.free_slots() == slots - 1)
+            if why == "stale":
+                await bench.redis("HSET", keys.job(job_id), "attempt", "2.another")
+            else:
+                await bench.redis("FLUSHALL")
+            await wait_until_async(lambda: runner.free_slots() == slots)
+
+    asyncio.run(scenario())
+
+
+@asynchronous
+async def test_a_draining_worker_keeps_its_leases_but_is_no_live_worker(
+    server: RedisServer, demo_backend: DemoBackend
+) -> None:
+    streams = "demo?tokens=2000&token_seconds=0.02"
+    async with open_runner(server, demo_backend.url, LIVELY, streams) as (bench, runner):
+
+        async def score(key: str, member: str) -> float:
+            return float(await bench.redis("ZSCORE", key, member) or 0)
+
+        async def published() -> bool:
+            return bool(await bench.redis("EXISTS", keys.log(job_id)))
+
+        async def left() -> bool:
+            return not await score(keys.workers("m"), "w1")
+
+        async def renewed() -> bool:
+            return await score(keys.running("m"), job_id) > lease
+
+        job_id = await bench.admit(body=b'{"messages":[{"role":"user","content":"x"}]}')
+        runner.wake("m")
+        await wait_until_async(published)
+        drain = asyncio.create_task(runner.drain(1))
+        await wait_until_async(left)
+        lease = await score(keys.running("m"), job_id)
+        await wait_until_async(renewed)
+        assert await left()
+        await drain
