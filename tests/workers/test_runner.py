@@ -44,7 +44,8 @@ async def open_runner(
 ) -> AsyncIterator[tuple[Bench, Runner]]:
     models = {"m": {"backends": [{"url": url, "model": model}]}}
     async with open_bench(server.url, models, served=False, testing=testing) as bench:
-        runner = Runner(bench.settings, ["m"], "w1", JobEvents(celery_app(bench.settings, ("m",)), "w1@host"))
+        job_events = JobEvents(celery_app(bench.settings, ("m",)), "w1@host", enabled=False)
+        runner = Runner(bench.settings, ["m"], "w1", job_events)
         await runner.open()
         try:
             yield bench, runner
