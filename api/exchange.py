@@ -154,6 +154,11 @@ class Exchange:
         """Send a part of the body, the last one with `more=False`."""
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
+    def direct_writer(self) -> Callable[[bytes], bool] | None:
+        """Return what writes a part of a started body at once, or says False where `write` must do it."""
+        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
+        return extension["protocol"].write_part if extension is not None else None
+
     async def write_to_reader(self, data: bytes, *, more: bool, stalled_seconds: float) -> None:
         """As `write`, but close a connection whose client has taken nothing for so long; raises ClientGone."""
         extension = self.scope.get("extensions", {}).get("aqueduct.connection")

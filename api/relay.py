@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared import events
 from shared.errors import AqueductError, JobLost
@@ -31,8 +31,9 @@ class Relay:
     """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_timer", "_waiter", "_wants_log", "admitted", "behind",
-        "check_at", "client_gone", "ended", "id", "may_run", "next_number", "opened_at", "replaced", "silence_factor",
+        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_sink", "_timeout_seconds", "_timer", "_waiter",
+        "_wants_log", "admitted", "behind", "check_at", "client_gone", "ended", "id", "may_run", "next_number",
+        "opened_at", "replaced", "silence_factor",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
@@ -58,6 +59,8 @@ class Relay:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        self._timeout_seconds: float | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self._cut: AqueductError | None = None
 
     def feed(self, number: int, event: bytes | None) -> None:
@@ -68,9 +71,27 @@ class Relay:
             self.behind = True
             return
         self.next_number += 1
+        if event[0] == events.CHUNKS and self._pass_on(event):
+            return
         self._buffered_bytes += len(event)
         self._buffer.append(event)
         self.wake()
+
+    def pass_on_to(self, sink: Callable[[bytes], bool] | None) -> None:
+        """Hand chunks to `sink` as they come, while the reader waits in `next` for anything; it may refuse.
+
+        A chunk then costs a write instead of a task's turn, which costs as much again.
+        """
+        self._sink = sink
+
+    def _pass_on(self, event: bytes) -> bool:
+        # A reader that waits has taken all that came before, so nothing is overtaken.
+        waiter = self._waiter
+        if self._sink is None or waiter is None or waiter.done() or not self._sink(event[1:]):
+            return False
+        if self._timeout_seconds is not None:
+            self._deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        return True
 
     def hang_up(self) -> None:
         """Say that the client has closed the connection."""
@@ -99,6 +120,7 @@ class Relay:
         """Return every event that is ready, waiting for the first; empty at the time limit or when the client left."""
         if not self._buffer and not self.client_gone and self._cut is None:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._timeout_seconds = timeout_seconds
             if timeout_seconds is not None:
                 self._set_deadline(timeout_seconds)
             try:

@@ -43,6 +43,14 @@ def _bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             if self.on_disconnect is not None:
                 self.on_disconnect()
 
+        def write_part(self, data: bytes) -> bool:
+            """Write a part of a chunked body that has begun; False: the reader is slow, or the response over."""
+            cycle = self.cycle
+            if self.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+                return False
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            return True
+
         @property
         def is_connected(self) -> bool:
             return not self.transport.is_closing()

@@ -130,10 +130,11 @@ class Run:
                 watch.extend(self._model.stall_timeout_seconds if ready or begun else None)
                 if ready:
                     if begun:
-                        output.put(events.chunks(ready))
+                        output.put_chunks(ready)
                     else:
                         begun = True
-                        output.put(events.started(job.queue_ms), events.chunks(ready))
+                        output.put(events.started(job.queue_ms))
+                        output.put_chunks(ready)
                     if output.total_bytes > MAX_JOB_BYTES:
                         raise BackendError("The answer is too large.")
                     await output.drained()
@@ -148,10 +149,11 @@ class Run:
         finally:
             watch.stop()
             self.usage = transformer.usage
-        last = [] if begun else [events.started(job.queue_ms)]
+        if not begun:
+            output.put(events.started(job.queue_ms))
         if tail:
-            last.append(events.chunks(tail))
-        output.finish(*last, events.completed(self._completed(b"")), cost=self._cost())
+            output.put_chunks(tail)
+        output.finish(events.completed(self._completed(b"")), cost=self._cost())
 
     async def _fold(self, answer: Answer) -> None:
         folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)

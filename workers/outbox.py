@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from shared import events
 from shared.jobs import TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
 from shared.room import Rooms
@@ -20,6 +21,8 @@ log = logging.getLogger("aqueduct.worker.outbox")
 
 MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """While Redis is away a job buffers this much, then stops reading from its backend."""
+MAX_CHUNKS_BYTES = 32 * 1024
+"""Chunks that become one event; larger events do not travel live."""
 MAX_CALL_BYTES = 4 * 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
 
@@ -36,6 +39,8 @@ class JobOutput:
 
     __slots__ = (
         "_acknowledged",
+        "_chunk_bytes",
+        "_chunks",
         "_drained",
         "_events",
         "_unacknowledged_bytes",
@@ -63,6 +68,9 @@ class JobOutput:
         """Done when the last event is stored (True) or refused (False)."""
         self.total_bytes = 0
         self._events: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
+        """Put since the last event; they become one."""
+        self._chunk_bytes = 0
         self._acknowledged = 0
         self._unacknowledged_bytes = 0
         self._drained: asyncio.Future[None] | None = None
@@ -72,19 +80,38 @@ class JobOutput:
         """Whether anything was handed over, so that the job may not run again."""
         return self.total_bytes > 0
 
-    def put(self, *events: bytes) -> None:
+    def put(self, *new: bytes) -> None:
         """Hand over events."""
-        for event in events:
+        self._seal()
+        for event in new:
             self._events.append(event)
             size = len(event)
             self.total_bytes += size
             self._unacknowledged_bytes += size
         self.outbox.notify(self)
 
-    def finish(self, *events: bytes, cost: float) -> asyncio.Future[bool]:
+    def put_chunks(self, data: bytes) -> None:
+        """Hand over whole SSE events; those that leave together become one event of the log."""
+        self._chunks.append(data)
+        self.total_bytes += len(data)
+        self._chunk_bytes += len(data)
+        if self._chunk_bytes > MAX_CHUNKS_BYTES:
+            self._seal()
+        self.outbox.notify(self)
+
+    def _seal(self) -> None:
+        """Make one event of the chunks that were put one after another."""
+        if self._chunks:
+            event = events.chunks(b"".join(self._chunks))
+            self._events.append(event)
+            self._unacknowledged_bytes += len(event)
+            self._chunks.clear()
+            self._chunk_bytes = 0
+
+    def finish(self, *last: bytes, cost: float) -> asyncio.Future[bool]:
         """Hand over the last events; the future tells whether the end was stored."""
         self.cost = f"{cost:.0f}"
-        self.put(*events)
+        self.put(*last)
         return self.ended
 
     async def drained(self) -> None:
@@ -95,6 +122,7 @@ class JobOutput:
 
     def part(self) -> tuple[list[Argument], int, int]:
         """Return the arguments for `append.lua`, how many events and bytes they hold; not all if they are many."""
+        self._seal()
         taken: list[bytes] = []
         size = 0
         for event in self._events:
@@ -114,14 +142,15 @@ class JobOutput:
         self._let_on()
         if is_end and not self.ended.done():
             self.ended.set_result(True)
-        elif self._events:
+        elif self._events or self._chunks:
             self.outbox.notify(self)
 
     def refuse(self, why: str) -> None:
         """Take note that Redis wants no more of this job."""
         self.refused = why
         self._events.clear()
-        self._unacknowledged_bytes = 0
+        self._chunks.clear()
+        self._chunk_bytes = self._unacknowledged_bytes = 0
         self._let_on()
         if not self.ended.done():
             self.ended.set_result(False)

@@ -39,6 +39,11 @@ class Template:
             return None
         head, tail = self.head, self.tail
         start, end = len(head), 2 - len(tail)
+        if block.count(b"\n") == 2:  # one event, as in a stream that comes at reading speed
+            delta = block[start : -len(tail)]
+            if len(block) < start + len(tail) or block.count(b'"delta"') != 1:
+                return None
+            return self.new_head + delta + self.new_tail if delta.isascii() or _is_utf8(block) else None
         # Splitting at the blank lines and comparing is twice as fast as splitting at the long `tail + head`.
         events = block[:-2].split(b"\n\n")
         bare_tail = tail[:-2]

@@ -218,6 +218,7 @@ class ChatCompletions:
                 )
             if relay.ended:
                 return
+            relay.pass_on_to(exchange.direct_writer())
 
 
 def _error_event(error: AqueductError) -> bytes:
