@@ -1,4 +1,4 @@
-"""The only maker of Celery apps: Redis as broker, JSON only, no result backend; and the ticket's bytes.
+"""The only maker of Celery apps: Redis as broker, JSON only, no result backend; the bytes of tickets and job events.
 
 A ticket says "jobs wait for model M" and nothing else. Its bytes are those of Celery's own message builder, made once a
 model with a placeholder for the id, so that the `admit` script can push it without Celery's publishing cost.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlparse, urlunparse
 
+import orjson
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Queue
@@ -51,6 +53,40 @@ def _sentinel_url(redis_url: str) -> tuple[str, dict[str, Any]]:
     if sentinel.sentinel_password:
         options["sentinel_kwargs"] = {"username": sentinel.sentinel_username, "password": sentinel.sentinel_password}
     return ";".join(f"sentinel://{user}{host}:{port}/{sentinel.db}" for host, port in sentinel.hosts), options
+
+
+def _database(redis_url: str) -> int:
+    parts = urlparse(redis_url)
+    if parts.scheme == "sentinel":
+        return parse_sentinel_url(redis_url).db
+    if parts.scheme == "unix":
+        return int(dict(parse_qsl(parts.query)).get("db", "0"))
+    return int(parts.path.strip("/") or 0)
+
+
+def event_topic(redis_url: str) -> str:
+    """Return the pub/sub channel of batches of task events, to which Flower listens."""
+    return f"/{_database(redis_url)}.celeryev/task.multi"
+
+
+def event_batch(events: bytes, hostname: str) -> bytes:
+    """Return a message of task events (a JSON list) as Celery's event dispatcher makes it; a test compares them."""
+    delivery = {"exchange": "celeryev", "routing_key": "task.multi"}
+    return orjson.dumps(
+        {
+            "body": base64.b64encode(events).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"hostname": hostname},
+            "properties": {
+                "delivery_mode": 1,
+                "delivery_info": delivery,
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+    )
 
 
 def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Celery:

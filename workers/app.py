@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Coroutine, Sequence
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from celery import Celery, bootsteps
@@ -22,7 +22,6 @@ from kombu.asynchronous import get_event_loop
 from shared.broker import celery_app
 from shared.logging import configure_logging
 from shared.settings import Settings
-from workers.job_events import JobEvents
 from workers.runner import Runner, worker_name
 from workers.tasks import bind_ticket
 
@@ -39,18 +38,16 @@ class Engine:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
         self._runner: Runner | None = None
-        self._job_events: JobEvents | None = None
         self._was_full = False
 
     def start(self, hostname: str) -> None:
         """Start the loop and connect; raises what `Runner.open` raises."""
-        self._job_events = JobEvents(self._app, hostname, enabled=self._settings.worker.job_events)
-        self._job_events.start()
         self._thread.start()
-        self._run(self._open(self._job_events))
+        self._run(self._open(hostname))
 
-    async def _open(self, job_events: JobEvents) -> None:
-        runner = Runner(self._settings, self._models, worker_name(), job_events)
+    async def _open(self, hostname: str) -> None:
+        clock = cast(Any, self._app).clock  # its type stubs do not know it
+        runner = Runner(self._settings, self._models, worker_name(), hostname=hostname, clock=clock.forward)
         runner.on_slot_freed = self._slot_freed
         await runner.open()
         self._runner = runner
@@ -78,8 +75,6 @@ class Engine:
         if self._runner is not None:
             self._run(self._drain(self._runner))
             self._runner = None
-        if self._job_events is not None:
-            self._job_events.stop()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(2)

@@ -123,21 +123,22 @@ class Run:
             created=job.call.created,
         )
         begun = False
+        stall_seconds = self._model.stall_timeout_seconds
         watch = _Watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
                 ready = transformer.feed(data)
-                watch.extend(self._model.stall_timeout_seconds if ready or begun else None)
                 if ready:
-                    if begun:
-                        output.put_chunks(ready)
-                    else:
+                    if not begun:
                         begun = True
                         output.put(events.started(job.queue_ms))
-                        output.put_chunks(ready)
+                    output.put_chunks(ready)
                     if output.total_bytes > MAX_JOB_BYTES:
                         raise BackendError("The answer is too large.")
-                    await output.drained()
+                    if output.is_full:
+                        await output.drained()
+                if begun:
+                    watch.extend(stall_seconds)
                 if transformer.done:  # a backend that stays open after its end must not hold the slot
                     break
             tail = transformer.finish()
@@ -219,16 +220,19 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self._deadline = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._deadline, self._check)
+        self._arm()
         self.expired = False
 
-    def extend(self, seconds: float | None) -> None:
-        """Allow this much silence from now on; None leaves the deadline as it is."""
-        if seconds is not None:
-            self._deadline = self._loop.time() + seconds
-            if self._timer.when() > self._deadline:
-                self._timer.cancel()
-                self._timer = self._loop.call_at(self._deadline, self._check)
+    def extend(self, seconds: float) -> None:
+        """Allow this much silence from now on."""
+        self._deadline = self._loop.time() + seconds
+        if self._checks_at > self._deadline:
+            self._timer.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        self._checks_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._check)
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -236,7 +240,7 @@ class _Watch:
 
     def _check(self) -> None:
         if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._check)
+            self._arm()
         else:
             self.expired = True
             self._answer.close()

@@ -82,7 +82,10 @@ class Response:
     async def head(self) -> None:
         """Wait for status and headers; raises ConnectionLost or InvalidAnswer."""
         while not self.status:
-            await self._change()
+            if self._error is not None:
+                raise self._error
+            self._waiter = self._connection.loop.create_future()
+            await self._waiter
 
     async def read(self) -> bytes:
         """Return what has come since the last call, waiting for some; empty at the end.
@@ -92,7 +95,10 @@ class Response:
         while not self._parts:
             if self.is_complete:
                 return b""
-            await self._change()
+            if self._error is not None:
+                raise self._error
+            self._waiter = self._connection.loop.create_future()
+            await self._waiter
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -113,12 +119,6 @@ class Response:
         if not self.is_complete:
             self.fail(ConnectionLost())  # first, lest our own closing pass for the end of a close-delimited body
             self._connection.abort()
-
-    async def _change(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = self._connection.loop.create_future()
-        await self._waiter
 
     def wake(self) -> None:
         """Let the reader look again."""

@@ -1,57 +1,51 @@
-"""What Flower shows: one set of Celery task events a job, sent by us, buffered, through Celery's event dispatcher.
+"""What Flower shows: one set of Celery task events a job, buffered, in the messages of Celery's event dispatcher.
 
 The ticket task sends none. The request id is the task id and the model stands in the task's name; arguments say lane
-and tenant, never a prompt. A thread publishes: a frozen Redis must not stand the event loop still (measured: 4.9 s).
-Flower is a view, not a record: what does not fit into the buffer is counted and dropped.
+and tenant, never a prompt. They travel on the worker's own connection: Celery's would need two more, and a thread as it
+blocks while Redis is frozen (measured: 4.9 s). Flower is a view, not a record: what does not fit into the buffer is
+counted and dropped.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
-from celery import Celery
 
 from shared import keys
+from shared.broker import event_batch, event_topic
 from shared.jobs import TakenJob, request_id
+from shared.redis import RedisClient, RedisRefused, RedisUnavailable
+from shared.settings import Settings
 from workers.completion import Outcome
 
 log = logging.getLogger("aqueduct.worker.job_events")
 
 FLUSH_SECONDS = 0.5
-BATCH_EVENTS = 500
+BATCH_EVENTS = 200
+"""In one message: encoding them takes half a millisecond, in which no job moves on."""
 MAX_BUFFERED = 20_000
 TASK_NAME = "chat.completions"
 
 
 class JobEvents:
-    """Buffers events on the event loop and publishes them from a thread of its own; does nothing unless `enabled`."""
+    """Buffers events and publishes them twice a second; does nothing where `worker.job_events` is off."""
 
-    def __init__(self, app: Celery, hostname: str, *, enabled: bool) -> None:
-        self._enabled = enabled
-        self._app = app
+    def __init__(self, client: RedisClient, settings: Settings, hostname: str, clock: Callable[[], int]) -> None:
+        """Take the worker's Celery name, and what gives the next time of its logical clock."""
+        self._enabled = settings.worker.job_events
+        self._client = client
+        self._topic = event_topic(settings.redis)
         self._hostname = hostname
+        self._clock = clock
         self._events: list[dict[str, Any]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="job-events", daemon=True)
-        self._dispatcher: Any = None
         self._pid = os.getpid()
         self.dropped = 0
-
-    def start(self) -> None:
-        """Begin to publish."""
-        if self._enabled:
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Publish what is left, for at most two seconds."""
-        self._stop.set()
-        if self._enabled:
-            self._thread.join(2)
 
     def started(self, job: TakenJob, began_at: float) -> None:
         """Tell of a job that is still running; its end tells everything again, so a lost event does no harm."""
@@ -98,53 +92,21 @@ class JobEvents:
             }
         )
 
-    def _run(self) -> None:
-        while not self._stop.wait(FLUSH_SECONDS):
-            self._flush()
-        self._flush()
+    async def run_forever(self) -> None:
+        """Publish what comes."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.flush()
 
-    def _flush(self) -> None:
-        """Publish in batches; on failure keep the rest for the next time."""
+    async def flush(self) -> None:
+        """Publish what there is; what Redis does not take now is kept for the next time."""
         while self._events:
             batch = self._events[:BATCH_EVENTS]
+            for event in batch:
+                event["clock"] = self._clock()
             try:
-                dispatcher = self._dispatcher or self._connect()
-                for event in batch:
-                    event["clock"] = dispatcher.clock.forward()
-                with dispatcher.mutex:
-                    # The dispatcher's own `publish` takes one event a message, and encodes in Python.
-                    dispatcher.producer.publish(
-                        orjson.dumps(batch),
-                        routing_key="task.multi",
-                        exchange=dispatcher.exchange.name,
-                        declare=[dispatcher.exchange],
-                        headers=dispatcher.headers,
-                        delivery_mode=dispatcher.delivery_mode,
-                        content_type="application/json",
-                        content_encoding="utf-8",
-                    )
-            except Exception as error:  # the broker client's failures are of many kinds; none may end the thread
+                await self._client.call("PUBLISH", self._topic, event_batch(orjson.dumps(batch), self._hostname))
+            except (RedisUnavailable, RedisRefused) as error:
                 log.debug("events not published: %s", type(error).__name__)
-                self._disconnect()
                 return
             del self._events[: len(batch)]
-
-    def _connect(self) -> Any:
-        connection = self._app.connection_for_write()
-        connection.transport_options = {
-            **(connection.transport_options or {}),
-            "socket_timeout": 2,
-            "socket_connect_timeout": 1,
-        }
-        self._dispatcher = self._app.events.Dispatcher(
-            connection, hostname=self._hostname, enabled=True, buffer_while_offline=False
-        )
-        return self._dispatcher
-
-    def _disconnect(self) -> None:
-        dispatcher, self._dispatcher = self._dispatcher, None
-        if dispatcher is not None:
-            try:
-                dispatcher.connection.collect()
-            except Exception as error:  # as above: closing a broken connection
-                log.debug("connection not closed: %s", type(error).__name__)

@@ -114,9 +114,14 @@ class JobOutput:
         self.put(*last)
         return self.ended
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more than 1 MB is unacknowledged."""
+        return self._unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES and not self.refused
+
     async def drained(self) -> None:
-        """Wait while more than 1 MB is unacknowledged."""
-        while self._unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES and not self.refused:
+        """Wait while it is full."""
+        while self.is_full:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 

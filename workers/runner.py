@@ -59,13 +59,16 @@ class RunningJob:
 class Runner:
     """All jobs of this process. Made and used on its event loop, `wake` apart."""
 
-    def __init__(self, settings: Settings, models: Sequence[str], name: str, job_events: JobEvents) -> None:
+    def __init__(
+        self, settings: Settings, models: Sequence[str], name: str, *, hostname: str, clock: Callable[[], int]
+    ) -> None:
+        """Take the models to serve, a name that no other worker has, and what its job events need."""
         self._settings = settings
         self._models = tuple(models)
         self._name = name
-        self._job_events = job_events
         self._loop = asyncio.get_running_loop()
         self._client = RedisClient(settings.redis, "worker")
+        self._job_events = JobEvents(self._client, settings, hostname, clock)
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
         self._rooms = Rooms(self._client, settings)
         self._outbox = Outbox(self._rooms)
@@ -118,7 +121,10 @@ class Runner:
         await self._rooms.load()
         await self._renew()
         self._client.on_connected.append(self._renew_quietly)
-        for loop in (self._renew_forever(), self._sweep_forever(), self._announce_forever()):
+        forever = (
+            self._renew_forever(), self._sweep_forever(), self._announce_forever(), self._job_events.run_forever(),
+        )  # fmt: skip
+        for loop in forever:
             self._background.append(self._loop.create_task(loop))
         for slots in self._slots.values():
             slots.wake()
@@ -319,6 +325,7 @@ class Runner:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._job_events.flush()
         for backends in self._backends.values():
             backends.close()
         await self._control.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker import event_topic
 from shared.config import ConfigError, config_path, describe_settings, load_settings
 from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem, without_password
 
@@ -142,6 +143,19 @@ log_level:
         "AQUEDUCT_TOKENS: tokens can be given only in the configuration file",
         "AQUEDUCT_WORKER__SLOTS: must be at least 1 (is '0')",
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "topic"),
+    [
+        ("redis://h", "/0.celeryev/task.multi"),
+        ("rediss://u:p@h:6380/1", "/1.celeryev/task.multi"),
+        ("unix:///run/r.sock?db=2", "/2.celeryev/task.multi"),
+        ("sentinel://:p@a:1,b/mymaster/3", "/3.celeryev/task.multi"),
+    ],
+)
+def test_job_events_go_where_flower_listens(url: str, topic: str) -> None:
+    assert event_topic(url) == topic
 
 
 @pytest.mark.parametrize(

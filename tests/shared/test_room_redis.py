@@ -12,9 +12,10 @@ from importlib import resources
 from typing import Any
 
 import pytest
+import redis
 
 from shared import keys
-from shared.broker import TICKET_TASK, celery_app
+from shared.broker import TICKET_TASK, celery_app, event_batch, event_topic
 from shared.errors import BrokerUnavailable
 from shared.redis import RedisRefused
 from shared.room import Idempotency
@@ -146,6 +147,28 @@ async def test_a_ticket_is_what_celerys_own_send_task_puts_into_the_list(room_re
         mine, celerys = without_ids(ours), without_ids(theirs)
         assert base64.b64decode(mine["body"]) == base64.b64decode(celerys["body"])
         assert mine == celerys
+
+
+@asynchronous
+async def test_a_batch_of_job_events_is_what_celerys_own_dispatcher_publishes(room_redis: RedisServer) -> None:
+    url = room_redis.url.rpartition("/")[0] + "/3"
+    events = [{"type": "task-succeeded", "uuid": "1", "hostname": "w1@host"}]
+    app = celery_app(settings_of({"m": {}}, url))
+    with redis.Redis.from_url(url) as listener, listener.pubsub() as heard, app.connection_for_write() as connection:
+        heard.psubscribe("*")
+        heard.get_message(timeout=5)
+        dispatcher = app.events.Dispatcher(connection, hostname="w1@host", buffer_while_offline=False)
+        dispatcher._publish(events, dispatcher.producer, "task.multi")
+        theirs = heard.get_message(timeout=5)
+        listener.publish(event_topic(url), event_batch(json.dumps(events).encode(), "w1@host"))
+        ours = heard.get_message(timeout=5)
+    app.close()
+    assert ours["channel"] == theirs["channel"]
+    message, celerys = json.loads(ours["data"]), json.loads(theirs["data"])
+    for one in (message, celerys):
+        one["body"] = json.loads(base64.b64decode(one["body"]))
+        assert one["properties"].pop("delivery_tag")
+    assert message == celerys
 
 
 @asynchronous

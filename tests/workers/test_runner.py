@@ -6,17 +6,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 
 from shared import keys
-from shared.broker import celery_app
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until_async
-from workers.job_events import JobEvents
 from workers.runner import Runner
 
 QUIET = {"sweep_seconds": 60, "renew_seconds": 60}
@@ -44,8 +43,7 @@ async def open_runner(
 ) -> AsyncIterator[tuple[Bench, Runner]]:
     models = {"m": {"backends": [{"url": url, "model": model}]}}
     async with open_bench(server.url, models, served=False, testing=testing) as bench:
-        job_events = JobEvents(celery_app(bench.settings, ("m",)), "w1@host", enabled=False)
-        runner = Runner(bench.settings, ["m"], "w1", job_events)
+        runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
         await runner.open()
         try:
             yield bench, runner
