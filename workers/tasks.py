@@ -18,6 +18,7 @@ log = logging.getLogger("aqueduct.worker.tickets")
 YIELD_SECONDS = 0.0003
 """The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
 the interpreter's lock until the consumer next blocks (measured: 0.3 ms later)."""
+_NO_TICKET = "a ticket has one argument, the name of a model"
 
 
 def bind_ticket(app: Celery, wake: Callable[[str], None]) -> None:
@@ -38,7 +39,9 @@ def bind_ticket(app: Celery, wake: Callable[[str], None]) -> None:
             try:
                 ((model,), _kwargs, _embed) = message.payload
             except (TypeError, ValueError) as error:
-                raise InvalidTaskError("a ticket has one argument, the model") from error
+                raise InvalidTaskError(_NO_TICKET) from error
+            if not isinstance(model, str):
+                raise InvalidTaskError(_NO_TICKET)
             wake(model)
             ack(log, consumer.connection_errors)
             time.sleep(YIELD_SECONDS)

@@ -165,3 +165,51 @@ async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(module_redis: 
         assert await reader.relay.next(1) == (chunk(0),)
         with pytest.raises(Draining):
             await reader.relay.next(1)
+
+
+@asynchronous
+async def test_chunks_go_straight_on_while_the_reader_waits_and_never_overtake(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
+        sent: list[bytes] = []
+        refuses = random.Random(5)
+
+        def sink(data: bytes) -> bool:
+            if refuses.random() < 0.2:  # a slow client's socket
+                return False
+            sent.append(b"C" + data)
+            return True
+
+        async def read() -> None:
+            while not reader.relay.ended:
+                ready = await reader.relay.next(5)
+                reader.relay.pass_on_to(sink)
+                await asyncio.sleep(refuses.random() * 0.003)  # what is in the reader's hands goes first
+                sent.extend(ready)
+
+        reading = asyncio.create_task(read())
+        for number in range(400):
+            await reader.write(chunk(number))
+        await reader.write(END)
+        await asyncio.wait_for(reading, 10)
+        assert sent == reader.written
+
+
+@asynchronous
+async def test_silence_is_told_at_the_limit_after_the_last_chunk_that_was_passed_on(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis, silence_seconds=10) as reader:
+        passed: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        def sink(data: bytes) -> bool:
+            passed.append(loop.time())
+            return True
+
+        reader.relay.pass_on_to(sink)
+        waiting = asyncio.create_task(reader.relay.next(0.5))
+        await asyncio.sleep(0)
+        for number in range(5):
+            await reader.write(chunk(number))
+            await asyncio.sleep(0.15)
+        assert await asyncio.wait_for(waiting, 5) == ()
+        assert len(passed) == 5
+        assert 0.45 < loop.time() - passed[-1] < 1.5

@@ -100,7 +100,8 @@ def state_when(http: httpx.Client, **wanted: int) -> Json:
     """Wait up to 3 s for these counters."""
     deadline = time.monotonic() + 3
     while True:
-        state: Json = http.get(debug(http.base_url, "state")).json()
+        # Not over the client's own connections: the server may be about to close them.
+        state: Json = httpx.get(debug(http.base_url, "state")).json()
         if wanted.items() <= state.items():
             return state
         assert time.monotonic() < deadline, f"wanted {wanted}, saw {state}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import redis
 
+from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
@@ -130,6 +133,20 @@ def test_arguments_say_model_lane_and_tenant_and_never_a_prompt(view: View) -> N
         page = view.get(path)
         assert page.status_code == 200, path
         assert PROMPT not in page.text, path
+
+
+def test_job_events_can_be_turned_off(make_system: MakeSystem) -> None:
+    system = make_system(models={"demo": model("tokens=2")}, settings={"worker": {"job_events": False}})
+    with redis.Redis.from_url(system.redis_url) as client, client.pubsub() as heard, system.client() as caller:
+        heard.psubscribe("/0.celeryev/*")
+        assert caller.post(CHAT, json=chat_body("demo")).status_code == 200
+        topics = set()
+        ends_at = time.monotonic() + 2.5  # a heartbeat comes every two seconds, job events twice a second
+        while time.monotonic() < ends_at:
+            message = heard.get_message(timeout=0.2)
+            if message and message["type"] == "pmessage":
+                topics.add(message["channel"])
+    assert topics == {b"/0.celeryev/worker.heartbeat"}
 
 
 def test_tickets_are_no_tasks(view: View) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from shared import keys
-from shared.broker import celery_app
+from shared.broker import TICKET_TASK, celery_app
 from shared.config import load_settings
 from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
@@ -28,6 +28,19 @@ def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSyste
         wait_until(ask_until_it_ends, 60, "the worker to exit")
     assert worker.returncode == 1
     assert "no ticket came" in worker.log()
+
+
+def test_a_ticket_that_is_none_is_dropped(make_system: MakeSystem) -> None:
+    system = make_system(models={"demo": model("tokens=2")})
+    app = celery_app(load_settings(system.config_file, environ={}))
+    for arguments in ((), ("demo", 2), ({"a": 1},), ("no-such-model",)):
+        app.send_task(TICKET_TASK, args=arguments, queue=keys.queue("demo"), ignore_result=True)
+    app.close()
+    with system.client() as client:
+        answers = [client.post(CHAT, json=chat_body("demo")).status_code for _ in range(5)]
+    assert answers == [200] * 5
+    (worker,) = system.workers
+    assert worker.running
 
 
 def test_a_worker_that_is_full_for_long_lives_on(make_system: MakeSystem) -> None:

@@ -13,7 +13,7 @@ from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 from tests.support.waiting import wait_until_async
-from workers.outbox import MAX_UNACKNOWLEDGED_BYTES, JobOutput, Outbox
+from workers.outbox import MAX_CHUNKS_BYTES, MAX_UNACKNOWLEDGED_BYTES, JobOutput, Outbox
 
 
 @asynccontextmanager
@@ -158,3 +158,46 @@ async def test_a_job_ends_when_redis_is_full(module_redis: RedisServer) -> None:
         finally:
             await bench.redis("CONFIG", "SET", "maxmemory", "0")
         assert await stored(bench, jobs[0], 1) == [chunk(0)]
+
+
+@asynchronous
+async def test_chunks_that_leave_together_are_one_event(module_redis: RedisServer) -> None:
+    async with open_output(module_redis) as (bench, (job,), (output,)):
+        output.put(b"S0")
+        output.put_chunks(b"data: 1\n\n")
+        output.put_chunks(b"data: 2\n\n")
+        await stored(bench, job, 2)
+        output.put_chunks(b"data: 3\n\n")
+        assert await output.finish(b"D1 1 1 1\n", cost=1)
+        assert await bench.log(job.id) == [b"S0", b"Cdata: 1\n\ndata: 2\n\n", b"Cdata: 3\n\n", b"D1 1 1 1\n"]
+
+
+@asynchronous
+async def test_chunks_gathered_for_long_become_events_that_still_travel_live(own_redis: RedisServer) -> None:
+    async with open_output(own_redis) as (bench, (job,), (output,)):
+        own_redis.freeze()
+        for _ in range(100):
+            output.put_chunks(b"x" * 3000)
+        own_redis.thaw()
+        assert await output.finish(b"D1 1 1 1\n", cost=1)
+        chunks = (await bench.log(job.id))[:-1]
+        assert b"".join(event[1:] for event in chunks) == b"x" * 300_000
+        assert max(map(len, chunks)) <= MAX_CHUNKS_BYTES + 3000 + 1
+
+
+@asynchronous
+async def test_what_was_sent_once_never_grows_when_it_is_sent_again(own_redis: RedisServer) -> None:
+    async with open_output(own_redis) as (bench, (job,), (output,)):
+        for number in range(300):
+            output.put_chunks(b"%d " % number)
+            if number % 60 == 30:
+                await asyncio.to_thread(own_redis.drop_connections)
+            await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+
+        async def back() -> bool:
+            return bench.client.connected.is_set()
+
+        await wait_until_async(back, 5)
+        chunks = (await bench.log(job.id))[:-1]
+        assert b"".join(event[1:] for event in chunks) == b"".join(b"%d " % number for number in range(300))
