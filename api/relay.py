@@ -31,9 +31,9 @@ class Relay:
     """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_sink", "_timeout_seconds", "_timer", "_waiter",
-        "_wants_log", "admitted", "behind", "check_at", "client_gone", "ended", "id", "may_run", "next_number",
-        "opened_at", "replaced", "silence_factor",
+        "_buffer", "_buffered_bytes", "_checks_at", "_cut", "_deadline", "_sink", "_timeout_seconds", "_timer",
+        "_waiter", "_wants_log", "admitted", "behind", "check_at", "client_gone", "ended", "id", "may_run",
+        "next_number", "opened_at", "replaced", "silence_factor",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
@@ -58,7 +58,7 @@ class Relay:
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self._deadline = self._checks_at = 0.0
         self._timeout_seconds: float | None = None
         self._sink: Callable[[bytes], bool] | None = None
         self._cut: AqueductError | None = None
@@ -142,21 +142,26 @@ class Relay:
 
     def _set_deadline(self, seconds: float) -> None:
         """Wake a waiting reader after so long; a timer is set for many waits, as one for each chunk would cost more."""
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._deadline:
+        now = asyncio.get_running_loop().time()
+        self._deadline = now + seconds
+        if self._timer is not None and self._checks_at > self._deadline:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = loop.call_at(self._deadline, self._check_deadline)
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        # The loop's clock counts whole milliseconds: a shorter delay would only spin.
+        self._checks_at = max(self._deadline, now + 0.001)
+        self._timer = asyncio.get_running_loop().call_later(self._checks_at - now, self._check_deadline)
 
     def _check_deadline(self) -> None:
         self._timer = None
-        loop = asyncio.get_running_loop()
         if self._waiter is None:
             return
-        if loop.time() < self._deadline:
-            self._timer = loop.call_at(self._deadline, self._check_deadline)
+        now = asyncio.get_running_loop().time()
+        if now < self._deadline:
+            self._arm(now)
         else:
             self.wake()
 

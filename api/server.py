@@ -46,6 +46,8 @@ def _bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
         def write_part(self, data: bytes) -> bool:
             """Write a part of a chunked body that has begun; False: the reader is slow, or the response over."""
             cycle = self.cycle
+            if not data:
+                return True  # an empty part would end the body
             if self.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
                 return False
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -146,6 +146,7 @@ class Rooms:
                 *(token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0, self._grace_ms),
                 *(keys.queue(job.model), ticket(job.model), model.max_attempts),
                 *((job.idempotency.key, job.idempotency.body) if job.idempotency else ("", "")),
+                model.batch_reserve,
             )
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error

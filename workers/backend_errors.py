@@ -127,7 +127,8 @@ def is_error(payload: dict[str, Any]) -> bool:
 
 def redact(message: str) -> str:
     """Return the message without addresses, keys and echoed input, at most 2,000 characters."""
-    text = _ECHOED_INPUT.sub("[redacted]", message[:_MAX_READ_CHARS])
+    text = message[:_MAX_READ_CHARS].encode("utf-8", "replace").decode()  # half a surrogate pair could not be sent
+    text = _ECHOED_INPUT.sub("[redacted]", text)
     text = _ADDRESSES.sub("[redacted]", _SECRETS.sub("[redacted]", text)).strip()
     return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"
 

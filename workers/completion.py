@@ -6,6 +6,7 @@ The run is tried again, on any backend of the model, only while nothing was hand
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -136,6 +137,7 @@ class Run:
                     if output.total_bytes > MAX_JOB_BYTES:
                         raise BackendError("The answer is too large.")
                     if output.is_full:
+                        watch.pause()  # it is Redis that is silent
                         await output.drained()
                 if begun:
                     watch.extend(stall_seconds)
@@ -219,8 +221,8 @@ class _Watch:
     def __init__(self, answer: Answer, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._answer = answer
-        self._deadline = self._loop.time() + seconds
-        self._arm()
+        self._deadline = self._checks_at = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._deadline, self._check)
         self.expired = False
 
     def extend(self, seconds: float) -> None:
@@ -229,6 +231,11 @@ class _Watch:
         if self._checks_at > self._deadline:
             self._timer.cancel()
             self._arm()
+
+    def pause(self) -> None:
+        """Watch no longer until `extend`."""
+        self._timer.cancel()
+        self._checks_at = math.inf
 
     def _arm(self) -> None:
         self._checks_at = self._deadline

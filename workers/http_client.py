@@ -161,6 +161,10 @@ class _Connection(asyncio.Protocol):
         """Whether anything has come since the last request was sent."""
         self._origin = origin
         self._parser = httptools.HttpResponseParser(self)
+        # What small servers do wrong and every client takes: bare line feeds, padded chunk sizes, odd header bytes.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._transport: asyncio.Transport | None = None
         self._response: Response | None = None
         self._headers: dict[bytes, bytes] = {}
@@ -226,7 +230,8 @@ class _Connection(asyncio.Protocol):
         if response is None or response.is_over:
             return
         headers = response.headers
-        if exc is None and response.status and b"content-length" not in headers and b"transfer-encoding" not in headers:
+        is_chunked = b"chunked" in headers.get(b"transfer-encoding", b"").lower()
+        if exc is None and response.status and b"content-length" not in headers and not is_chunked:
             response.end()  # such a body ends with its connection
         else:
             response.fail(ConnectionLost())

@@ -105,7 +105,13 @@ class JobEvents:
             for event in batch:
                 event["clock"] = self._clock()
             try:
-                await self._client.call("PUBLISH", self._topic, event_batch(orjson.dumps(batch), self._hostname))
+                events = orjson.dumps(batch)
+            except TypeError:
+                log.exception("events that cannot be encoded are dropped")
+                del self._events[: len(batch)]
+                continue
+            try:
+                await self._client.call("PUBLISH", self._topic, event_batch(events, self._hostname))
             except (RedisUnavailable, RedisRefused) as error:
                 log.debug("events not published: %s", type(error).__name__)
                 return

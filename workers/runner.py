@@ -125,7 +125,9 @@ class Runner:
             self._renew_forever(), self._sweep_forever(), self._announce_forever(), self._job_events.run_forever(),
         )  # fmt: skip
         for loop in forever:
-            self._background.append(self._loop.create_task(loop))
+            task = self._loop.create_task(loop)
+            task.add_done_callback(_exit_on_fault)
+            self._background.append(task)
         for slots in self._slots.values():
             slots.wake()
 
@@ -333,9 +335,11 @@ class Runner:
 
 
 def _exit_on_fault(task: asyncio.Task[None]) -> None:
-    """A job's task must never fail: its slot would be lost in silence, so the process gives way to a fresh one."""
+    """A job's task must never fail, nor the loops that renew: what they see to would be lost in silence, so the process
+    gives way to a fresh one.
+    """
     if not task.cancelled() and task.exception() is not None:
-        log.critical("a job's task failed; exiting so that a supervisor restarts", exc_info=task.exception())
+        log.critical("a task failed; exiting so that a supervisor restarts", exc_info=task.exception())
         os._exit(1)
 
 

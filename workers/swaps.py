@@ -101,7 +101,8 @@ class Swaps:
         # Two line ends an event: nothing else stands between them.
         if block.count(b"\n") != 2 * events or b'"error"' in block:
             return None
-        if block.count(b'"finish_reason"') != block.count(self.null_finish):
+        # One delta an event: it has one choice.
+        if block.count(b'"delta"') != events or block.count(b'"finish_reason"') != block.count(self.null_finish):
             return None
         has_usage = b'"usage"' in block
         if has_usage and block.count(b'"usage"') != block.count(self.null_usage):
@@ -143,7 +144,7 @@ def learn(
     """
     given = chunk.get("id")
     old = dumps(given) if isinstance(given, str) else b""
-    if len(payload) > _MAX_LESSON_BYTES or payload.count(old or b"{}") != 1 or _has_text(chunk):
+    if not old or len(payload) > _MAX_LESSON_BYTES or payload.count(old) != 1 or _has_text(chunk):
         return _learn(payload, chunk, wanted, join=join, keep_null_usage=keep_null_usage)
     # All streams of a model begin alike but for their ids: one of them is learnt from, with marks in place of the ids.
     lesson = _lesson(payload.replace(old, _OLD_ID), wanted["created"], wanted["model"], join, keep_null_usage)

@@ -1,7 +1,8 @@
 -- Accepts a job into its model's waiting room, or says why not; pushes a ticket. One round trip.
 -- ARGV: id, model, lane, tenant, weight, cost, body ('' when stored before), bytes, meta, owner, keep, max_wait_ms,
 --       life_ms, not_after, max_queue, max_tokens, max_bytes, tenant_share, concurrency, token, requests_per_minute,
---       concurrent_jobs, grace_ms, queue, ticket, max_tries, idempotency ('' or name of its key), hash of the body
+--       concurrent_jobs, grace_ms, queue, ticket, max_tries, idempotency ('' or name of its key), hash of the body,
+--       batch_reserve
 -- Returns {verdict, number, now, limit, remaining, reset_ms}: verdict 'ok' (number: jobs ahead), or with number =
 --       milliseconds to wait: 'full', 'share', 'rate', 'jobs', 'no_worker', 'late', 'again' (this id was admitted before),
 --       'reused' (the idempotency key stands for another body), or 'join' with the id of its job instead of limit
@@ -60,6 +61,9 @@ end
 
 local ahead = waiting(model, lane)
 local free = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. model))
+if lane == 'batch' then  -- slots that are kept from batch work are not free for it
+  free = math.max(0, math.min(free, concurrency - tonumber(ARGV[29]) - redis.call('SCARD', NAMES.batch .. model)))
+end
 if is_bounded(lane, keep) then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
   local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')

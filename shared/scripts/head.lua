@@ -104,17 +104,22 @@ local function is_bounded(lane, keep) return lane ~= 'batch' or keep ~= '1' end
 -- The field that counts for a lane's room; no tenant's name has a colon.
 local function room_field(lane, name) return lane == 'batch' and 'batch:' .. name or name end
 
+-- A job may leave that was not counted when it came: by another version, or before Redis lost its last second.
+local function count_in(room, field, number)
+  if redis.call('HINCRBY', room, field, number) < 0 then redis.call('HSET', room, field, 0) end
+end
+
 -- Counters of what waits.
 local function count_waiting(job, sign)
   local room = NAMES.room .. job.model
   if not is_bounded(job.lane, job.keep) then
-    redis.call('HINCRBY', room, 'batch:must_finish', sign)
+    count_in(room, 'batch:must_finish', sign)
     redis.call('PEXPIRE', room, DAY)
     return
   end
   if job.counted ~= '' then  -- only where the model has such a limit
-    redis.call('HINCRBY', room, room_field(job.lane, 'tokens'), sign * math.floor(tonumber(job.cost)))
-    redis.call('HINCRBY', room, room_field(job.lane, 'bytes'), sign * tonumber(job.bytes))
+    count_in(room, room_field(job.lane, 'tokens'), sign * math.floor(tonumber(job.cost)))
+    count_in(room, room_field(job.lane, 'bytes'), sign * tonumber(job.bytes))
     redis.call('PEXPIRE', room, DAY)
   end
   local tenants, tenant = NAMES.tenants .. job.model, room_field(job.lane, job.tenant)

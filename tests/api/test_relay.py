@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from api.relay import MAX_BUFFERED_BYTES, Relay, RelayHub
 from shared import keys
@@ -213,3 +214,26 @@ async def test_silence_is_told_at_the_limit_after_the_last_chunk_that_was_passed
         assert await asyncio.wait_for(waiting, 5) == ()
         assert len(passed) == 5
         assert 0.45 < loop.time() - passed[-1] < 1.5
+
+
+def test_a_limit_of_no_whole_milliseconds_holds_on_the_servers_loop() -> None:
+    """Its timers below half a millisecond are of another kind."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(30):
+            relay = Relay("a" * 32, asyncio.Event())
+
+            async def read(relay: Relay = relay) -> None:
+                await relay.next(0.0333333)
+                assert await relay.next(0.0333333) == ()
+
+            began = loop.time()
+            reading = asyncio.create_task(read())
+            while loop.time() < began + 0.0329:  # noqa: ASYNC110 - the moment must be hit
+                await asyncio.sleep(0)
+            relay.feed(0, b"S1")  # just before the limit, when the timer has been set anew
+            await asyncio.wait_for(reading, 2)
+            relay.stop()
+
+    uvloop.run(scenario())

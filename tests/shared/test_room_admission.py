@@ -127,6 +127,28 @@ async def test_the_batch_lane_and_the_others_have_a_room_each(room_redis: RedisS
 
 
 @asynchronous
+async def test_slots_kept_from_batch_work_are_not_free_for_it(room_redis: RedisServer) -> None:
+    models = {"m": {"concurrency": 4, "batch_reserve": 3, "max_queue": 1}}
+    async with open_bench(room_redis.url, models, tenant_share=1) as bench:
+        batch = [await bench.admit(lane="batch") for _ in range(2)]  # one for its slot, one that waits
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        assert await bench.take_ids(4) == batch[:1]
+        await assert_refused(bench, QueueFull, "full", lane="batch")
+        await bench.admit()
+
+
+@asynchronous
+async def test_counters_never_fall_below_nothing(room_redis: RedisServer) -> None:
+    limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
+    async with open_bench(room_redis.url, small(**limits)) as bench:
+        jobs = [await bench.admit(lane="batch", cost=100, must_finish=finish) for finish in (False, True)]
+        await bench.redis("DEL", "aq:room:m")  # as if they had come before there were counters
+        await bench.cancel(*jobs)
+        counters = await bench.redis("HMGET", "aq:room:m", "batch:tokens", "batch:bytes", "batch:must_finish")
+        assert counters == [b"0", b"0", b"0"]
+
+
+@asynchronous
 async def test_tokens_bytes_and_shares_are_bounded_in_each_room_apart(room_redis: RedisServer) -> None:
     limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
     async with open_bench(room_redis.url, small(**limits)) as bench:

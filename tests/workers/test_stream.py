@@ -65,6 +65,19 @@ def test_missing_identity_is_filled_in() -> None:
     )
 
 
+@pytest.mark.parametrize("given_id", [None, 7, "", 'a"b', "meta/Llama"])
+def test_an_odd_identity_of_the_backend_is_replaced_like_any_other(given_id: object) -> None:
+    chunks = [{**chunk(delta), "id": given_id} for delta in ({}, {"content": "a"}, {"content": "{}"}, {})]
+    chunks[-1]["choices"][0]["finish_reason"] = "stop"
+    for missing in (False, True):
+        if missing:
+            for one in chunks:
+                del one["id"]
+        seen = read(run(stream(chunks)))
+        assert text(seen) == "a{}"
+        assert {one["id"] for one in seen} == {"chatcmpl-j1"}
+
+
 def test_plain_chunks_keep_their_bytes() -> None:
     odd = event(HELLO).replace(b'"hello"', b'"\\u0041\\/"').replace(b'"logprobs":null', b'"logprobs":1.50e0')
     out = run(event(ROLE) + odd + stream([STOP]))
