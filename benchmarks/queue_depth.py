@@ -161,4 +161,4 @@ class _Bench:
     async def _append_ends(self, jobs: Sequence[TakenJob]) -> None:
         end = events.completed(Completed(1, 1, 10, 16, b'{"choices":[]}' * 20))
         verdicts = await self._rooms.append([x for job in jobs for x in (job.id, job.attempt, 0, 26.0, 1, end)])
-        assert verdicts == b"o" * len(jobs), verdicts
+        assert set(verdicts) <= set(b"ow"), verdicts  # stored; with others that wait or not

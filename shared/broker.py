@@ -107,6 +107,8 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Cel
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
+        # Only answers to control commands use the pool; it would keep their connections for good.
+        broker_pool_limit=0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         task_queues=[Queue(keys.queue(model), routing_key=keys.queue(model)) for model in served],
