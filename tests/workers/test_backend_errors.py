@@ -105,3 +105,10 @@ def test_an_error_inside_an_answer_has_its_own_status() -> None:
     assert error_in_answer({"error": {"message": "m", "code": 429}}).status == 429
     assert error_in_answer({"error": {"message": "m", "code": "429"}}).status == 429
     assert error_in_answer({"error": {"message": "m", "code": 7}}).status == 500
+
+
+@pytest.mark.parametrize("name", ["message", "code", "param"])
+def test_half_a_surrogate_pair_can_be_told(name: str) -> None:
+    error = backend_error({"error": {"message": "no", name: "bad_\ud83d"}}, 400, None)
+    assert error.status == 400
+    assert b"bad_?" in error.to_wire()
