@@ -55,7 +55,7 @@ mutants: install ## break the code in known ways; each break must fail a test
 lock: install-dev ## write both lock files anew with the newest versions
 	@.venv/bin/uv pip compile pyproject.toml --group test --group build --output-file requirements.lock --upgrade $(LOCK)
 	@.venv/bin/uv pip compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock --upgrade $(LOCK)
-LOCK = --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
+LOCK = --universal --python-version 3.11 --no-header --no-annotate --quiet
 
 docs: install ## write the generated pages of docs/ anew
 	@.venv/bin/python tools/docs.py $(ARGS)

@@ -18,8 +18,9 @@ from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, Bad
 from shared.jobs import TakenJob, request_id
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from workers.backend_errors import backend_error
+from workers.dialer import ConnectFailed
 from workers.health import BackendHealth
-from workers.http_client import ConnectFailed, ConnectionLost, InvalidAnswer, Origin, Response
+from workers.http_client import ConnectionLost, InvalidAnswer, Origin, Response
 
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024

@@ -8,33 +8,25 @@ chunked, counted and close-delimited bodies, back-pressure. No redirects, no coo
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-import ssl
 from base64 import b64encode
 from collections import deque
-from contextlib import suppress
-from functools import cache
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
-import aiohappyeyeballs
 import httptools
+
+from workers.dialer import Dialer
 
 KEEP_ALIVE_SECONDS = 30.0
 STALE_SECONDS = 1.0
 """A kept-alive connection that is lost this soon after a request, without a byte, had been closed before it."""
 TRAILING_SECONDS = 1.0
 """For the end of a body whose reader has all it wants; later the connection is closed instead of used again."""
-ADDRESS_SECONDS = 10.0
-"""For how long a name's addresses are believed."""
 MAX_HEAD_BYTES = 64 * 1024
+LARGE_BODY_BYTES = 64 * 1024
+"""A request's body from here on is sent beside its head instead of copied behind it."""
 MAX_BUFFERED_BYTES = 256 * 1024
 """Of an answer that nobody reads; then the server has to wait."""
-
-
-class ConnectFailed(Exception):
-    """No connection to the server could be made: nothing was sent."""
 
 
 class ConnectionLost(Exception):
@@ -181,12 +173,12 @@ class _Connection(asyncio.Protocol):
         response = self._response = Response(self)
         self._headers, self._head_bytes, self.heard = {}, 0, False
         transport = self._transport
-        self._is_large = len(body) > MAX_HEAD_BYTES
+        self._is_large = len(body) > LARGE_BODY_BYTES
         if transport is None:
             response.fail(ConnectionLost())
-        elif len(body) <= MAX_HEAD_BYTES:
+        elif not self._is_large:
             transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
-        else:  # not worth a copy; both leave together all the same
+        else:  # both leave together all the same
             transport.writelines((b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body))
         return response
 
@@ -283,29 +275,29 @@ class Origin:
         """Take where to POST to, and the headers of every request (ASCII; names and values are sent as they are)."""
         parts = urlsplit(url)
         self.loop = asyncio.get_running_loop()
-        host = parts.hostname or ""
-        self._host = _ascii(host)
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _tls_context() if parts.scheme == "https" else None
-        self._connect_timeout_seconds = connect_timeout_seconds
+        is_tls = parts.scheme == "https"
+        self._dialer = Dialer(
+            parts.hostname or "",
+            parts.port or (443 if is_tls else 80),
+            tls=is_tls,
+            timeout_seconds=connect_timeout_seconds,
+        )
         self._idle: deque[_Connection] = deque()
         """The longest idle first."""
         self._expiry: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._addresses: list[Any] = []
-        self._addresses_until = 0.0
-        self._lookup: asyncio.Task[None] | None = None
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers = {"authorization": "Basic " + b64encode(pair.encode()).decode(), **headers}
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        standing = {"host": self._host_header(parts.port), "accept-encoding": "identity", **headers}
+        host = f"[{self._dialer.host}]" if ":" in self._dialer.host else self._dialer.host
+        standing = {
+            "host": host if parts.port is None else f"{host}:{parts.port}",
+            "accept-encoding": "identity",
+            **headers,
+        }
         lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in standing.items()), ""]
         self._head = "\r\n".join(lines).encode()
-
-    def _host_header(self, port: int | None) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return host if port is None else f"{host}:{port}"
 
     async def post(self, headers: bytes, body: bytes) -> Response:
         r"""Send a request and return its answer once the head is here. Cancelling closes the connection.
@@ -323,7 +315,7 @@ class Origin:
                 # the request goes out again, on a fresh connection.
                 if connection.heard or self.loop.time() - sent_at > STALE_SECONDS:
                     raise
-        return await self._exchange(await self._connect(), head, body)
+        return await self._exchange(await self._dialer.dial(lambda: _Connection(self)), head, body)
 
     @staticmethod
     async def _exchange(connection: _Connection, head: bytes, body: bytes) -> Response:
@@ -361,48 +353,6 @@ class Origin:
         if self._idle:
             self._expiry = self.loop.call_at(self._idle[0].idle_since + KEEP_ALIVE_SECONDS, self._expire)
 
-    async def _connect(self) -> _Connection:
-        try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
-                sock = await aiohappyeyeballs.start_connection(
-                    await self._resolve(), happy_eyeballs_delay=0.25, interleave=1, loop=self.loop
-                )
-                try:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    server_name = self._host.rstrip(".") if self._tls else None
-                    _, connection = await self.loop.create_connection(
-                        lambda: _Connection(self), sock=sock, ssl=self._tls, server_hostname=server_name
-                    )
-                except BaseException:
-                    # A transport, which may not be made yet, owns the descriptor: this makes it close by itself.
-                    with suppress(OSError):
-                        sock.shutdown(socket.SHUT_RDWR)
-                    raise
-        except (OSError, TimeoutError, UnicodeError, RuntimeError) as error:
-            # UnicodeError: a host that cannot be a name; RuntimeError: how uvloop fails for some sockets.
-            self._addresses_until = 0.0  # it may have moved
-            raise ConnectFailed from error
-        return connection
-
-    async def _resolve(self) -> list[Any]:
-        """Return the addresses; a name is looked up in a thread, and believed for a while."""
-        if self.loop.time() >= self._addresses_until:
-            if self._lookup is None:
-                self._lookup = self.loop.create_task(self._look_up())
-                self._lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.shield(self._lookup)  # one thread for all who wait: a silent name server must not use up all
-        return self._addresses
-
-    async def _look_up(self) -> None:
-        flags = socket.AI_NUMERICHOST if _is_address(self._host) else socket.AI_ADDRCONFIG
-        try:
-            self._addresses = await self.loop.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
-            )
-            self._addresses_until = self.loop.time() + ADDRESS_SECONDS
-        finally:
-            self._lookup = None
-
     def close(self) -> None:
         """Close the idle connections; those in use end with their answers."""
         self._is_closed = True
@@ -410,24 +360,3 @@ class Origin:
             self._expiry.cancel()
         while self._idle:
             self._idle.pop().abort()
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads the system's authorities: tens of milliseconds
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _ascii(host: str) -> str:
-    """Return a host as certificates and headers name it; one that cannot be a name fails when it is looked up."""
-    try:
-        return host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        return "invalid.invalid"

@@ -29,9 +29,10 @@ from tests.support.peers import SECONDS, Peer, PeerServer, open_server
 from tests.support.rooms import a_call
 from tests.support.tls import KeyPair, make_authority, make_certificate
 from tests.support.waiting import wait_until_async
-from workers import http_client
+from workers import dialer, http_client
 from workers.backends import Backends
-from workers.http_client import ConnectFailed, ConnectionLost, InvalidAnswer, Origin, Response
+from workers.dialer import ConnectFailed
+from workers.http_client import ConnectionLost, InvalidAnswer, Origin, Response
 
 TEST_SECONDS = 10.0
 MEGABYTE = 1 << 20
@@ -970,9 +971,9 @@ def trusted(
 ) -> Iterator[ssl.SSLContext]:
     """A server's context whose authority this machine trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
-    http_client._tls_context.cache_clear()
+    dialer.tls_context.cache_clear()
     yield server_context
-    http_client._tls_context.cache_clear()
+    dialer.tls_context.cache_clear()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -43,6 +43,23 @@ async def stored(bench: Bench, job: TakenJob, count: int) -> list[bytes]:
     return await bench.log(job.id)
 
 
+async def end_over_lost_connections(
+    server: RedisServer, bench: Bench, output: JobOutput, put: Callable[[int], None]
+) -> None:
+    """Put 300 times while connections are cut, end the job, and wait until the test can look at the log."""
+    for number in range(300):
+        put(number)
+        if number % 60 == 30:
+            await asyncio.to_thread(server.drop_connections)
+        await asyncio.sleep(0.001)
+    assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+
+    async def back() -> bool:
+        return bench.client.connected.is_set()
+
+    await wait_until_async(back, 5)
+
+
 @asynchronous
 async def test_events_of_many_jobs_are_stored_in_order(module_redis: RedisServer) -> None:
     async with open_output(module_redis, jobs=5) as (bench, jobs, outputs):
@@ -61,17 +78,7 @@ async def test_events_of_many_jobs_are_stored_in_order(module_redis: RedisServer
 @asynchronous
 async def test_events_whose_reply_was_lost_are_sent_again_and_stored_once(own_redis: RedisServer) -> None:
     async with open_output(own_redis) as (bench, (job,), (output,)):
-        for number in range(300):
-            output.put(chunk(number))
-            if number % 60 == 30:
-                await asyncio.to_thread(own_redis.drop_connections)
-            await asyncio.sleep(0.001)
-        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
-
-        async def back() -> bool:
-            return bench.client.connected.is_set()
-
-        await wait_until_async(back, 5)
+        await end_over_lost_connections(own_redis, bench, output, lambda number: output.put(chunk(number)))
         assert await bench.log(job.id) == [*map(chunk, range(300)), b"D1 1 1 1\n"]
 
 
@@ -188,16 +195,6 @@ async def test_chunks_gathered_for_long_become_events_that_still_travel_live(own
 @asynchronous
 async def test_what_was_sent_once_never_grows_when_it_is_sent_again(own_redis: RedisServer) -> None:
     async with open_output(own_redis) as (bench, (job,), (output,)):
-        for number in range(300):
-            output.put_chunks(b"%d " % number)
-            if number % 60 == 30:
-                await asyncio.to_thread(own_redis.drop_connections)
-            await asyncio.sleep(0.001)
-        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
-
-        async def back() -> bool:
-            return bench.client.connected.is_set()
-
-        await wait_until_async(back, 5)
+        await end_over_lost_connections(own_redis, bench, output, lambda number: output.put_chunks(b"%d " % number))
         chunks = (await bench.log(job.id))[:-1]
         assert b"".join(event[1:] for event in chunks) == b"".join(b"%d " % number for number in range(300))
