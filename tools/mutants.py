@@ -1,6 +1,6 @@
 """Breaks the product in known ways, one at a time, and sees whether the test that is named for each break fails.
 
-In: `tools/mutants.toml`, a list of one-line breakages. Out: a line for each (caught, survived, stale, error) and exit
+In: `tools/mutants/*.toml`, lists of one-line breakages. Out: a line for each (caught, survived, stale, error) and exit
 status 1 when any was not caught. Breaks are made in copies of the tree, never in place; `--jobs` copies work at once.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIST = ROOT / "tools" / "mutants.toml"
+LISTS = ROOT / "tools" / "mutants"
 COPIED = ("aqueduct", "api", "workers", "shared", "tests", "tools", "docs", "benchmarks")
 COPIED_FILES = (
     "pyproject.toml",
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree that work at once (2)")
     parser.add_argument("--list", action="store_true", help="only say which breaks still fit the code")
     args = parser.parse_args()
-    mutants = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]]
+    mutants = [Mutant(**entry) for path in sorted(LISTS.glob("*.toml")) for entry in _entries(path)]
     chosen = [m for m in mutants if all(word in f"{m.name} {m.old} {m.new} {m.test}" for word in args.words)]
     with tempfile.TemporaryDirectory(prefix="aqueduct-mutants-") as folder:
         trees = [_copy(Path(folder) / str(number)) for number in range(1 if args.list else max(1, args.jobs))]
@@ -85,6 +85,11 @@ def main() -> int:
     counts = Counter(verdicts)
     print(f"{len(chosen)} breaks: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     return 0 if chosen and counts.keys() <= {"caught", "fits"} else 1
+
+
+def _entries(path: Path) -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+    return entries
 
 
 def _undo(mutant: Mutant, tree: Path) -> str:
@@ -139,7 +144,7 @@ def _run_all(mutants: list[Mutant], trees: list[Path]) -> list[str]:
 def _try(mutant: Mutant, tree: Path) -> tuple[str, str]:
     text = mutant.apply(tree)
     if text is None:
-        return "stale", "its text is not in the file exactly once: mend the entry in tools/mutants.toml"
+        return "stale", "its text is not in the file exactly once: mend the entry in tools/mutants/"
     try:
         status, output = _pytest(tree, [mutant.test], timeout_seconds=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
