@@ -12,7 +12,7 @@ import orjson
 
 from api.validation import ChatRequest, apply_extra_policy, backend_body
 from shared.errors import InvalidRequest, PermissionDenied, UnknownModel
-from shared.jobs import Call
+from shared.jobs import JobSpec
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Admission, Admitted, Idempotency, Rooms
 from shared.settings import LANES, Lane, Settings, TokenSettings
@@ -81,17 +81,20 @@ class Dispatcher:
         request = apply_extra_policy(request, model.extra_parameters)
         body = backend_body(request)
         _require_64_bits(request.stream_options_rest)
-        call = Call(
+        spec = JobSpec(
+            kind="chat.completions",
             stream=request.stream,
-            include_usage=request.include_usage,
-            max_tokens=request.max_tokens,
-            max_tokens_field="max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens",
-            created=int(time.time()),
             tenant=token.name,
             lane=(lane := choose_lane(token, request.service_tier)),
-            stream_options=request.stream_options_rest,
-            client_seconds=None if request.stream else read_timeout_seconds,
+            created=int(time.time()),
             public_model=request.model,
+            client_seconds=None if request.stream else read_timeout_seconds,
+            options={
+                "include_usage": request.include_usage,
+                "max_tokens": request.max_tokens,
+                "max_tokens_field": request.max_tokens_field,
+                "stream_options": request.stream_options_rest,
+            },
         )
         return Admission(
             id=job_id,
@@ -100,7 +103,7 @@ class Dispatcher:
             lane=lane,
             owner=self._owner,
             body=body,
-            call=call,
+            spec=spec,
             cost=min(MAX_COST, max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n)),
             idempotency=idempotency,
         )

@@ -38,6 +38,8 @@ class ChatRequest:
     """Whether the client asked for the usage chunk (`stream_options.include_usage`)."""
     max_tokens: int | None
     """`max_completion_tokens` if given, else `max_tokens`."""
+    max_tokens_field: str
+    """Under which of the two names the client gave it."""
     n: int
     service_tier: str | None
     store: bool
@@ -89,6 +91,7 @@ def validate(body: dict[str, Any]) -> ChatRequest:
         stream=body.get("stream", False),
         include_usage=options.get("include_usage", False),
         max_tokens=body.get("max_tokens") if limit is None else limit,
+        max_tokens_field="max_tokens" if limit is None else "max_completion_tokens",
         n=body.get("n", 1),
         service_tier=body.get("service_tier"),
         store=body.get("store", False),

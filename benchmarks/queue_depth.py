@@ -16,7 +16,7 @@ from benchmarks.runner import Runner
 from shared import events
 from shared.config import load_settings
 from shared.events import Completed
-from shared.jobs import Call, TakenJob, new_id
+from shared.jobs import JobSpec, TakenJob, new_id
 from shared.redis import RedisClient
 from shared.room import Admission, Rooms
 from shared.settings import Settings
@@ -123,13 +123,10 @@ class _Bench:
 
     def _job(self, model: str) -> Admission:
         token = self._settings.tokens[0]
-        call = Call(
-            stream=True, include_usage=False, max_tokens=64, max_tokens_field="max_tokens", created=1_700_000_000,
-            tenant=token.name, lane="default", stream_options={}, client_seconds=None, public_model=model,
-        )  # fmt: skip
+        spec = JobSpec(stream=True, created=1, tenant=token.name, public_model=model, options={"max_tokens": 64})
         body = b'{"messages":[{"role":"user","content":"' + b"x" * 400 + b'"}]}'
         return Admission(
-            id=new_id(), model=model, token=token, lane="default", owner=OWNER, body=body, call=call, cost=200.0
+            id=new_id(), model=model, token=token, lane="default", owner=OWNER, body=body, spec=spec, cost=200.0
         )
 
     async def _take(self, model: str, calls: int, free: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from shared import keys
 from shared.broker import ticket
 from shared.errors import BrokerUnavailable, JobLost, NoWorker, QueueFull, QueueTimeout, RateLimited, Unprocessable
-from shared.jobs import Call, TakenJob
+from shared.jobs import JobSpec, TakenJob
 from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable, Reply
 from shared.scripting import Scripts
 from shared.settings import LANES, Lane, ModelSettings, Settings, TokenSettings
@@ -47,7 +47,7 @@ class Admission:
     lane: Lane
     owner: str
     body: bytes
-    call: Call
+    spec: JobSpec
     cost: float
     """Estimated tokens: prompt bytes / 4 and the longest answer."""
     must_finish: bool = False
@@ -120,9 +120,9 @@ class Rooms:
         return limits, life_ms
 
     @staticmethod
-    def _max_wait_ms(model: ModelSettings, call: Call) -> int:
+    def _max_wait_ms(model: ModelSettings, spec: JobSpec) -> int:
         """Return how long a job may wait: past a plain request's own read timeout nobody listens any more."""
-        return round(min(model.max_wait_seconds, call.client_seconds or model.max_wait_seconds) * 1000)
+        return round(min(model.max_wait_seconds, spec.client_seconds or model.max_wait_seconds) * 1000)
 
     # --- the API's side ---------------------------------------------------------------------------------------
 
@@ -141,8 +141,8 @@ class Rooms:
             reply = await self._scripts.run(
                 "admit",
                 *(job.id, job.model, job.lane, token.name, token.weight, job.cost),
-                *(body, len(job.body), job.call.pack(), job.owner, "1" if job.must_finish else ""),
-                *(self._max_wait_ms(model, job.call), life_ms, round(not_after_ms), *limits),
+                *(body, len(job.body), job.spec.to_json(), job.owner, "1" if job.must_finish else ""),
+                *(self._max_wait_ms(model, job.spec), life_ms, round(not_after_ms), *limits),
                 *(token.name, token.requests_per_minute or 0, token.concurrent_jobs or 0, self._grace_ms),
                 *(keys.queue(job.model), ticket(job.model), model.max_attempts),
                 *((job.idempotency.key, job.idempotency.body) if job.idempotency else ("", "")),
@@ -212,7 +212,7 @@ class Rooms:
             job_id, attempt, admitted, meta, body = reply[at : at + 5]
             jobs.append(
                 TakenJob(
-                    id=job_id.decode(), model=model_name, attempt=attempt, call=Call.unpack(meta),
+                    id=job_id.decode(), model=model_name, attempt=attempt, spec=JobSpec.from_json(meta),
                     body=body, queue_ms=max(0, now - int(admitted)),
                 )
             )  # fmt: skip

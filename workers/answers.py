@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from shared.errors import BadBackendResponse
+from shared.jobs import Usage
 
 PUBLIC_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 """The only values that OpenAI's contract allows."""
@@ -22,16 +22,6 @@ _FINISH_REASONS = {
     **dict.fromkeys(("safety", "content_filtered"), "content_filter"),
 }
 _ABORTED = frozenset({"abort", "aborted", "cancelled", "canceled", "error"})
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one answer, as the backend counted them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    cached_tokens: int = 0
 
 
 def loads(data: bytes) -> Any:

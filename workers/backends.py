@@ -153,14 +153,14 @@ class Backends:
 
     def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
         """Return the body for this backend: its own head joined with the job's ready-made rest, nothing re-encoded."""
-        call = job.call
+        options = job.spec.options
         parts = [self._heads[place]]
         if stream:
-            options = orjson.dumps({**call.stream_options, "include_usage": True})
-            parts.append(b',"stream":true,"stream_options":' + options)
-        if call.max_tokens is not None:
-            field = self._backends[place].max_tokens_field or call.max_tokens_field
-            parts.append(b',"%b":%d' % (field.encode(), call.max_tokens))
+            stream_options = orjson.dumps({**options.get("stream_options", {}), "include_usage": True})
+            parts.append(b',"stream":true,"stream_options":' + stream_options)
+        if (max_tokens := options.get("max_tokens")) is not None:
+            field = self._backends[place].max_tokens_field or options.get("max_tokens_field", "max_tokens")
+            parts.append(b',"%b":%d' % (field.encode(), max_tokens))
         rest = (job.body or b"{}")[1:]
         if rest != b"}":
             parts.append(b",")

@@ -9,18 +9,17 @@ import asyncio
 import math
 import random
 import time
-from dataclasses import dataclass
 
 from shared import events
 from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable
 from shared.events import Completed
-from shared.jobs import TakenJob
+from shared.jobs import End, TakenJob, Usage
 from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
 from workers.fold import Folder
 from workers.outbox import JobOutput
 from workers.plain import rewrite_completion
-from workers.stream import StreamTransformer, Usage
+from workers.stream import StreamTransformer
 
 RETRY_BACKOFF_SECONDS = 0.1
 """Before the second try; doubles, and is jittered."""
@@ -33,16 +32,6 @@ HEAD_START_SECONDS = 0.05
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
 _STOPPED = "The model's backend stopped sending."
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended, for logs and Flower."""
-
-    status: int
-    code: str | None
-    usage: Usage | None
-    run_ms: int
 
 
 class Run:
@@ -59,14 +48,14 @@ class Run:
         self._began = time.monotonic()
         self.usage: Usage | None = None
 
-    async def complete(self) -> Outcome:
+    async def complete(self) -> End:
         """Run the job to its end; the last event has been handed over when this returns. Cancelling closes the call."""
         try:
             await self._attempts()
         except AqueductError as error:
-            self._output.finish(events.failed(error), cost=self._cost())
-            return Outcome(error.status, error.code, self.usage, self._run_ms())
-        return Outcome(200, None, self.usage, self._run_ms())
+            self._finish(events.failed(error), status=error.status, code=error.code)
+        assert self._output.end is not None  # noqa: S101 - every way out of an attempt has set it
+        return self._output.end
 
     async def _attempts(self) -> None:
         """Call a backend, and another one as long as that can help and nobody has seen anything."""
@@ -104,7 +93,7 @@ class Run:
         return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
 
     async def _once(self, place: int, left_seconds: float) -> None:
-        stream = self._job.call.stream
+        stream = self._job.spec.stream
         as_stream = stream or self._backends.folds(place)
         head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
         async with self._backends.call(self._job, place, stream=as_stream, head_seconds=head_seconds) as answer:
@@ -119,9 +108,9 @@ class Run:
         job, output = self._job, self._output
         transformer = StreamTransformer(
             job_id=job.id,
-            public_model=job.call.public_model,
-            include_usage=job.call.include_usage,
-            created=job.call.created,
+            public_model=job.spec.public_model,
+            include_usage=job.spec.options.get("include_usage", False),
+            created=job.spec.created,
         )
         begun = False
         stall_seconds = self._model.stall_timeout_seconds
@@ -156,10 +145,10 @@ class Run:
             output.put(events.started(job.queue_ms))
         if tail:
             output.put_chunks(tail)
-        output.finish(events.completed(self._completed(b"")), cost=self._cost())
+        self._finish(events.completed(self._completed(b"")))
 
     async def _fold(self, answer: Answer) -> None:
-        folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)
+        folder = Folder(job_id=self._job.id, public_model=self._job.spec.public_model, created=self._job.spec.created)
         watch = _Watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
@@ -175,16 +164,16 @@ class Run:
         finally:
             watch.stop()
             self.usage = folder.usage
-        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+        self._finish(events.completed(self._completed(body)))
 
     async def _plain(self, answer: Answer) -> None:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
         raw = await (answer.read() if answer.is_complete else self._rest(answer))
-        call = self._job.call
+        spec = self._job.spec
         body, self.usage = rewrite_completion(
-            raw, job_id=self._job.id, public_model=call.public_model, created=call.created
+            raw, job_id=self._job.id, public_model=spec.public_model, created=spec.created
         )
-        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+        self._finish(events.completed(self._completed(body)))
 
     async def _rest(self, answer: Answer) -> bytes:
         # The head may come long before the body; only what stops in the middle is stalled.
@@ -207,9 +196,11 @@ class Run:
         prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (-1, -1)
         return Completed(self._job.queue_ms, self._run_ms(), prompt, completion, body)
 
-    def _cost(self) -> float:
-        """Return the tokens to settle the tenant's share with: the real ones, or the estimate when nobody told."""
-        return float(self.usage.total_tokens) if self.usage else self._estimate
+    def _finish(self, last: bytes, *, status: int = 200, code: str | None = None) -> None:
+        """Hand over the last event, with what the job has cost: the real tokens, or the estimate when nobody told."""
+        usage = self.usage
+        cost = float(usage.total_tokens) if usage else self._estimate
+        self._output.finish(last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
 
     def _run_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

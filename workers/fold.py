@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers.answers import Usage, dumps, loads
+from shared.jobs import Usage
+from workers.answers import dumps, loads
 from workers.sse import payloads
 from workers.stream import StreamTransformer
 

@@ -19,10 +19,9 @@ import orjson
 
 from shared import keys
 from shared.broker import event_batch, event_topic
-from shared.jobs import TakenJob, request_id
+from shared.jobs import End, TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.settings import Settings
-from workers.completion import Outcome
 
 log = logging.getLogger("aqueduct.worker.job_events")
 
@@ -52,7 +51,7 @@ class JobEvents:
         self._add("task-received", job, began_at)
         self._add("task-started", job, began_at)
 
-    def ended(self, job: TakenJob, began_at: float, outcome: Outcome | None) -> None:
+    def ended(self, job: TakenJob, began_at: float, outcome: End | None) -> None:
         """Tell how a job ended; no outcome: its client left."""
         runtime = time.time() - began_at
         if outcome is None:
@@ -79,7 +78,7 @@ class JobEvents:
                 "uuid": request_id(job.id),
                 "name": f"{TASK_NAME}:{job.model}",
                 "args": f"({job.model!r},)",
-                "kwargs": f"{{'lane': {job.call.lane!r}, 'tenant': {job.call.tenant!r}}}",
+                "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}}}",
                 "routing_key": keys.queue(job.model),
                 "retries": job.tries - 1,
                 "received": began_at,

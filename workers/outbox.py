@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from shared import events
-from shared.jobs import TakenJob, request_id
+from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
 from shared.room import Rooms
 
@@ -44,7 +44,7 @@ class JobOutput:
         "_drained",
         "_events",
         "_unacknowledged_bytes",
-        "cost",
+        "end",
         "ended",
         "job",
         "on_refused",
@@ -62,8 +62,8 @@ class JobOutput:
         """Said with the end: jobs of the same model wait."""
         self.refused = ""
         """Why Redis takes no more of this job: gap, stale, cancelled or unknown."""
-        self.cost: str = ""
-        """Tokens really used; set with the last event, which ends the job."""
+        self.end: End | None = None
+        """Set with the last event, which ends the job."""
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Done when the last event is stored (True) or refused (False)."""
         self.total_bytes = 0
@@ -108,9 +108,9 @@ class JobOutput:
             self._chunks.clear()
             self._chunk_bytes = 0
 
-    def finish(self, *last: bytes, cost: float) -> asyncio.Future[bool]:
+    def finish(self, *last: bytes, end: End) -> asyncio.Future[bool]:
         """Hand over the last events; the future tells whether the end was stored."""
-        self.cost = f"{cost:.0f}"
+        self.end = end
         self.put(*last)
         return self.ended
 
@@ -135,7 +135,7 @@ class JobOutput:
                 break
             taken.append(event)
             size += len(event)
-        last = self.cost if len(taken) == len(self._events) else ""
+        last = f"{self.end.cost:.0f}" if self.end is not None and len(taken) == len(self._events) else ""
         job = self.job
         return [job.id, job.attempt, self._acknowledged, last, len(taken), *taken], len(taken), size
 
@@ -195,7 +195,7 @@ class Outbox:
                 if isinstance(error, RedisRefused):
                     log.warning("events not stored, trying again: %s", error.kind)
                 # Ends first: they free memory, which lets a full Redis take the rest.
-                for output in sorted((b[0] for b in batch), key=lambda o: not o.cost):
+                for output in sorted((b[0] for b in batch), key=lambda o: o.end is None):
                     if not output.refused:
                         self._ready[output] = None
                 await asyncio.sleep(delay)

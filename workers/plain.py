@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shared.errors import BadBackendResponse
-from workers.answers import Usage, dumps, find_member, loads, public_finish_reason, read_usage
+from shared.jobs import Usage
+from workers.answers import dumps, find_member, loads, public_finish_reason, read_usage
 from workers.backend_errors import error_in_answer, is_error
 
 _OBJECT = "chat.completion"

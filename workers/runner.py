@@ -16,12 +16,12 @@ from functools import partial
 
 from shared import events, keys
 from shared.errors import AqueductError, JobLost
-from shared.jobs import TakenJob, request_id
+from shared.jobs import End, TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.room import Rooms
 from shared.settings import Settings
 from workers.backends import Backends
-from workers.completion import Outcome, Run
+from workers.completion import Run
 from workers.job_events import JobEvents
 from workers.outbox import JobOutput, Outbox
 from workers.slots import Slots
@@ -150,14 +150,13 @@ class Runner:
 
     async def _run(self, running: RunningJob) -> None:
         job = running.job
-        outcome: Outcome | None = None
+        outcome: End | None = None
         model = self._settings.models[job.model]
         run = Run(job, model, self._backends[job.model], running.output, estimate=len(job.body or b"") / 4)
         running.begun = True
         try:
             if job.body is None:
-                running.output.finish(events.failed(JobLost("The queue lost this request's body. Retry.")), cost=0)
-                outcome = Outcome(500, "job_lost", None, 0)
+                outcome = self._fail(running, JobLost("The queue lost this request's body. Retry."))
             elif not running.gave_up:  # given up before the first step, when cancelling would have skipped all of this
                 outcome = await run.complete()
         except asyncio.CancelledError:
@@ -165,19 +164,24 @@ class Runner:
                 raise
         except Exception:
             log.exception("a job failed unexpectedly", extra={"request_id": request_id(job.id)})
-            outcome = Outcome(500, "internal_error", None, 0)
-            running.output.finish(events.failed(AqueductError()), cost=0)
+            outcome = self._fail(running, AqueductError())
         finally:
             self._settle(running, outcome)
 
-    def _settle(self, running: RunningJob, outcome: Outcome | None) -> None:
+    @staticmethod
+    def _fail(running: RunningJob, error: AqueductError) -> End:
+        end = End(status=error.status, code=error.code)
+        running.output.finish(events.failed(error), end=end)
+        return end
+
+    def _settle(self, running: RunningJob, outcome: End | None) -> None:
         """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
         job = running.job
         running.ended = True
         self._log_end(running, outcome)
         if outcome is None and running.gave_up in ("cancelled", "shutdown", "back"):
             self._loop.create_task(self._release(running, "back" if running.gave_up == "back" else "end"))
-        elif outcome is None and not running.output.cost:
+        elif outcome is None and running.output.end is None:
             # Redis wants no more of it, and nothing of it is on its way.
             self._loop.call_soon(self._forget, job.id)
         else:
@@ -218,9 +222,9 @@ class Runner:
         if running is not None:
             self._give_up(running, why)
 
-    def _log_end(self, running: RunningJob, outcome: Outcome | None) -> None:
+    def _log_end(self, running: RunningJob, outcome: End | None) -> None:
         fields = {
-            "request_id": request_id(running.job.id), "model": running.job.model, "tenant": running.job.call.tenant,
+            "request_id": request_id(running.job.id), "model": running.job.model, "tenant": running.job.spec.tenant,
             "queue_ms": running.job.queue_ms, "ms": int((time.time() - running.began_at) * 1000),
         }  # fmt: skip
         if outcome is None:
@@ -293,9 +297,9 @@ class Runner:
                 self._give_up(running, "back")
         await self._wait_for_jobs(grace_seconds)
         for running in list(self._jobs.values()):
-            if not running.output.cost:
+            if running.output.end is None:
                 cut = JobLost("The worker was shut down before the answer was complete. Retry.")
-                running.output.finish(events.failed(cut), cost=0)
+                self._fail(running, cut)
                 self._give_up(running, "cut off")
         await self._wait_for_jobs(LAST_WORDS_SECONDS)
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import AqueductError, BadBackendResponse
-from workers.answers import Usage, dumps, loads, public_finish_reason, read_usage
+from shared.jobs import Usage
+from workers.answers import dumps, loads, public_finish_reason, read_usage
 from workers.backend_errors import error_in_answer, is_error
 from workers.sse import EventBuffer, payloads
 from workers.swaps import Swaps, learn
-
-__all__ = ["StreamTransformer", "Usage"]
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""

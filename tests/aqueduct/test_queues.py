@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from shared.config import load_settings
-from shared.jobs import Call, new_id
+from shared.jobs import JobSpec, new_id
 from shared.redis import RedisClient
 from shared.room import Admission, Rooms
 from shared.settings import Lane, TokenSettings
@@ -48,12 +48,9 @@ def fill(config_file: Path, lanes: list[Lane], take: int) -> None:
         await rooms.renew("worker-1", ["busy"], [])
         await rooms.beat("owner-1")
         for lane in lanes:
-            call = Call(
-                stream=False, include_usage=False, max_tokens=None, max_tokens_field="max_tokens", created=0,
-                tenant="tester", lane=lane, stream_options={}, client_seconds=None, public_model="busy",
-            )  # fmt: skip
+            spec = JobSpec(tenant="tester", lane=lane, public_model="busy")
             job = Admission(
-                id=new_id(), model="busy", token=TOKEN, lane=lane, owner="owner-1", body=b"{}", call=call, cost=1
+                id=new_id(), model="busy", token=TOKEN, lane=lane, owner="owner-1", body=b"{}", spec=spec, cost=1
             )
             await rooms.admit(job, not_after_ms=rooms.redis_now_ms() + 5000)
         if take:

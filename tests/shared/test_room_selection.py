@@ -84,7 +84,7 @@ async def test_tenants_in_one_lane_share_by_weight(room_redis: RedisServer) -> N
         for _ in range(60):
             await bench.admit(tenant="light", weight=1)
             await bench.admit(tenant="heavy", weight=3)
-        taken = Counter([job.call.tenant for job in await bench.take(40)])
+        taken = Counter([job.spec.tenant for job in await bench.take(40)])
         assert 29 <= taken["heavy"] <= 31
 
 
@@ -94,7 +94,7 @@ async def test_tenants_share_by_cost_not_by_number_of_jobs(room_redis: RedisServ
         for _ in range(60):
             await bench.admit(tenant="long", cost=400)
             await bench.admit(tenant="short", cost=100)
-        taken = Counter([job.call.tenant for job in await bench.take(50)])
+        taken = Counter([job.spec.tenant for job in await bench.take(50)])
         assert 39 <= taken["short"] <= 41
 
 

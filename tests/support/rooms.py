@@ -9,7 +9,7 @@ from typing import Any
 
 from shared import keys
 from shared.events import frames
-from shared.jobs import Call, TakenJob, new_id
+from shared.jobs import JobSpec, TakenJob, new_id
 from shared.redis import RedisClient, Reply, Subscriber
 from shared.room import Admission, Admitted, Rooms
 from shared.settings import Settings, TokenSettings
@@ -24,13 +24,9 @@ def settings_of(models: Mapping[str, Mapping[str, Any]], redis_url: str, **more:
     return Settings.model_validate({"models": filled, "redis_url": redis_url, **more})
 
 
-def a_call(**more: Any) -> Call:
+def a_spec(**more: Any) -> JobSpec:
     """Return what a worker is told beside the body."""
-    given: dict[str, Any] = {
-        "stream": True, "include_usage": False, "max_tokens": None, "max_tokens_field": "max_tokens", "created": 1,
-        "tenant": "a", "lane": "default", "stream_options": {}, "client_seconds": None, "public_model": "m", **more,
-    }  # fmt: skip
-    return Call(**given)
+    return JobSpec(**{"stream": True, "created": 1, "tenant": "a", "public_model": "m", **more})
 
 
 class Bench:
@@ -55,7 +51,7 @@ class Bench:
             **{key: more.pop(key) for key in tuple(more) if key in Admission.__dataclass_fields__},
         }  # fmt: skip
         token = TokenSettings(name=tenant, sha256=HASH, **more)
-        job = Admission(id=job_id, model=model, token=token, call=a_call(tenant=tenant), **admission)
+        job = Admission(id=job_id, model=model, token=token, spec=a_spec(tenant=tenant), **admission)
         return job_id, await self.rooms.admit(job, not_after_ms=self.rooms.redis_now_ms() + late_ms)
 
     async def take(self, free: int = 1, *, mine: int = 0, surplus: bool = True, model: str = "m") -> list[TakenJob]:

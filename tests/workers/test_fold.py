@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shared.errors import BadBackendResponse
+from shared.jobs import Usage
 from tests.workers.chunks import chunk, event, stream, usage_chunk
-from workers.answers import Usage
 from workers.fold import Folder
 
 

@@ -26,7 +26,7 @@ from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadB
 from shared.jobs import TakenJob
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from tests.support.peers import SECONDS, Peer, PeerServer, open_server
-from tests.support.rooms import a_call
+from tests.support.rooms import a_spec
 from tests.support.tls import KeyPair, make_authority, make_certificate
 from tests.support.waiting import wait_until_async
 from workers import dialer, http_client
@@ -679,7 +679,7 @@ async def test_bytes_behind_an_answer_are_never_taken_for_the_next_one(behind: b
 
 @pytest.mark.parametrize("size", [10, MEGABYTE])
 @on_both_loops
-async def test_a_caller_who_asks_at_once_is_not_given_a_spoilt_connection(size: int) -> None:
+async def test_a_specer_who_asks_at_once_is_not_given_a_spoilt_connection(size: int) -> None:
     async with open_pair() as pair:
 
         async def both() -> Response:
@@ -1053,7 +1053,7 @@ class Model:
 
     def call(self, head_seconds: float = SECONDS) -> asyncio.Task[bytes]:
         """Call as a job does; returns all of the answer."""
-        job = TakenJob(id="j1", model="m", attempt=b"1.x", call=a_call(), body=b'{"messages":[]}', queue_ms=0)
+        job = TakenJob(id="j1", model="m", attempt=b"1.x", spec=a_spec(), body=b'{"messages":[]}', queue_ms=0)
         call = self.backends.call(job, 0, stream=False, head_seconds=head_seconds)
 
         async def run() -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import AqueductError, BadBackendResponse
-from workers.answers import Usage
+from shared.jobs import Usage
 from workers.plain import rewrite_completion
 
 BODY: dict[str, Any] = {

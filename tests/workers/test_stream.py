@@ -12,9 +12,9 @@ from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
+from shared.jobs import Usage
 from tests.workers.chunks import chunk, event, read, run, stream, text, transformer, usage_chunk
 from workers import sse
-from workers.answers import Usage
 
 ROLE = chunk({"role": "assistant", "content": ""})
 HELLO = chunk({"content": "hello"})
