@@ -97,6 +97,8 @@ class Missed(NamedTuple):
     """waiting, running, ended; empty: there is no such job."""
     nonce: bytes
     """Of the attempt whose events these are."""
+    length: int
+    """Of the log: events up to here have happened."""
     events: Sequence[bytes]
 
 
@@ -205,7 +207,7 @@ class Admissions:
     async def peek(self, wanted: Sequence[tuple[str, int]], budget_bytes: int) -> list[Missed]:
         """Return, for as many of the (job id, next event number) as the budget allows, the state and missed events."""
         reply = await self._scripts.run(PEEK, PeekArguments(budget_bytes), (PeekRow(*pair) for pair in wanted))
-        return [Missed(state, nonce, missed) for state, nonce, *missed in reply]
+        return [Missed(state, nonce, length, missed) for state, nonce, length, *missed in reply]
 
     async def beat(self, *, gone: bool = False) -> None:
         """Say that this process lives (or leaves), and measure Redis's clock. Raises as `cancel`."""
