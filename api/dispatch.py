@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from api.validation import ChatRequest, apply_extra_policy, backend_body
 from shared.errors import InvalidRequest, PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
+from shared.kinds.chat.accept import ChatRequest, apply_extra_policy, backend_body
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Admission, Admitted, Idempotency, Rooms
 from shared.settings import LANES, Lane, Settings, TokenSettings

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from shared.schemas import openapi_components
+from api.components import openapi_components
 
 _ERRORS = {
     400: "Bad request: the message names the parameter",

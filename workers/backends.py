@@ -16,8 +16,8 @@ import orjson
 
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
+from shared.kinds.common.backend_errors import backend_error
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
-from workers.backend_errors import backend_error
 from workers.dialer import ConnectFailed
 from workers.health import BackendHealth
 from workers.http_client import ConnectionLost, InvalidAnswer, Origin, Response

@@ -14,12 +14,12 @@ from shared import events
 from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable
 from shared.events import Completed
 from shared.jobs import End, TakenJob, Usage
+from shared.kinds.chat.fold import Folder
+from shared.kinds.chat.plain import rewrite_completion
+from shared.kinds.chat.stream import StreamTransformer
 from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
-from workers.fold import Folder
 from workers.outbox import JobOutput
-from workers.plain import rewrite_completion
-from workers.stream import StreamTransformer
 
 RETRY_BACKOFF_SECONDS = 0.1
 """Before the second try; doubles, and is jittered."""

@@ -15,9 +15,9 @@ from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, RelayHub
 from api.retries import LINGER_SECONDS, OpenRequests, idempotency
 from api.tokens import TokenTable
-from api.validation import ChatRequest, parse_body, validate
 from shared import events
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel, from_wire
+from shared.kinds.chat.accept import ChatRequest, parse_body, validate
 from shared.room import Admission
 from shared.settings import ApiSettings, TokenSettings
 

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from api.dependencies import GatewayDep, TokenDep
+from api.schemas import ErrorResponse, Model, ModelList
 from shared.errors import UnknownModel
-from shared.schemas import ErrorResponse, Model, ModelList
 
 router = APIRouter(tags=["Models"])
 

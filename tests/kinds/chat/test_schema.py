@@ -20,9 +20,10 @@ from openai.types.chat import (
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import BaseModel, ValidationError
 
+from api.components import chat_request_schema, openapi_components
+from api.schemas import ErrorResponse
 from shared.errors import InvalidRequest
-from shared.schemas import CHAT_REQUEST, PARAMETERS, chat_request_schema, openapi_components, schema_problem
-from shared.schemas.responses import ErrorResponse
+from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem
 
 
 def accepts(body: dict[str, Any]) -> bool:

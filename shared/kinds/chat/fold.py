@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.jobs import Usage
-from workers.answers import dumps, loads
-from workers.sse import payloads
-from workers.stream import StreamTransformer
+from shared.kinds.chat.stream import StreamTransformer
+from shared.kinds.common.answers import dumps, loads
+from shared.kinds.common.sse import payloads
 
 _IDENTITY_STRINGS = frozenset({"id", "type", "name", "role", "format"})
 """Strings that are given once, or repeated whole; all others come in pieces."""

@@ -16,9 +16,9 @@ import jiter
 import orjson
 from pydantic import ValidationError
 
-from api.validation_errors import first_error, invalid_type, missing
 from shared.errors import InvalidRequest
-from shared.schemas import CHAT_REQUEST, PARAMETERS, schema_problem
+from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem, without_branch_tags
+from shared.kinds.common.refusals import first_error, invalid_type, missing
 
 MAX_NAMED_EXTRAS = 10
 MAX_EXTRA_NAME_CHARACTERS = 64
@@ -80,7 +80,7 @@ def validate(body: dict[str, Any]) -> ChatRequest:
     try:
         CHAT_REQUEST.validate_python(body, strict=True)
     except ValidationError as error:
-        raise first_error(error, body) from None
+        raise first_error(error, body, without_branch_tags) from None
     if None in body.values():
         body = {name: value for name, value in body.items() if value is not None or name not in PARAMETERS}
     _check_together(body)

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from api.validation import apply_extra_policy, backend_body, parse_body, validate
 from shared.errors import InvalidRequest
-from shared.schemas import PARAMETERS
+from shared.kinds.chat.accept import apply_extra_policy, backend_body, parse_body, validate
+from shared.kinds.chat.schema import PARAMETERS
 
 CANARY = "canary-7f3a"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]

@@ -1,6 +1,6 @@
 """Server-sent events of a backend's stream in, cut anywhere; events for our client out. No I/O.
 
-The bytes pass through: `id`, `created` and `model` are replaced in place (`workers.swaps`), and only chunks that may
+The bytes pass through: `id`, `created` and `model` are replaced in place (`swaps.py`), and only chunks that may
 hold more than text are parsed: the first ones, and those with usage, an error, or a finish reason.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from shared.errors import AqueductError, BadBackendResponse
 from shared.jobs import Usage
-from workers.answers import dumps, loads, public_finish_reason, read_usage
-from workers.backend_errors import error_in_answer, is_error
-from workers.sse import EventBuffer, payloads
-from workers.swaps import Swaps, learn
+from shared.kinds.chat.swaps import Swaps, learn
+from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.sse import EventBuffer, payloads
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from workers.stream import StreamTransformer
+from shared.kinds.chat.stream import StreamTransformer
 
 
 def chunk(

@@ -6,8 +6,8 @@ from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import Usage
-from workers.answers import dumps, find_member, loads, public_finish_reason, read_usage
-from workers.backend_errors import error_in_answer, is_error
+from shared.kinds.common.answers import dumps, find_member, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
 
 _OBJECT = "chat.completion"
 

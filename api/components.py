@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from shared.schemas.request import CHAT_REQUEST
-from shared.schemas.responses import ErrorResponse, ModelList
+from api.schemas import ErrorResponse, ModelList
+from shared.kinds.chat.schema.request import CHAT_REQUEST
 
 REFERENCE = "#/components/schemas/{model}"
 

@@ -13,8 +13,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
-from tests.workers.chunks import chunk, event, read, run, stream, text, transformer, usage_chunk
-from workers import sse
+from shared.kinds.common import sse
+from tests.kinds.chat.chunks import chunk, event, read, run, stream, text, transformer, usage_chunk
 
 ROLE = chunk({"role": "assistant", "content": ""})
 HELLO = chunk({"content": "hello"})

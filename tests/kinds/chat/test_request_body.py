@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.validation import ChatRequest, backend_body, parse_body, validate
 from shared.errors import AqueductError, InvalidRequest
-from shared.schemas import PARAMETERS
+from shared.kinds.chat.accept import ChatRequest, backend_body, parse_body, validate
+from shared.kinds.chat.schema import PARAMETERS
 
 CANARY = "canary-7f3a"
 WORKER_ADDS = {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}

@@ -1,0 +1,1 @@
+"""Kinds of jobs: what is accepted, what a backend is asked, and what becomes of its answer."""
