@@ -9,6 +9,8 @@ from typing import Any
 
 from shared.kinds.chat.stream import StreamTransformer
 
+END = b"data: [DONE]\n\n"
+
 
 def chunk(
     delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **extra: Any
@@ -47,11 +49,13 @@ def transformer(*, include_usage: bool = False) -> StreamTransformer:
 
 
 def run(data: bytes, *, include_usage: bool = False, cuts: Iterable[int] = ()) -> bytes:
-    """Return all bytes that the client gets; raises what the transformer raises."""
+    """Return all bytes that the client gets but the end, which must be there; raises what the transformer raises."""
     subject = transformer(include_usage=include_usage)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     out = b"".join(subject.feed(data[start:end]) for start, end in pairwise(places))
-    return out + subject.finish()
+    out += subject.finish()
+    assert out.endswith(END)
+    return out.removesuffix(END)
 
 
 def read(data: bytes) -> list[Any]:
