@@ -6,13 +6,10 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
-
-from api.validation import ChatRequest, apply_extra_policy, backend_body
-from shared.errors import InvalidRequest, PermissionDenied, UnknownModel
+from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
+from shared.kinds.kind import Kind, Request
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room import Admission, Admitted, Idempotency, Rooms
 from shared.settings import LANES, Lane, Settings, TokenSettings
@@ -39,17 +36,6 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
     return wanted
 
 
-def _require_64_bits(stream_options: dict[str, Any]) -> None:
-    """Raise InvalidRequest for integers that the job's record cannot carry."""
-    try:
-        if stream_options:
-            orjson.dumps(stream_options)
-    except TypeError:
-        raise InvalidRequest(
-            "Invalid 'stream_options': send integers of at most 64 bits.", param="stream_options", code="invalid_value"
-        ) from None
-
-
 class Dispatcher:
     """Makes jobs of requests and hands them to the waiting rooms."""
 
@@ -68,33 +54,26 @@ class Dispatcher:
 
     def prepare(
         self,
-        request: ChatRequest,
+        kind: Kind,
+        request: Request,
         token: TokenSettings,
         *,
         job_id: str,
         read_timeout_seconds: float | None,
         idempotency: Idempotency | None = None,
     ) -> Admission:
-        """Return the job for a request; raises InvalidRequest for extra parameters that the model refuses."""
+        """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
-        model = self._settings.models[name]
-        request = apply_extra_policy(request, model.extra_parameters)
-        body = backend_body(request)
-        _require_64_bits(request.stream_options_rest)
+        accepted = kind.accept(request, self._settings.models[name])
         spec = JobSpec(
-            kind="chat.completions",
+            kind=kind.name,
             stream=request.stream,
             tenant=token.name,
             lane=(lane := choose_lane(token, request.service_tier)),
             created=int(time.time()),
             public_model=request.model,
             client_seconds=None if request.stream else read_timeout_seconds,
-            options={
-                "include_usage": request.include_usage,
-                "max_tokens": request.max_tokens,
-                "max_tokens_field": request.max_tokens_field,
-                "stream_options": request.stream_options_rest,
-            },
+            options=accepted.options,
         )
         return Admission(
             id=job_id,
@@ -102,9 +81,9 @@ class Dispatcher:
             token=token,
             lane=lane,
             owner=self._owner,
-            body=body,
+            body=accepted.body,
             spec=spec,
-            cost=min(MAX_COST, max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n)),
+            cost=min(MAX_COST, max(1.0, accepted.cost)),
             idempotency=idempotency,
         )
 

@@ -75,7 +75,7 @@ class Envelope:
                 )  # fmt: skip
 
 
-_LOGGED = ("tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code", "client_request_id")
+_LOGGED = ("kind", "tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code")
 
 
 def error_response(error: AqueductError) -> Response:

@@ -15,6 +15,7 @@ from api.relay import RelayHub
 from api.routes.chat import ChatCompletions
 from api.tokens import TokenTable
 from shared import keys
+from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.room import Rooms
 from shared.settings import Settings
@@ -39,13 +40,27 @@ class Gateway:
         self.tokens = TokenTable(settings.tokens, settings.public_names())
         self.canceller = Canceller(self.rooms, self.owner)
         self.dispatcher = Dispatcher(self.rooms, settings, self.owner)
-        self.chat = ChatCompletions(
-            settings=settings.api,
-            tokens=self.tokens,
-            dispatcher=self.dispatcher,
-            relays=self.relays,
-            canceller=self.canceller,
-        )
+        self.endpoints = {
+            kind.name: ChatCompletions(
+                kind=kind,
+                settings=settings.api,
+                tokens=self.tokens,
+                dispatcher=self.dispatcher,
+                relays=self.relays,
+                canceller=self.canceller,
+            )
+            for kind in KINDS.values()
+        }
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+        return all(endpoint.draining for endpoint in self.endpoints.values())
+
+    def drain(self) -> None:
+        """Refuse new work from now on."""
+        for endpoint in self.endpoints.values():
+            endpoint.draining = True
 
     async def beat_forever(self) -> None:
         """Say every 2 s that this process lives; its jobs are cancelled 8 s after the last word."""

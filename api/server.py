@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
         """Refuse new work, give open streams their grace, then close."""
         gateway = getattr(self._app.state, "gateway", None)
         if gateway is not None:
-            gateway.chat.draining = True
+            gateway.drain()
             asyncio.get_running_loop().call_later(
                 gateway.settings.api.drain_seconds, gateway.relays.cut_off, Draining(retry_after=1)
             )

@@ -118,7 +118,10 @@ class ModelSettings(_Section):
     default_max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
     )
-    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="Backend calls a job may cause.")
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=3,
+        description="Backend calls of one run, and runs of a job at most; each worker that was lost takes a call away.",
+    )
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
         default="allow", description="What happens to parameters that the OpenAI schema does not know."
     )

@@ -1,4 +1,4 @@
-"""`POST /chat/completions`: a request in; its job's events out, as SSE or as one body.
+"""The endpoint of a kind of job: a request in; its job's events out, as SSE or as one body.
 
 The straight line: authenticate, read, validate (each refusal before anything is queued); listen; admit; relay until the
 job's last event or the client's leaving, whichever is first; cancel what was not finished.
@@ -15,9 +15,10 @@ from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, RelayHub
 from api.retries import LINGER_SECONDS, OpenRequests, idempotency
 from api.tokens import TokenTable
-from api.validation import ChatRequest, parse_body, validate
 from shared import events
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel, from_wire
+from shared.kinds.common.body import parse_body
+from shared.kinds.kind import Kind, Request
 from shared.room import Admission
 from shared.settings import ApiSettings, TokenSettings
 
@@ -28,7 +29,6 @@ PARSE_IN_THREAD_BYTES = 512 * 1024
 
 _SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _SSE_TYPE = b"text/event-stream; charset=utf-8"
-_DONE = b"data: [DONE]\n\n"
 
 
 class ChatCompletions:
@@ -37,12 +37,14 @@ class ChatCompletions:
     def __init__(
         self,
         *,
+        kind: Kind,
         settings: ApiSettings,
         tokens: TokenTable,
         dispatcher: Dispatcher,
         relays: RelayHub,
         canceller: Canceller,
     ) -> None:
+        self._kind = kind
         self._settings = settings
         self._tokens = tokens
         self._dispatcher = dispatcher
@@ -75,7 +77,7 @@ class ChatCompletions:
             request, job = await asyncio.to_thread(self._prepare, exchange, raw, token)
         else:
             request, job = self._prepare(exchange, raw, token)
-        exchange.scope["state"].update(model=job.model, tenant=token.name, stream=request.stream)
+        exchange.scope["state"].update(kind=self._kind.name, model=job.model, tenant=token.name, stream=request.stream)
 
         older = self._open.older(exchange, token, raw, read_timeout)
         relay = self._relays.open(older.id if older is not None else job.id)
@@ -136,12 +138,13 @@ class ChatCompletions:
         else:
             cancel_unless_heard()
 
-    def _prepare(self, exchange: Exchange, raw: bytes, token: TokenSettings) -> tuple[ChatRequest, Admission]:
-        request = validate(parse_body(raw))
+    def _prepare(self, exchange: Exchange, raw: bytes, token: TokenSettings) -> tuple[Request, Admission]:
+        request = self._kind.validate(parse_body(raw))
         name = self._dispatcher.model_name(request.model)
         if not self._tokens.allows(token, name):
             raise UnknownModel(request.model)
         job = self._dispatcher.prepare(
+            self._kind,
             request,
             token,
             job_id=exchange.scope["state"]["job_id"],
@@ -186,7 +189,7 @@ class ChatCompletions:
                 if not exchange.started:
                     raise
                 exchange.scope["state"]["error_code"] = cut.code
-                await exchange.write(_error_event(cut), more=False)
+                await exchange.write(self._kind.error_event(cut), more=False)
                 return
             if relay.client_gone:
                 raise self._left(exchange, relay)
@@ -200,30 +203,24 @@ class ChatCompletions:
                     queue_ms = int(event[1:])
                 elif kind == events.COMPLETED:
                     _note(exchange, events.read_completed(event))
-                    out.append(_DONE)
                 elif kind == events.FAILED:
                     error = from_wire(event[1:])
                     if not exchange.started and not out:
                         raise error
                     exchange.scope["state"]["error_code"] = error.code
-                    out.append(_error_event(error))
+                    out.append(self._kind.error_event(error))
             if not ready:
                 # A comment with its own blank line is harmless to every client, as no event ever carries an id.
                 out.append(b": keep-alive\n\n" if exchange.started or not ahead else b": queued, %d ahead\n\n" % ahead)
             if not exchange.started:
                 await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(queue_ms, None)])
-            if out:
+            if out or relay.ended:
                 await exchange.write_to_reader(
                     b"".join(out), more=not relay.ended, stalled_seconds=self._settings.stalled_reader_seconds
                 )
             if relay.ended:
                 return
             relay.pass_on_to(exchange.direct_writer())
-
-
-def _error_event(error: AqueductError) -> bytes:
-    """Return the end of a stream that has failed."""
-    return b"data: " + error.json() + b"\n\n" + _DONE
 
 
 def _times(queue_ms: int, run_ms: int | None) -> list[tuple[bytes, bytes]]:

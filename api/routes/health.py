@@ -21,7 +21,7 @@ async def liveness() -> dict[str, str]:
 @router.get("/readyz", operation_id="readiness", responses={503: {"description": "Not ready"}})
 async def readiness(gateway: GatewayDep, response: Response) -> dict[str, Any]:
     """Ask Redis what is served: ready when it answers and some model has a live worker."""
-    if gateway.chat.draining:
+    if gateway.draining:
         response.status_code = 503
         return {"status": "draining"}
     try:

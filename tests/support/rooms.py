@@ -48,10 +48,11 @@ class Bench:
         job_id = job_id or new_id()
         admission = {
             "lane": "default", "owner": "api", "body": b"{}", "cost": 100.0, "must_finish": False,
+            "spec": a_spec(tenant=tenant),
             **{key: more.pop(key) for key in tuple(more) if key in Admission.__dataclass_fields__},
         }  # fmt: skip
         token = TokenSettings(name=tenant, sha256=HASH, **more)
-        job = Admission(id=job_id, model=model, token=token, spec=a_spec(tenant=tenant), **admission)
+        job = Admission(id=job_id, model=model, token=token, **admission)
         return job_id, await self.rooms.admit(job, not_after_ms=self.rooms.redis_now_ms() + late_ms)
 
     async def take(self, free: int = 1, *, mine: int = 0, surplus: bool = True, model: str = "m") -> list[TakenJob]:

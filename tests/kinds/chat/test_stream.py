@@ -13,8 +13,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
-from tests.workers.chunks import chunk, event, read, run, stream, text, transformer, usage_chunk
-from workers import sse
+from shared.kinds.common import sse
+from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
 
 ROLE = chunk({"role": "assistant", "content": ""})
 HELLO = chunk({"content": "hello"})
@@ -164,7 +164,9 @@ def test_usage_is_counted_but_not_sent_unasked(separators: tuple[str, str]) -> N
     values = [{**one, "usage": None} for one in (ROLE, HELLO, HELLO, STOP)]
     subject = transformer()
     usage = usage_chunk(prompt_tokens_details={"cached_tokens": 1})
-    out = subject.feed(stream([*values, {**usage, "timings": {"ms": 1}}], separators)) + subject.finish()
+    out = (
+        subject.feed(stream([*values, {**usage, "timings": {"ms": 1}}], separators)) + subject.finish()
+    ).removesuffix(END)
     assert subject.usage == Usage(3, 2, 5, cached_tokens=1)
     assert b'"usage"' not in out
     assert [len(one["choices"]) for one in read(out)] == [1, 1, 1, 1]
@@ -207,7 +209,7 @@ def test_a_model_called_usage_survives() -> None:
 )  # fmt: skip
 def test_only_public_finish_reasons_leave(given_reason: str, public: str) -> None:
     subject = transformer()
-    out = subject.feed(stream([ROLE, HELLO, chunk(finish=given_reason)])) + subject.finish()
+    out = (subject.feed(stream([ROLE, HELLO, chunk(finish=given_reason)])) + subject.finish()).removesuffix(END)
     assert read(out)[-1]["choices"][0]["finish_reason"] == public
     assert subject.finish_reasons == {0: public}
 

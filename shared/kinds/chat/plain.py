@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from shared.errors import BadBackendResponse
-from shared.jobs import Usage
-from workers.answers import dumps, find_member, loads, public_finish_reason, read_usage
-from workers.backend_errors import error_in_answer, is_error
+from shared.jobs import JobSpec, Usage
+from shared.kinds.common.answers import dumps, find_member, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
 
 _OBJECT = "chat.completion"
 
@@ -34,6 +34,11 @@ def rewrite_completion(
     if rewritten is None:
         rewritten = dumps({**dict.fromkeys(wanted), **completion, **wanted})
     return rewritten, read_usage(completion.get("usage"))
+
+
+def rewrite(body: bytes, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | None]:
+    """Return the body for a job's client and its usage; raises what `rewrite_completion` raises."""
+    return rewrite_completion(body, job_id=job_id, public_model=spec.public_model, created=spec.created)
 
 
 def _parse(body: bytes) -> dict[str, Any]:

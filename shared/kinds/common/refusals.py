@@ -5,13 +5,13 @@ Messages show numbers, lengths, and short values of enumerations; never text tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import InvalidRequest
-from shared.schemas import without_branch_tags
 
 Path = tuple[int | str, ...]
 
@@ -51,10 +51,13 @@ _BOUNDS = {
 }
 
 
-def first_error(error: ValidationError, body: dict[str, Any]) -> InvalidRequest:
-    """Return the complaint about the first fault in the order of the body; missing members count as last."""
+def first_error(error: ValidationError, body: dict[str, Any], path_of: Callable[[Path], Path]) -> InvalidRequest:
+    """Return the complaint about the first fault in the order of the body; missing members count as last.
+
+    `path_of` makes of pydantic's location, which names the branches of unions too, a path into the body.
+    """
     details = error.errors(include_url=False)
-    located = [(without_branch_tags(detail["loc"]), detail) for detail in details]
+    located = [(path_of(detail["loc"]), detail) for detail in details]
     path, detail = min(located, key=lambda pair: _position(pair[0], body))
     return _complaint(path, detail)
 

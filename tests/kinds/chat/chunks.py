@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from workers.stream import StreamTransformer
+from shared.kinds.chat.stream import StreamTransformer
+
+END = b"data: [DONE]\n\n"
 
 
 def chunk(
@@ -47,11 +49,13 @@ def transformer(*, include_usage: bool = False) -> StreamTransformer:
 
 
 def run(data: bytes, *, include_usage: bool = False, cuts: Iterable[int] = ()) -> bytes:
-    """Return all bytes that the client gets; raises what the transformer raises."""
+    """Return all bytes that the client gets but the end, which must be there; raises what the transformer raises."""
     subject = transformer(include_usage=include_usage)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     out = b"".join(subject.feed(data[start:end]) for start, end in pairwise(places))
-    return out + subject.finish()
+    out += subject.finish()
+    assert out.endswith(END)
+    return out.removesuffix(END)
 
 
 def read(data: bytes) -> list[Any]:

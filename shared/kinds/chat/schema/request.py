@@ -11,8 +11,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 from typing_extensions import TypedDict
 
-from shared.schemas.messages import Message, TextContent, string_or_list
-from shared.schemas.tools import (
+from shared.kinds.chat.schema.messages import Message, TextContent, string_or_list
+from shared.kinds.chat.schema.tools import (
     FunctionCallChoice,
     FunctionDefinition,
     ResponseFormat,

@@ -1,6 +1,6 @@
 """Server-sent events of a backend's stream in, cut anywhere; events for our client out. No I/O.
 
-The bytes pass through: `id`, `created` and `model` are replaced in place (`workers.swaps`), and only chunks that may
+The bytes pass through: `id`, `created` and `model` are replaced in place (`swaps.py`), and only chunks that may
 hold more than text are parsed: the first ones, and those with usage, an error, or a finish reason.
 """
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import AqueductError, BadBackendResponse
-from shared.jobs import Usage
-from workers.answers import dumps, loads, public_finish_reason, read_usage
-from workers.backend_errors import error_in_answer, is_error
-from workers.sse import EventBuffer, payloads
-from workers.swaps import Swaps, learn
+from shared.jobs import JobSpec, Usage
+from shared.kinds.chat.swaps import Swaps, learn
+from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""
@@ -105,7 +105,7 @@ class StreamTransformer:
         return self._events(block)
 
     def finish(self) -> bytes:
-        """Return the last bytes once the backend's stream has ended.
+        """Return the last bytes once the backend's stream has ended, `[DONE]` included, whether it said so or not.
 
         Raises:
             BadBackendResponse: The stream ended early: inside an event, without a finish reason, or empty.
@@ -118,7 +118,7 @@ class StreamTransformer:
         if self._failure is not None:
             raise self._failure
         self._check_end()
-        return out + (b"" if self.done else self._end())
+        return out + (b"" if self.done else self._end()) + DONE_EVENT
 
     def _last_event(self, rest: bytes) -> bytes:
         """Read an event whose blank line never came; one that was cut counts as none."""
@@ -183,7 +183,7 @@ class StreamTransformer:
 
     def _take_one(self, event: bytes, out: list[bytes]) -> None:
         for payload, is_error_event in payloads(event):
-            if payload == b"[DONE]":
+            if payload == END:
                 out.append(self._end())
                 self.done = True
                 return
@@ -220,8 +220,9 @@ class StreamTransformer:
             return chunk if _is_extra(value) else None
         self._note_created(value)
         for choice in chunk.choices:
-            if isinstance(choice, dict):
-                self._note_choice(chunk, choice)
+            if not isinstance(choice, dict):
+                raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
+            self._note_choice(chunk, choice)
         return chunk
 
     def _note_usage(self, chunk: _Chunk, *, has_choices: bool) -> None:
@@ -319,6 +320,16 @@ class StreamTransformer:
             self._usage_chunk = None
         self.has_content = self.has_content or bool(out)
         return out
+
+
+def open_stream(spec: JobSpec, job_id: str) -> StreamTransformer:
+    """Return a transformer for a job."""
+    return StreamTransformer(
+        job_id=job_id,
+        public_model=spec.public_model,
+        include_usage=spec.options.get("include_usage", False),
+        created=spec.created,
+    )
 
 
 def _has_content(choice: Any) -> bool:

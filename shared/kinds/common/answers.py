@@ -14,6 +14,9 @@ from shared.jobs import Usage
 PUBLIC_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 """The only values that OpenAI's contract allows."""
 
+MAX_TOKENS = 1_000_000_000
+"""Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
+
 _FINISH_REASONS = {
     **{reason: reason for reason in PUBLIC_FINISH_REASONS},
     **dict.fromkeys(("eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
@@ -97,4 +100,4 @@ def _is_value(text: bytes, value: object) -> bool:
 
 def _count(value: dict[str, Any], key: str) -> int:
     number = value.get(key)
-    return number if isinstance(number, int) and not isinstance(number, bool) else 0
+    return min(max(number, 0), MAX_TOKENS) if isinstance(number, int) and not isinstance(number, bool) else 0

@@ -9,8 +9,8 @@ import pytest
 
 from shared.errors import BadBackendResponse
 from shared.jobs import Usage
-from tests.workers.chunks import chunk, event, stream, usage_chunk
-from workers.fold import Folder
+from shared.kinds.chat.fold import Folder
+from tests.kinds.chat.chunks import chunk, event, stream, usage_chunk
 
 
 def _folder() -> Folder:

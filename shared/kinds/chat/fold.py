@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.jobs import Usage
-from workers.answers import dumps, loads
-from workers.sse import payloads
-from workers.stream import StreamTransformer
+from shared.errors import BadBackendResponse
+from shared.jobs import JobSpec, Usage
+from shared.kinds.chat.stream import StreamTransformer
+from shared.kinds.common.answers import dumps, loads
+from shared.kinds.common.sse import END, payloads
 
 _IDENTITY_STRINGS = frozenset({"id", "type", "name", "role", "format"})
 """Strings that are given once, or repeated whole; all others come in pieces."""
@@ -73,6 +74,8 @@ class Folder:
 
     def _fold(self, block: bytes) -> None:
         for payload, _ in payloads(block):
+            if payload == END:
+                return
             chunk = loads(payload)
             for key, value in chunk.items():
                 if key not in ("choices", "obfuscation") and value is not None:
@@ -85,9 +88,11 @@ class Folder:
         choice = self._choices.setdefault(given["index"], _Choice())
         delta = given.get("delta")
         if isinstance(delta, dict):
-            for call in delta.get("tool_calls") or ():
-                if isinstance(call, dict):
-                    _fold_tool_call(choice.tool_calls, call)
+            calls = delta.get("tool_calls") or []
+            if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+                raise BadBackendResponse("The model's backend sent tool calls that are no list of JSON objects.")
+            for call in calls:
+                _fold_tool_call(choice.tool_calls, call)
             _merge(choice.message, {key: delta[key] for key in delta if key != "tool_calls"})
         if isinstance(given.get("logprobs"), dict):
             choice.logprobs = choice.logprobs or {}
@@ -95,6 +100,11 @@ class Folder:
         choice.finish_reason = given.get("finish_reason") or choice.finish_reason
         known = ("index", "delta", "logprobs", "finish_reason")
         choice.extras.update({key: given[key] for key in given if key not in known and given[key] is not None})
+
+
+def open_fold(spec: JobSpec, job_id: str) -> Folder:
+    """Return a folder for a job."""
+    return Folder(job_id=job_id, public_model=spec.public_model, created=spec.created)
 
 
 def _fold_tool_call(calls: dict[int, dict[str, Any]], given: dict[str, Any]) -> None:

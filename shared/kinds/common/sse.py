@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.errors import BadBackendResponse
+from shared.errors import AqueductError, BadBackendResponse
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """An event that is not complete after this many bytes is refused, so that a backend cannot fill the memory."""
+END = b"[DONE]"
+"""The payload of a stream's last event."""
+DONE_EVENT = b"data: [DONE]\n\n"
 
 
 class EventBuffer:
@@ -84,3 +87,8 @@ def payloads(block: bytes) -> Iterator[tuple[bytes, bool]]:
         payload = b"\n".join(data).strip()
         if payload:
             yield payload, is_error
+
+
+def error_event(error: AqueductError) -> bytes:
+    """Return the end of a stream that has failed."""
+    return b"data: " + error.json() + b"\n\n" + DONE_EVENT

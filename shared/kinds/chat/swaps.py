@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from shared.errors import BadBackendResponse
-from workers.answers import dumps, find_member, loads
+from shared.kinds.common.answers import dumps, find_member, loads
 
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{(?:\s*"(?:index|finish_reason|logprobs)"\s*:\s*(?:null|\d+)\s*,)*')
 _OLD_ID, _NEW_ID = b'"@old-id@"', b'"@new-id@"'

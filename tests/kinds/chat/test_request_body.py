@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.validation import ChatRequest, backend_body, parse_body, validate
 from shared.errors import AqueductError, InvalidRequest
-from shared.schemas import PARAMETERS
+from shared.kinds.chat.accept import ChatRequest, accept, validate
+from shared.kinds.chat.schema import PARAMETERS
+from shared.kinds.common.body import parse_body
+from tests.kinds.models import model_of
 
 CANARY = "canary-7f3a"
 WORKER_ADDS = {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
@@ -86,7 +88,7 @@ def test_any_json_is_a_request_or_a_400(value: Any) -> None:
     raw = json.dumps(value).encode("utf-8", "surrogatepass")
     found = outcome(lambda: validate(parse_body(raw)))
     if isinstance(found, ChatRequest):
-        assert json.loads(backend_body(found)).keys() == found.body.keys() - WORKER_ADDS
+        assert json.loads(accept(found, model_of()).body).keys() == found.body.keys() - WORKER_ADDS
     else:
         assert found.status == 400
         assert found.type == "invalid_request_error"

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import AqueductError, BadBackendResponse
 from shared.jobs import Usage
-from workers.plain import rewrite_completion
+from shared.kinds.chat.plain import rewrite_completion
 
 BODY: dict[str, Any] = {
     "id": "cmpl-1",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from shared.errors import BackendTimeout, BackendUnreachable, BadBackendResponse
-from workers.backend_errors import backend_error, error_in_answer
+from shared.kinds.common.backend_errors import backend_error, error_in_answer
 
 OPENAI = {"error": {"message": "bad thing", "type": "invalid_request_error", "param": "top_p", "code": "invalid_value"}}
 

@@ -8,12 +8,18 @@ from typing import Any
 import orjson
 import pytest
 
-from api.validation import apply_extra_policy, backend_body, parse_body, validate
 from shared.errors import InvalidRequest
-from shared.schemas import PARAMETERS
+from shared.kinds.chat.accept import ChatRequest, accept, validate
+from shared.kinds.chat.schema import PARAMETERS
+from shared.kinds.common.body import parse_body
+from tests.kinds.models import model_of
 
 CANARY = "canary-7f3a"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+
+
+def backend_body(request: ChatRequest, extra_parameters: str = "allow") -> bytes:
+    return accept(request, model_of(extra_parameters=extra_parameters)).body
 
 
 def body_with(**parameters: Any) -> dict[str, Any]:
@@ -329,7 +335,7 @@ def test_what_the_gateway_reads_is_taken_from_the_body() -> None:
     )  # fmt: skip
     assert request.model == "m"
     assert (request.stream, request.include_usage, request.max_tokens, request.n) == (True, True, 7, 2)
-    assert (request.service_tier, request.store, request.extras) == ("flex", True, ("top_k",))
+    assert request.service_tier == "flex"
     assert request.stream_options_rest == {"include_obfuscation": False}
 
 
@@ -358,16 +364,33 @@ def test_integers_beyond_64_bits_reach_the_backend_exactly() -> None:
 
 def test_extra_parameters_are_allowed_dropped_or_refused() -> None:
     request = validate({"top_k": 4, "model": "m", "min_p": 0, "messages": HELLO})
-    assert apply_extra_policy(request, "allow") is request
-    dropped = apply_extra_policy(request, "drop")
-    assert dropped.body == {"model": "m", "messages": HELLO}
-    assert dropped.extras == ()
+    assert orjson.loads(backend_body(request, "allow")) == {"top_k": 4, "min_p": 0, "messages": HELLO}
+    assert orjson.loads(backend_body(request, "drop")) == {"messages": HELLO}
     with pytest.raises(InvalidRequest) as caught:
-        apply_extra_policy(request, "refuse")
+        backend_body(request, "refuse")
     assert caught.value.message == "Unrecognized request argument(s) supplied: top_k, min_p"
     assert (caught.value.param, caught.value.code) == (None, None)
-    known = validate(body_with())
-    assert apply_extra_policy(known, "refuse") is known
+    assert orjson.loads(backend_body(validate(body_with()), "refuse")) == {"messages": HELLO}
+
+
+@pytest.mark.parametrize("options", [{"x": "a" * 1024}, {"a" * 1024: 1}, {"x": [0] * 600}])
+def test_stream_options_too_large_for_a_jobs_record_are_refused(options: dict[str, Any]) -> None:
+    error = refusal(body_with(stream=True, stream_options={"include_usage": True, **options}))
+    assert (error.status, error.param, error.code) == (400, "stream_options", "invalid_value")
+    assert "1024 bytes" in error.message
+    assert len(error.message) < 200
+
+
+def test_unknown_stream_options_travel_to_the_worker() -> None:
+    request = validate(body_with(stream=True, stream_options={"include_usage": False, "x": "a" * 900}))
+    assert accept(request, model_of()).options["stream_options"] == {"x": "a" * 900}
+
+
+def test_the_cost_is_what_is_asked_and_what_may_be_answered() -> None:
+    accepted = accept(validate(body_with(max_tokens=10, n=3)), model_of())
+    assert accepted.cost == len(accepted.body) / 4 + 30
+    accepted = accept(validate(body_with()), model_of(default_max_tokens=50))
+    assert accepted.cost == len(accepted.body) / 4 + 50
 
 
 @pytest.mark.parametrize(
