@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out one action; 0 if done, 1 if Redis or the mirror failed, 2 if the request or configuration is at fault."""
+    """Carry out one action; 0 if done, 1 if Redis or the mirror failed, 2 if the request or the file is at fault."""
     try:
         path = config_path(getattr(args, "config", None))
         settings = load_settings(path, resolve_backend_keys=False, base=_UNNAMED_MODELS)
