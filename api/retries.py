@@ -48,6 +48,7 @@ def identity(token: TokenSettings, raw: bytes) -> bytes:
 class OpenRequest:
     """A request whose connection is open."""
 
+    key: bytes
     exchange: Exchange
     relay: Relay
     read_timeout_seconds: float
@@ -80,14 +81,14 @@ class OpenRequests:
     def add(self, key: bytes, exchange: Exchange, relay: Relay, read_timeout_seconds: float) -> OpenRequest:
         """Remember an open request; returns it, to be removed."""
         opened_at = asyncio.get_running_loop().time()
-        one = OpenRequest(exchange, relay, read_timeout_seconds, opened_at)
+        one = OpenRequest(key, exchange, relay, read_timeout_seconds, opened_at)
         self._open.setdefault(key, []).append(one)
         return one
 
-    def remove(self, key: bytes, one: OpenRequest) -> None:
+    def remove(self, one: OpenRequest) -> None:
         """Forget a request whose connection closes."""
-        left = [other for other in self._open.get(key, ()) if other is not one]
+        left = [other for other in self._open.get(one.key, ()) if other is not one]
         if left:
-            self._open[key] = left
+            self._open[one.key] = left
         else:
-            self._open.pop(key, None)
+            self._open.pop(one.key, None)
