@@ -66,9 +66,10 @@ class Background:
 
     def _forever_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
-            if not task.cancelling():  # nobody asked for it: a cancelled future that it awaited has ended it
-                self._fault(task, "ended by a cancellation that was not meant for it")
+        if task.cancelling():  # on purpose: how it ends is no matter
+            self._tell(task)
+        elif task.cancelled():  # a cancelled future that it awaited has ended it
+            self._fault(task, "ended by a cancellation that was not meant for it")
         elif task.exception() is not None:
             self._fault(task, "failed")
         else:
@@ -76,11 +77,16 @@ class Background:
 
     def _essential_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelling():
+            self._tell(task)
+        elif not task.cancelled() and task.exception() is not None:
             self._fault(task, "failed")
 
     def _step_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._tell(task)
+
+    def _tell(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s: failed", task.get_name(), exc_info=error)
 
