@@ -85,7 +85,7 @@ class Relay:
         self.state = State.LISTENING
 
     def accepted(self) -> None:
-        """Take note that there is a job. Some of its events, or all, may have come before the answer to its admission."""
+        """Take note that there is a job. Its events may have come before the answer to its admission."""
         if self.state is State.ASKED:
             self.state = State.BEHIND if self._highest >= self.next_number else State.FOLLOWING
 
@@ -105,8 +105,8 @@ class Relay:
                 self._highest = max(self._highest, number)
                 self.fall_behind()
                 return
-            # A repeat; but an attempt has one end, so an error in the place of an event that was handed on says that Redis
-            # fell back by a moment, and that the answer ends here.
+            # A repeat; but an attempt has one end, so an error in the place of an event that was handed on says that
+            # Redis fell back by a moment, and that the answer ends here.
             if event is None or event[0] != events.FAILED:
                 return
         self.next_number = number + 1
@@ -121,7 +121,7 @@ class Relay:
         self.wake()
 
     def _may_change_to(self, nonce: bytes) -> bool:
-        """Begin with an attempt, or begin again with another; what has been handed on is never joined with another's."""
+        """Begin with an attempt, or again with another; what was handed on is never joined with another's."""
         if self._nonce is not None:
             if self.has_delivered:
                 self.lose("The answer was begun by a run of this request that the queue has lost. Retry.")

@@ -1,4 +1,4 @@
-"""What Redis is told of jobs afterwards, in the background and many at once: that they are cancelled, or may be forgotten."""
+"""What Redis is told of jobs afterwards, many at once, in the background: what is cancelled, or may be forgotten."""
 
 from __future__ import annotations
 

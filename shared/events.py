@@ -5,9 +5,9 @@ An event is one kind byte and data:
     C  chunks     one or more whole SSE events, as the client gets them
     D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, the plain body
     E  failed     an error as `AqueductError.to_wire` writes it
-A frame is the job id (32 hex digits), the nonce of the attempt that says it (12 hex digits, or as many dashes), the event's
-number and its length (4 bytes each, big-endian), and the event; length 0xFFFFFFFF says that the event is large and stands
-in the log alone.
+A frame is the job id (32 hex digits), the nonce of the attempt that says it (12 hex digits, or as many dashes), the
+event's number and its length (4 bytes each, big-endian), and the event; length 0xFFFFFFFF says that the event is large
+and stands in the log alone.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ HOLD = "aq2:hold"
 RUN = "aq2:run"
 """String: the run id of the Redis server that was last seen. A day."""
 PROCESSES = "aq:processes"
-"""Sorted set of every process of every protocol from 2 on, as `<protocol> <name>`, by last word. Trimmed to a minute."""
+"""Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
 """Hash: SHA-256 of each created token to its record, whatever the protocol. No lifetime; mirrored to a file."""
 

@@ -2,8 +2,8 @@
 
 A script's arguments are the fields of a NamedTuple, and what may follow any number of times are the fields of another,
 its row. From their annotations comes the preamble `local id, cost = ARGV[1], tonumber(ARGV[2])` and an iterator
-`for id, attempt in rows() do`. Of `shared/scripts/lib/` a script gets only the definitions it uses, as each is made anew in
-every call. Key prefixes (`NAMES.job`) and shared numbers (`KEEP_MS`) are written in as literals.
+`for id, attempt in rows() do`. Of `shared/scripts/lib/` a script gets only the definitions it uses, as each is made
+anew in every call. Key prefixes (`NAMES.job`) and shared numbers (`KEEP_MS`) are written in as literals.
 """
 
 from __future__ import annotations

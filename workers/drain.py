@@ -1,10 +1,11 @@
-"""The end of a worker process's work: nothing more is taken, what runs gets its grace, the rest is handed over or told."""
+"""The end of a worker process's work: what runs gets its grace, then the rest is handed over or told."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from shared.errors import JobLost
 from shared.redis import RedisRefused, RedisUnavailable
@@ -15,15 +16,16 @@ log = logging.getLogger("aqueduct.worker")
 
 LAST_WORDS_SECONDS = 1.5
 """After the grace, for Redis to store the errors of what was cut off."""
-POLL_SECONDS = 0.02
 
 
 class Drain:
     """Ends the jobs of one worker process."""
 
-    def __init__(self, leases: Leases, held: Callable[[], Collection[HeldJob]]) -> None:
+    def __init__(self, leases: Leases, held: Callable[[], Collection[HeldJob]], is_empty: asyncio.Event) -> None:
+        """Take the jobs that are held, and what is set while there are none."""
         self._leases = leases
         self._held = held
+        self._is_empty = is_empty
 
     async def run(self, grace_seconds: float) -> None:
         """Let jobs end within the grace, then hand over what nobody has seen anything of, and cut the rest off.
@@ -54,7 +56,6 @@ class Drain:
             held.stop(Why.CANCELLED)
 
     async def _wait(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + seconds
-        while self._held() and loop.time() < ends_at:
-            await asyncio.sleep(POLL_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_empty.wait()

@@ -1,11 +1,11 @@
 """A job in this process's hands, one attempt of it: where it stands, and what moves it on.
 
-    state        is left by                                                   for
-    TAKEN        begin: its task's first step                                 RUNNING
-    RUNNING      run_ended: its last event is on its way to Redis             ENDING
-    TAKEN …      stop: Redis, its client or a shutdown wants no more of it    STOPPING
-    ENDING       gone: the end is stored, or refused and told                 GONE
-    STOPPING     gone: its run has ended, and Redis knows                     GONE
+state        is left by                                                   for
+TAKEN        begin: its task's first step                                 RUNNING
+RUNNING      run_ended: its last event is on its way to Redis             ENDING
+TAKEN …      stop: Redis, its client or a shutdown wants no more of it    STOPPING
+ENDING       gone: the end is stored, or refused and told                 GONE
+STOPPING     gone: its run has ended, and Redis knows                     GONE
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class HeldJob:
 
     @property
     def key(self) -> tuple[str, bytes]:
-        """The job and the attempt: a worker may hold two of one job, an old one whose lease has run out and a new one."""
+        """Job and attempt: a worker may hold two of one job, of which the older has lost its lease."""
         return self.job.id, self.job.attempt
 
     @property

@@ -202,10 +202,15 @@ class Outbox:
         """Return the output of a job that was just taken."""
         return JobOutput(self, job, on_refused)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way."""
+        return self._sender is not None and not self._sender.done()
+
     def notify(self, output: JobOutput) -> None:
         """Send this job's events with the next call."""
         self._ready[output] = None
-        if self._sender is None or self._sender.done():
+        if not self.is_busy:
             # Its failing would keep every job's end from Redis for ever, so it is supervised.
             self._sender = self._background.essential(self._send(), "outbox")
 

@@ -79,6 +79,9 @@ class Runner:
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
         self._slots = {m: self._make_slots(m) for m in models}
+        self._is_empty = asyncio.Event()
+        """Set while no job is held."""
+        self._is_empty.set()
         self._is_draining = False
         self._unheard_since: float | None = None
         """Since when tickets lie beside free slots."""
@@ -132,6 +135,7 @@ class Runner:
     def _start(self, job: TakenJob) -> None:
         held = HeldJob(job, self._outbox)
         self._held[held.key] = self._newest[job.id] = held
+        self._is_empty.clear()
         if job.id in self._cancelled:
             held.stop(Why.CANCELLED)
         held.task = self._background.essential(self._run(held), "job")
@@ -212,6 +216,8 @@ class Runner:
         self._held.pop(held.key, None)
         if self._newest.get(held.job.id) is held:
             del self._newest[held.job.id]
+        if not self._held:
+            self._is_empty.set()
         if was_full:  # when its slot became free the process still counted it
             for slots in self._slots.values():
                 slots.wake()
@@ -315,7 +321,7 @@ class Runner:
         self._is_draining = True
         # A take under way may still bring jobs, which end as all others.
         await asyncio.gather(self._leave(), *(slots.close(LAST_TAKE_SECONDS) for slots in self._slots.values()))
-        await Drain(self._leases, self._held.values).run(grace_seconds)
+        await Drain(self._leases, self._held.values, self._is_empty).run(grace_seconds)
 
     async def _leave(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The waiting rooms: what the API, the workers and everybody say to Redis about jobs, each step one script, one round trip.
+"""The waiting rooms: what the API, the workers and everybody say to Redis about jobs, each step one script.
 
 `docs/protocol.md` tells the rules; the scripts in `shared/scripts/` keep them.
 

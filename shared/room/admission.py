@@ -137,8 +137,8 @@ class Admissions:
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
         """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.
 
-        Raises QueueFull, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may then still be admitted:
-        cancel it).
+        Raises QueueFull, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may then still be
+        admitted: cancel it).
         """
         try:
             asked = self._arguments(job, not_after_ms)
@@ -168,7 +168,8 @@ class Admissions:
             weight=token.weight,
             cost=job.cost,
             body=b"" if is_large else job.body,
-            bytes=len(job.body) + len(spec),
+            apart=flag(is_large),
+            size=len(job.body) + len(spec),
             spec=spec,
             owner=job.owner,
             must_finish=flag(job.must_finish),

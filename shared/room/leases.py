@@ -11,7 +11,7 @@ from typing import Final
 from shared import keys
 from shared.broker import ticket
 from shared.jobs import JobSpec, TakenJob
-from shared.protocol import INLINE_BYTES, NONCE_BYTES, process_name
+from shared.protocol import NONCE_BYTES, process_name
 from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
 from shared.room.scripts import (
@@ -32,6 +32,7 @@ from shared.room.scripts import (
 from shared.room.wires import TIMEOUT_WIRE, UNREADABLE_WIRE
 from shared.scripting import Scripts, flag
 from shared.settings import Settings
+
 
 class Why(StrEnum):
     """Why a job is not run on here."""
@@ -157,7 +158,7 @@ class Leases:
             jobs.append(
                 TakenJob(
                     id=job_id.decode(), model=model_name, attempt=attempt, spec=read,
-                    body=body if size <= INLINE_BYTES else None, queue_ms=max(0, reply[0] - int(admitted or reply[0])),
+                    body=body, queue_ms=max(0, reply[0] - int(admitted or reply[0])),
                     size=size,
                 )
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What each script takes and answers: the one place where their arguments are counted. The rules stand in the Lua files."""
+"""What each script takes and answers: the one place where arguments are counted. The rules are the Lua files'."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class AdmitArguments(NamedTuple):
     weight: float
     cost: float
     body: bytes
-    """Empty where it is large and stored apart."""
-    bytes: int
-    """Of all that the job brings: body and spec."""
+    """Empty where it is stored apart."""
+    apart: Flag
+    """The body is large and was stored by itself."""
+    size: int
+    """Bytes of all that the job brings: body and spec."""
     spec: bytes
     owner: str
     must_finish: Flag
@@ -249,7 +251,8 @@ def _admitted(reply: Reply) -> AdmitReply:
 def _swept(reply: Reply) -> Swept | None:
     if not reply:
         return None
-    return Swept(*reply[1:5], tuple(failure.decode(errors="replace") for failure in reply[5:]))
+    reclaimed, expired, orphaned, tickets, *failures = reply[1:]
+    return Swept(reclaimed, expired, orphaned, tickets, tuple(text.decode(errors="replace") for text in failures))
 
 
 ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted)

@@ -27,6 +27,7 @@ from shared.settings import LANES, Lane, Settings
 
 log = logging.getLogger("aqueduct.room")
 
+
 class OtherProtocol(Exception):
     """Live processes on this Redis speak another protocol: nothing may be started beside them."""
 
@@ -85,8 +86,8 @@ class Upkeep:
         if reply[0] == b"other":
             theirs, names = reply[1].decode(), ", ".join(name.decode() for name in reply[2:])
             raise OtherProtocol(
-                f"this Redis is in use by processes that speak protocol {theirs} ({names}); this version speaks protocol "
-                f"{PROTOCOL}. Stop them first, or give this one another database (redis_url)."
+                f"this Redis is in use by processes that speak protocol {theirs} ({names}); this version speaks "
+                f"protocol {PROTOCOL}. Stop them first, or give this one another database (redis_url)."
             )
 
     async def sweep(self) -> Swept | None:

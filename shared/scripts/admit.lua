@@ -12,7 +12,7 @@ local body_key = NAMES.body .. id
 
 -- What a refused request brought is gone when its refusal leaves.
 local function refuse(verdict, number)
-  if bytes > INLINE_BYTES and not ask then redis.call('UNLINK', body_key) end
+  if apart and not ask then redis.call('UNLINK', body_key) end
   return {verdict, number or 0, now, limit, remaining, reset, ''}
 end
 
@@ -77,7 +77,7 @@ if is_bounded(lane, must_finish) then
   local full = ahead >= max_queue + open
   if ahead >= open then
     full = full or (max_queue_tokens > 0 and tonumber(room[1] or 0) + cost > max_queue_tokens)
-      or (max_queue_bytes > 0 and tonumber(room[2] or 0) + bytes > max_queue_bytes)
+      or (max_queue_bytes > 0 and tonumber(room[2] or 0) + size > max_queue_bytes)
   end
   -- The place is free after one end; a quarter of the room keeps a crowd of retries from coming back too soon.
   local wait = math.min(60000, math.max(1000, tonumber(room[3] or 0) * math.ceil(ahead / 4)))
@@ -87,21 +87,24 @@ if is_bounded(lane, must_finish) then
 end
 if ask then return {'ok', ahead, now, limit, remaining, reset, ''} end
 
-if bytes > INLINE_BYTES and redis.call('PEXPIRE', body_key, life_ms) == 0 then return refuse('late') end
+if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
+
+local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = size, apart = apart or nil,
+  admitted = now,
+  max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
+  token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil}
+-- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not.
+redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
+  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'deadline', now + max_wait_ms)
+redis.call('HSET', NAMES.job .. id, 'tag', enter_lane(id, job))
+count_waiting(job, 1)
+if apart then redis.call('PEXPIRE', body_key, life_ms) end
 if next_clock then redis.call('SET', rate_key, next_clock, 'PX', 120000) end
 if concurrent_jobs > 0 then
   redis.call('ZREMRANGEBYSCORE', NAMES.token_jobs .. token, '-inf', now)
   redis.call('ZADD', NAMES.token_jobs .. token, now + life_ms, id)
   redis.call('PEXPIRE', NAMES.token_jobs .. token, life_ms + 1000)
 end
-
-local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = bytes, admitted = now,
-  max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
-  token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil}
-local tag = enter_lane(id, job)
-count_waiting(job, 1)
-redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
-  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', now + max_wait_ms)
 redis.call('PEXPIRE', NAMES.job .. id, life_ms)
 if key ~= '' then redis.call('SET', key, id .. ' ' .. body_hash, 'PX', life_ms) end
 redis.call('ZADD', NAMES.waits .. model, now + max_wait_ms, id)

@@ -8,7 +8,7 @@ end
 -- Frees what only a worker needs. The first write of every end: it can only shrink, so a job can end at maxmemory.
 local function free(id, job)
   redis.call('HDEL', NAMES.job .. id, 'spec', 'body')
-  if job.bytes > INLINE_BYTES then redis.call('UNLINK', NAMES.body .. id) end
+  if job.apart then redis.call('UNLINK', NAMES.body .. id) end
 end
 
 -- Whether an idempotency key still stands for this job: another may have taken it over after this one was cancelled.
@@ -57,7 +57,7 @@ local function wait_again(id, job, now, tries)
   enter_lane_again(id, job)
   count_waiting(job, 1)
   redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
-  if job.bytes > INLINE_BYTES then redis.call('PEXPIRE', NAMES.body .. id, life) end
+  if job.apart then redis.call('PEXPIRE', NAMES.body .. id, life) end
   if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
   if job.token ~= '' then
     redis.call('ZADD', NAMES.token_jobs .. job.token, 'XX', now + life, id)
