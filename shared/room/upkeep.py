@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shared import keys
 from shared.broker import ticket
 from shared.protocol import PROTOCOL, process_name
-from shared.redis import RedisClient
+from shared.redis import RedisClient, Reply
 from shared.room.scripts import (
     ALL,
     DEPTH,
@@ -30,6 +30,16 @@ log = logging.getLogger("aqueduct.room")
 
 class OtherProtocol(Exception):
     """Live processes on this Redis speak another protocol: nothing may be started beside them."""
+
+
+def check_protocol(reply: Reply) -> None:
+    """Raise OtherProtocol where the answer to a hello names processes of another protocol."""
+    if reply[0] == b"other":
+        theirs, names = reply[1].decode(), ", ".join(name.decode() for name in reply[2:])
+        raise OtherProtocol(
+            f"this Redis is in use by processes that speak protocol {theirs} ({names}); this version speaks protocol "
+            f"{PROTOCOL}. Stop them first, or give this one another database (redis_url)."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,23 +82,14 @@ class Upkeep:
         taken.
         """
         knew, self._run_id = self._run_id, self._client.run_id
-        reply = await self._scripts.run(
-            HELLO,
-            HelloArguments(
-                process=process_name(self._process),
-                protocol=str(PROTOCOL),
-                run_id=self._run_id,
-                knew_another=flag(knew and knew != self._run_id),
-                lease_ms=self._lease_ms,
-            ),
-            map(ModelRow, self._settings.models),
+        hello = HelloArguments(
+            process=process_name(self._process),
+            protocol=str(PROTOCOL),
+            run_id=self._run_id,
+            knew_another=flag(knew and knew != self._run_id),
+            lease_ms=self._lease_ms,
         )
-        if reply[0] == b"other":
-            theirs, names = reply[1].decode(), ", ".join(name.decode() for name in reply[2:])
-            raise OtherProtocol(
-                f"this Redis is in use by processes that speak protocol {theirs} ({names}); this version speaks "
-                f"protocol {PROTOCOL}. Stop them first, or give this one another database (redis_url)."
-            )
+        check_protocol(await self._scripts.run(HELLO, hello, map(ModelRow, self._settings.models)))
 
     async def sweep(self) -> Swept | None:
         """Run the recovery clock if this process is elected; None where another is. Raises as `hello`."""
