@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ import redis
 from pydantic import AwareDatetime, ConfigDict, ValidationError
 
 from shared.keys import TOKENS
+from shared.private_files import read_private, write_private
 from shared.settings import TokenSettings
 
 log = logging.getLogger("aqueduct.tokens")
@@ -119,18 +118,8 @@ class TokenStore:
 
 def write_mirror(path: Path, fields: Mapping[bytes, bytes]) -> None:
     """Replace the file (0600, in a folder 0700) by a copy of the hash, as a whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({key.decode(): value.decode() for key, value in fields.items()}, indent=1, sort_keys=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(path, text)
 
 
 def restore_from_mirror(client: redis.Redis, path: Path) -> int:
@@ -139,7 +128,7 @@ def restore_from_mirror(client: redis.Redis, path: Path) -> int:
     A missing mirror restores nothing; one that cannot be read raises ValueError with its name.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_private(path)
     except FileNotFoundError:
         return 0
     try:

@@ -15,7 +15,7 @@ import yaml
 
 from aqueduct.commands.common import CommandError
 from aqueduct.up_plan import Plan, backend_key_variables, backend_models, make_plan
-from shared.config import ConfigError
+from shared.config_problems import ConfigError
 from shared.tokens import hash_token
 from tests.support.processes import free_port
 
