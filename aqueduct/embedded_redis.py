@@ -1,9 +1,9 @@
 """A Redis server of our own, for one machine: `EmbeddedRedis(data_dir)`, `start()`, `.url`, `stop()`.
 
 In: a data folder. Out: a server with a random password on a unix socket in `data_dir/redis` (0700), with an append-only
-file there, at most half of the memory and no way to evict, that ends with this process. Nobody else can take a socket's
-place in that folder while the server is away; only where its path is too long does the server listen on a loopback port.
-One data folder serves one owner at a time: a second is refused, and a server left over by a killed owner is shut down
+file there, at most half of the memory and no way to evict, that ends with this process. While it is away nobody else
+can take the socket's place, as could be done with a port; only where its path is too long is it a loopback port. One
+data folder serves one owner at a time: a second is refused, and a server left over by a killed owner is shut down
 first.
 """
 

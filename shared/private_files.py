@@ -1,4 +1,4 @@
-"""Files that hold secrets: a path in, its text or a safely written file out; what others could have put there is refused.
+"""Files that hold secrets: a path in, its text or a safely written file out; what others could put there is refused.
 
 A folder or file is trusted when it belongs to us (or to root) and nobody else may write to it. Whatever this module
 makes is readable by its owner only.

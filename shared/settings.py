@@ -1,7 +1,7 @@
 """The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
 
-`shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads the
-environment.
+`shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads
+the environment.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ class ModelSettings(_Section):
     max_queue_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Estimated tokens that may wait."
     )
-    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(
-        default=1024**3, description="Bytes of bodies that may wait."
-    )
+    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(default=1024**3, description="Bytes of bodies that may wait.")
     max_wait_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Past it: 504 `queue_timeout`.")
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=600, description="A run's limit.")
     first_token_timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
