@@ -10,10 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -31,12 +32,14 @@ READY_SECONDS = 60
 class Up:
     """One `aqueduct up` with a port and a data folder of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.port = free_port()
+        flower_port = free_port()
+        self.flower = f"http://127.0.0.1:{flower_port}"
         self.folder = folder
         self.process = Process.python(
             "-m", "aqueduct", "up", "--data-dir", folder / "data", "--port", str(self.port), *options,
-            log_file=folder / "up.log", environment={"AQUEDUCT_FLOWER__PORT": str(free_port())},
+            log_file=folder / "up.log", environment={"AQUEDUCT_FLOWER__PORT": str(flower_port), **environment},
         ).start()  # fmt: skip
 
     def wait_ready(self) -> None:
@@ -96,6 +99,11 @@ def command_line(process: psutil.Process) -> str:
 
 def has_open(pid: int, path: Path) -> bool:
     return str(path) in {found.path for found in psutil.Process(pid).open_files()}
+
+
+def secrets_in(processes: list[psutil.Process]) -> set[str]:
+    assert processes
+    return {value for process in processes for value in process.environ().values() if value.startswith("canary-")}
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -218,6 +226,27 @@ def test_file_without_tokens_gets_the_printed_one(tmp_path: Path) -> None:
         headers = {"authorization": f"Bearer {up.token}"}
         answer = httpx.get(f"http://127.0.0.1:{up.port}/v1/models", headers=headers, timeout=5)
         assert answer.status_code == 200, "the banner shows a token that is not yet known"
+    finally:
+        up.process.stop(20)
+
+
+def test_each_child_is_given_its_own_secrets_and_runs(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    models = {name: {"backends": [{"url": url, "api_key": f"${{KEY_{name}}}"}]} for name in ("a", "b")}
+    config = {"models": models, "flower": {"password": "${FLOWER_SECRET}"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    secrets = {"KEY_a": "canary-a", "KEY_b": "canary-b", "FLOWER_SECRET": "canary-flower"}
+    up = Up(tmp_path, "--config", str(tmp_path / "own.yaml"), environment=secrets)
+    try:
+        up.wait_ready()
+        assert secrets_in(up.children("aqueduct api")) == set()
+        assert secrets_in(up.children("redis-server")) == set()
+        assert secrets_in(up.children("aqueduct flower")) == {"canary-flower"}
+        for worker in up.children("aqueduct worker"):
+            served = worker.cmdline()[worker.cmdline().index("--") + 1 :]
+            assert secrets_in([worker]) == {f"canary-{name}" for name in served}
+        broker = httpx.get(f"{up.flower}/broker", auth=("aqueduct", "canary-flower"), timeout=10)
+        assert "aqueduct.a" in broker.text
     finally:
         up.process.stop(20)
 
