@@ -73,9 +73,9 @@ def address_options(section: str) -> Callable[[Command], Command]:
     prefix = f"AQUEDUCT_{section.upper()}__"
 
     def add(command: Command) -> Command:
-        ports = click.IntRange(0, 65535)
-        command = setting_option("--port", f"{prefix}PORT", type=ports, help="Port to listen on.")(command)
-        return setting_option("--host", f"{prefix}HOST", help="Address to listen on.")(command)
+        port = click.IntRange(0, 65535)
+        command = setting_option("--port", f"{prefix}PORT", type=port, metavar="N", help="Port to listen on.")(command)
+        return setting_option("--host", f"{prefix}HOST", metavar="ADDRESS", help="Address to listen on.")(command)
 
     return add
 

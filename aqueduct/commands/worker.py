@@ -22,7 +22,9 @@ from aqueduct.commands.common import (
 
 @click.command("worker", help=__doc__)
 @config_option
-@setting_option("--slots", "AQUEDUCT_WORKER__SLOTS", type=click.IntRange(min=1), help="Jobs to run at once.")
+@setting_option(
+    "--slots", "AQUEDUCT_WORKER__SLOTS", type=click.IntRange(min=1), metavar="N", help="Jobs to run at once."
+)
 @logging_options
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.pass_obj
