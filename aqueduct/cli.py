@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from aqueduct.commands.common import FAILED, WRONG_USAGE, CommandError
+from aqueduct.errors import FAILED, WRONG_USAGE, CommandError
 
 COMMANDS = {
     "up": "run everything on this machine",

@@ -28,7 +28,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from aqueduct.commands.common import CommandError
+from aqueduct.errors import CommandError
 from aqueduct.memory import memory_bytes
 from aqueduct.parenthood import die_with_parent
 from aqueduct.ports import free_port

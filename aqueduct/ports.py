@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from aqueduct.commands.common import CommandError
+from aqueduct.errors import CommandError
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from aqueduct.commands.common import CommandError
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from aqueduct.errors import CommandError
 from aqueduct.ports import free_port, listen
 from aqueduct.supervisor import Child, Pause
 from aqueduct.up_plan import TOKEN_NAME, Plan

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import yaml
 
-from aqueduct.commands.common import GENERATED_CONFIG, WRONG_USAGE, CommandError, Overrides
+from aqueduct.commands.common import GENERATED_CONFIG, Overrides
+from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.ports import free_port
 from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
 from shared.config_problems import Path as SettingPath

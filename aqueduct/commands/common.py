@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from aqueduct.errors import WRONG_USAGE, CommandError
+
 if TYPE_CHECKING:
     from shared.settings import Settings
 
@@ -18,17 +20,6 @@ Overrides = dict[str, str]
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
-FAILED = 1
-WRONG_USAGE = 2
-"""Wrong options, or a configuration that cannot be used: to start again changes nothing."""
-
-
-class CommandError(Exception):
-    """The command cannot do its work; the message is for the person who typed it."""
-
-    def __init__(self, message: str, *, status: int = FAILED) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class _Option(click.Option):
@@ -113,8 +104,13 @@ def settings_for(
 
 
 def config_file_here(given: Path | None) -> Path | None:
-    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file."""
+    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file.
+
+    Raises:
+        UntrustedPath: somebody else wrote that one.
+    """
     from shared.config import config_path  # noqa: PLC0415
+    from shared.private_files import read_private  # noqa: PLC0415
     from shared.settings import Settings  # noqa: PLC0415
 
     file = config_path(given)
@@ -122,4 +118,8 @@ def config_file_here(given: Path | None) -> Path | None:
         return file
     folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
     generated = folder / GENERATED_CONFIG
-    return generated if generated.exists() else None
+    try:
+        read_private(generated)
+    except OSError:
+        return None
+    return generated

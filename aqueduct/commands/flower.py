@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import (
-    WRONG_USAGE,
-    CommandError,
-    Overrides,
-    address_options,
-    config_option,
-    logging_options,
-    settings_for,
-)
+from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
     from shared.settings import Settings

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import CommandError, config_file_here, config_option
+from aqueduct.commands.common import config_file_here, config_option
+from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
 
 if TYPE_CHECKING:

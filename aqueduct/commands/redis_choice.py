@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aqueduct.commands.common import WRONG_USAGE, CommandError
+from aqueduct.errors import WRONG_USAGE, CommandError
 from shared.private_files import read_private
 from shared.settings import Settings
 

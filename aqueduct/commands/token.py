@@ -16,8 +16,9 @@ import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from aqueduct.commands.common import CommandError, config_option
+from aqueduct.commands.common import config_option
 from aqueduct.commands.redis_choice import redis_url_here
+from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
 from shared.config import config_path, load_settings
 from shared.config_problems import reason, suggestion

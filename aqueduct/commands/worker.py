@@ -9,15 +9,8 @@ from pathlib import Path
 
 import click
 
-from aqueduct.commands.common import (
-    WRONG_USAGE,
-    CommandError,
-    Overrides,
-    config_option,
-    logging_options,
-    setting_option,
-    settings_for,
-)
+from aqueduct.commands.common import Overrides, config_option, logging_options, setting_option, settings_for
+from aqueduct.errors import WRONG_USAGE, CommandError
 
 
 @click.command("worker", help=__doc__)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from aqueduct.cli import COMMANDS, main
-from aqueduct.commands.common import CommandError
+from aqueduct.errors import CommandError
 from aqueduct.ports import listen
 from tests.support.commands import parse
 
@@ -154,6 +154,16 @@ def test_flower_refuses_to_run_without_a_password(
     monkeypatch.setenv("AQUEDUCT_REDIS_URL", "redis://127.0.0.1:1/0")
     assert main(["flower", "--config", str(config_file)]) == 2
     assert "flower.password is not set" in capsys.readouterr().err
+
+
+def test_a_planted_file_of_an_up_that_seems_to_run_here_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path))
+    (tmp_path / "up.yaml").write_text(yaml.safe_dump({**CONFIG, "redis_url": "redis://127.0.0.1:1/0"}))
+    (tmp_path / "up.yaml").chmod(0o666)
+    assert main(["queues", "--once"]) == 1
+    assert f"error: The file {tmp_path / 'up.yaml'} can be written by other users" in capsys.readouterr().err
 
 
 def test_taken_port_is_told_with_the_option_that_helps() -> None:

@@ -102,6 +102,19 @@ def test_impossible_requests_are_refused_with_a_reason(
     assert (tmp_path / "data" / "tokens.json").read_text() == before
 
 
+def test_a_mirror_that_others_could_have_written_is_not_believed(
+    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = tmp_path / "data" / "tokens.json"
+    token("create", "team-a")
+    mirror.chmod(0o666)
+    capsys.readouterr()
+    assert token("create", "team-b") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: The file {mirror} can be written by other users")
+    assert printed.out == ""
+
+
 def test_redis_away_is_one_line_and_exit_1(
     token: Run, own_redis: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

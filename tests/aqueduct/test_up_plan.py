@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from aqueduct.commands.common import CommandError
+from aqueduct.errors import CommandError
 from aqueduct.up_plan import Plan, Secret, backend_models, make_plan, secrets_of
 from shared.config_problems import ConfigError
 from shared.private_files import UntrustedPath
