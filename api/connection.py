@@ -88,6 +88,7 @@ class ClientConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
+        self._max_header_bytes = settings.max_header_bytes
         self.on_disconnect: Callable[[], None] | None = None
         self._state = State.IDLE
         self._due = NEVER
@@ -189,12 +190,12 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # there is nothing to upgrade to: answered as any other request
         except httptools.HttpParserError:
-            if self._header_bytes > self._settings.max_header_bytes:
+            if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge())
             else:
                 self._refuse(InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http"))
             return
-        if self._unheard_bytes > self._settings.max_header_bytes:
+        if self._unheard_bytes > self._max_header_bytes:
             self._refuse(HeadersTooLarge())
         elif self._state is State.HEAD and self._due == NEVER:
             self._limit(self._settings.header_timeout_seconds)
@@ -210,12 +211,18 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
-        self._count(len(url))
+        self._unheard_bytes = 0
+        self._header_bytes += len(url)
+        if self._header_bytes > self._max_header_bytes:
+            raise HeadersTooLarge  # ends the parse
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer counts as one and is dropped: a proxy in front may not have looked at it."""
-        self._count(len(name) + len(value))
+        self._unheard_bytes = 0
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._max_header_bytes:
+            raise HeadersTooLarge  # ends the parse
         if self._head_has_begun:
             super().on_header(name, value)
 
@@ -263,12 +270,6 @@ class ClientConnection(HttpToolsProtocol):
         else:
             self._enter(State.IDLE)
             self._limit(self._settings.idle_timeout_seconds)
-
-    def _count(self, size: int) -> None:
-        self._unheard_bytes = 0
-        self._header_bytes += size
-        if self._header_bytes > self._settings.max_header_bytes:
-            raise HeadersTooLarge  # ends the parse
 
     # --- transitions ----------------------------------------------------------------------------------------------
 
