@@ -13,6 +13,7 @@ from typing import Any
 from api.dispatch import Canceller, Dispatcher
 from api.relay import RelayHub
 from api.routes.chat import ChatCompletions
+from api.served import ServedModels
 from api.tokens import TokenTable
 from shared import keys
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
@@ -39,6 +40,7 @@ class Gateway:
         self.tokens = TokenTable(settings.tokens, settings.public_names())
         self.canceller = Canceller(self.rooms, self.owner)
         self.dispatcher = Dispatcher(self.rooms, settings, self.owner)
+        self.served = ServedModels(self.rooms)
         self.chat = ChatCompletions(
             settings=settings.api,
             tokens=self.tokens,

@@ -88,10 +88,11 @@ def _status_of(error: Exception) -> int | None:
     from shared.config_problems import ConfigError  # noqa: PLC0415 - keeps `--help` fast
     from shared.fitness import UnfitRedis  # noqa: PLC0415
     from shared.private_files import UntrustedPath  # noqa: PLC0415
+    from shared.tokens import UnreadableMirror  # noqa: PLC0415
 
     if isinstance(error, ConfigError):
         return WRONG_USAGE
-    return FAILED if isinstance(error, UnfitRedis | UntrustedPath) else None
+    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror) else None
 
 
 def _fail(message: str, status: int) -> int:

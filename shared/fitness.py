@@ -21,6 +21,7 @@ class UnfitRedis(RuntimeError):
 def ready_redis(settings: Settings) -> None:
     """Raise UnfitRedis for a server that is too old, evicts keys, or runs in cluster mode; restore lost tokens.
 
+    Raises UnreadableMirror when the file they would be restored from cannot be used.
     A Redis that does not answer is no reason: it may be on its way up, and the connections wait for it.
     """
     try:

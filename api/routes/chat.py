@@ -10,6 +10,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from api.bodies import Bodies
 from api.dispatch import Canceller, Dispatcher
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, RelayHub
@@ -22,9 +23,6 @@ from shared.room import Admission
 from shared.settings import ApiSettings, TokenSettings
 
 log = logging.getLogger("aqueduct.api.chat")
-
-PARSE_IN_THREAD_BYTES = 512 * 1024
-"""Larger bodies are parsed off the event loop: 10 MB take tens of milliseconds."""
 
 _SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _SSE_TYPE = b"text/event-stream; charset=utf-8"
@@ -44,6 +42,7 @@ class ChatCompletions:
         canceller: Canceller,
     ) -> None:
         self._settings = settings
+        self._bodies = Bodies(settings)
         self._tokens = tokens
         self._dispatcher = dispatcher
         self._relays = relays
@@ -67,14 +66,9 @@ class ChatCompletions:
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()
-        raw = await exchange.body(
-            max_bytes=self._settings.max_body_bytes, timeout_seconds=self._settings.body_timeout_seconds
-        )
+        raw = await self._bodies.read(exchange)
         read_timeout = _read_timeout(exchange)
-        if len(raw) > PARSE_IN_THREAD_BYTES:
-            request, job = await asyncio.to_thread(self._prepare, exchange, raw, token)
-        else:
-            request, job = self._prepare(exchange, raw, token)
+        request, job = await self._bodies.parse(raw, lambda body: self._prepare(exchange, body, token))
         exchange.scope["state"].update(model=job.model, tenant=token.name, stream=request.stream)
 
         older = self._open.older(exchange, token, raw, read_timeout)
@@ -213,9 +207,7 @@ class ChatCompletions:
             if not exchange.started:
                 await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(queue_ms, None)])
             if out:
-                await exchange.write_to_reader(
-                    b"".join(out), more=not relay.ended, stalled_seconds=self._settings.stalled_reader_seconds
-                )
+                await exchange.write(b"".join(out), more=not relay.ended)
             if relay.ended:
                 return
             relay.pass_on_to(exchange.direct_writer())

@@ -22,6 +22,7 @@ from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
 from shared.settings import BackendSettings, ModelSettings, Settings
+from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 
 BACKEND_TIMEOUT_SECONDS = 5.0
 
@@ -65,6 +66,7 @@ def _all_checks(path: Path | None) -> Iterable[Check]:
             "configuration", "warn", str(problem), "set it where it is needed: workers need keys, Flower its own"
         )
     yield from _token_checks(settings)
+    yield from _mirror(settings)
     yield from _redis(settings)
     yield from _backends(settings, path if missing else None)
 
@@ -85,6 +87,15 @@ def _token_checks(settings: Settings) -> Iterable[Check]:
             if name != "*" and name not in known:
                 message = f"may use {name!r}, but no model is called so{suggestion(name, known)}"
                 yield Check(f"token {token.name}", "warn", message, "mend the name, or remove it")
+
+
+def _mirror(settings: Settings) -> Iterable[Check]:
+    try:
+        read_mirror(settings.data_dir / MIRROR_NAME)
+    except UnreadableMirror as error:
+        yield Check("created tokens", "fail", error.problem, error.fix)
+    except UntrustedPath as error:
+        yield Check("created tokens", "fail", str(error))
 
 
 def _redis(settings: Settings) -> Iterable[Check]:

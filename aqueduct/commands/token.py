@@ -24,7 +24,7 @@ from shared.config import config_path, load_settings
 from shared.config_problems import reason, suggestion
 from shared.redis_sync import connect
 from shared.settings import LANES, Settings, TokenSettings
-from shared.tokens import StoredToken, TokenNameTaken, TokenStore, hash_token, new_token
+from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
@@ -113,6 +113,7 @@ def list_tokens(desk: _Desk) -> None:
     """Show the tokens, static ones too."""
     records = [*desk.settings.tokens, *desk.store.list()]
     print(table(_COLUMNS, [_cells(record) for record in records], terminal_width()))
+    read_mirror(desk.settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
 
 
 @command.command("revoke", short_help="withdraw a token; takes effect within 5 seconds")
