@@ -13,7 +13,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from aqueduct.embedded_redis import find_server
-from shared.redis import Bulk, RedisClient, RedisRefused, RedisUnavailable, Subscriber
+from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.connector import NotServing, detach
 from shared.redis.link import Link
 from tests.support.asynchronous import asynchronous, on_each_loop
@@ -203,8 +203,7 @@ async def test_a_sentinel_that_is_away_does_not_hide_the_next(own_redis: RedisSe
         away = f"127.0.0.1:{free_port()},{silent.address}"
         with Process([find_server().path, configuration, "--sentinel"], tmp_path / "sentinel.log"):
             client = RedisClient(f"sentinel://:{own_redis.password}@{away},127.0.0.1:{port}/main/0")
-            bulk = Bulk(f"sentinel://:{own_redis.password}@127.0.0.1:{port}/main/0")
-            async with opened(client, bulk):
+            async with opened(client):
                 assert await answers(client)
 
 
