@@ -115,7 +115,6 @@ async def test_six_large_bodies_over_a_narrow_line_hold_up_nothing_small(
         done.set()
         longest = await asking
     assert fetched == list(bodies.values())
-    print("longest", longest)
     assert longest < 1.0  # the limit of a small command is 1.7 s
 
 
@@ -125,6 +124,21 @@ async def test_many_middle_sized_bodies_share_the_line_and_its_time(own_redis: R
     relay.bytes_per_second = 4 * MEGABYTE
     async with bulk_over(relay.through(own_redis.url)) as bulk:
         await asyncio.gather(*(bulk.store(f"body:{n}", b"x" * MEGABYTE, LIFE_MS) for n in range(20)))
+
+
+@asynchronous
+async def test_more_bodies_than_the_line_carries_at_once_wait_for_their_turn(
+    own_redis: RedisServer, relay: Relay
+) -> None:
+    relay.bytes_per_second = 8 * MEGABYTE
+    async with bulk_over(relay.through(own_redis.url)) as bulk:
+        carried = relay.carried_bytes
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                group.create_task(bulk.store(f"body:{number}", b"x" * 4 * PART_BYTES, LIFE_MS))
+            await wait_until_async(lambda: relay.carried_bytes > carried + 10 * PART_BYTES, 10, "parts to arrive")
+            with own_redis.client() as admin:
+                assert admin.dbsize() <= 7  # two or three have ended, four are on their way
 
 
 @asynchronous
