@@ -272,7 +272,7 @@ class Origin:
     """One server, by its URL, and the idle connections to it. Made and used on one event loop; `close` it."""
 
     def __init__(self, url: str, headers: dict[str, str], *, connect_timeout_seconds: float) -> None:
-        """Take where to POST to, and the headers of every request (ASCII; names and values are sent as they are)."""
+        """Take the base URL, and the headers of every request (ASCII; names and values are sent as they are)."""
         parts = urlsplit(url)
         self.loop = asyncio.get_running_loop()
         is_tls = parts.scheme == "https"
@@ -289,22 +289,22 @@ class Origin:
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers = {"authorization": "Basic " + b64encode(pair.encode()).decode(), **headers}
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         host = f"[{self._dialer.host}]" if ":" in self._dialer.host else self._dialer.host
         standing = {
             "host": host if parts.port is None else f"{host}:{parts.port}",
             "accept-encoding": "identity",
             **headers,
         }
-        lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in standing.items()), ""]
-        self._head = "\r\n".join(lines).encode()
+        self._path = parts.path.encode()
+        self._standing = "".join(f"{name}: {value}\r\n" for name, value in standing.items()).encode()
 
-    async def post(self, headers: bytes, body: bytes) -> Response:
+    async def post(self, path: bytes, headers: bytes, body: bytes) -> Response:
         r"""Send a request and return its answer once the head is here. Cancelling closes the connection.
 
-        `headers` are further ones, as `b"name: value\r\n"`. Raises ConnectFailed, ConnectionLost or InvalidAnswer.
+        `path` goes behind the base URL's own; `headers` are further ones, as `b"name: value\r\n"`. Raises
+        ConnectFailed, ConnectionLost or InvalidAnswer.
         """
-        head = self._head + headers
+        head = b"POST %b%b HTTP/1.1\r\n%b%b" % (self._path, path, self._standing, headers)
         connection = self._idle_connection()
         if connection is not None:
             sent_at = self.loop.time()

@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 
 from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob
+from shared.kinds import KINDS
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from tests.support.peers import SECONDS, Peer, PeerServer, open_server
-from tests.support.rooms import a_call
+from tests.support.rooms import a_spec
 from tests.support.tls import KeyPair, make_authority, make_certificate
 from tests.support.waiting import wait_until_async
 from workers import dialer, http_client
@@ -87,7 +88,7 @@ class Pair:
     origin: Origin
 
     def post(self, body: bytes = b"{}") -> asyncio.Task[Response]:
-        return asyncio.create_task(self.origin.post(ASK, body))
+        return asyncio.create_task(self.origin.post(b"", ASK, body))
 
     async def exchange(self, answer: bytes, peer: Peer | None = None) -> tuple[Response, Peer]:
         """Ask and answer, on a new connection or on that of a peer."""
@@ -153,12 +154,12 @@ async def stalled(peer: Peer) -> int:
 
 @on_both_loops
 async def test_a_request_has_its_headers_and_its_body() -> None:
-    async with open_server() as server, calling(server.address, path="/v1?a=b", accept="x/y") as origin:
-        call = asyncio.create_task(origin.post(ASK, b'{"a":1}'))
+    async with open_server() as server, calling(server.address, accept="x/y") as origin:
+        call = asyncio.create_task(origin.post(b"/chat", ASK, b'{"a":1}'))
         head, body = await (await server.accept()).serve(counted(b"yes"))
         assert await read_all(await within(call)) == b"yes"
         lines = head.split(b"\r\n")
-        assert lines[0] == b"POST /v1?a=b HTTP/1.1"
+        assert lines[0] == b"POST /v1/chat HTTP/1.1"
         assert sorted(lines[1:-2]) == sorted([
             b"host: " + server.address.encode(), b"accept: x/y", b"accept-encoding: identity", b"x-request-id: req_1",
             b"content-length: 7",
@@ -182,7 +183,7 @@ async def test_a_request_of_ten_megabytes_arrives_whole(over_tls: bool, trusted:
 @on_both_loops
 async def test_user_and_password_of_the_url_are_sent_decoded() -> None:
     async with open_server() as server, calling("us%40er:p%3Aw%C3%A9@" + server.address) as origin:
-        call = asyncio.create_task(origin.post(b"", b""))
+        call = asyncio.create_task(origin.post(b"", b"", b""))
         head, _ = await (await server.accept()).serve(counted(b""))
         await within(call)
         assert b"authorization: Basic " + b64encode("us@er:p:wé".encode()) in head.split(b"\r\n")
@@ -199,7 +200,7 @@ def loopbacks() -> list[str]:
 @on_both_loops
 async def test_addresses_of_both_families_are_called(host: str) -> None:
     async with open_server(host=host) as server, calling(server.address) as origin:
-        call = asyncio.create_task(origin.post(b"", b""))
+        call = asyncio.create_task(origin.post(b"", b"", b""))
         head, _ = await (await server.accept()).serve(counted(b"yes"))
         assert await read_all(await within(call)) == b"yes"
         assert b"host: " + server.address.encode() in head.split(b"\r\n")
@@ -210,7 +211,7 @@ async def test_a_name_beyond_ascii_is_called_by_its_encoded_form() -> None:
     async with open_server() as server:
         port = server.address.partition(":")[2]
         async with calling(f"ｌｏｃａｌｈｏｓｔ:{port}") as origin:
-            call = asyncio.create_task(origin.post(b"", b""))
+            call = asyncio.create_task(origin.post(b"", b"", b""))
             head, _ = await (await server.accept()).serve(counted(b"yes"))
             assert await read_all(await within(call)) == b"yes"
             assert b"host: localhost:" + port.encode() in head.split(b"\r\n")
@@ -679,12 +680,12 @@ async def test_bytes_behind_an_answer_are_never_taken_for_the_next_one(behind: b
 
 @pytest.mark.parametrize("size", [10, MEGABYTE])
 @on_both_loops
-async def test_a_caller_who_asks_at_once_is_not_given_a_spoilt_connection(size: int) -> None:
+async def test_a_specer_who_asks_at_once_is_not_given_a_spoilt_connection(size: int) -> None:
     async with open_pair() as pair:
 
         async def both() -> Response:
-            await read_all(await pair.origin.post(ASK, b""))
-            return await pair.origin.post(ASK, b"x" * size)
+            await read_all(await pair.origin.post(b"", ASK, b""))
+            return await pair.origin.post(b"", ASK, b"x" * size)
 
         call = asyncio.create_task(both())
         spoilt = await pair.server.accept()
@@ -736,7 +737,7 @@ async def test_cancelling_closes_the_servers_side_and_leaves_nothing(when: str) 
         async with calling(server.address, scheme="https" if when == "handshake" else "http") as origin:
 
             async def call() -> None:
-                response = await origin.post(ASK, b"{}")
+                response = await origin.post(b"", ASK, b"{}")
                 try:
                     await (asyncio.Event().wait() if when == "paused" else read_all(response))
                 finally:
@@ -795,10 +796,10 @@ async def test_a_connection_that_is_not_made_can_be_cancelled_and_has_a_limit() 
         before = descriptors()
         async with calling(address, connect_seconds=0.3) as origin:
             with pytest.raises(ConnectFailed):
-                await origin.post(ASK, b"")
+                await origin.post(b"", ASK, b"")
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
-                    await origin.post(ASK, b"")
+                    await origin.post(b"", ASK, b"")
         await descriptors_are(before)
 
 
@@ -812,7 +813,7 @@ async def test_cancelling_at_any_step_of_the_loop_leaves_nothing(trusted: ssl.SS
             address, scheme = pair.server.address, "https" if tls else "http"
             for steps in range(40):
                 async with calling(address, scheme=scheme) as origin:
-                    call = asyncio.create_task(origin.post(ASK, b"{}"))
+                    call = asyncio.create_task(origin.post(b"", ASK, b"{}"))
                     for _ in range(steps):
                         await asyncio.sleep(0)
                     call.cancel()
@@ -1005,7 +1006,7 @@ async def test_a_server_that_cannot_be_verified_gets_nothing(
         host = "127.0.0.2" if why == "wrong name" else "127.0.0.1"
         before = descriptors()
         async with calling(server.address.replace("0.0.0.0", host), scheme="https") as origin:
-            call = asyncio.create_task(origin.post(ASK, b"secret"))
+            call = asyncio.create_task(origin.post(b"", ASK, b"secret"))
             if why == "no TLS":
                 peer = await server.accept()
                 await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -1020,7 +1021,7 @@ async def test_a_server_that_cannot_be_verified_gets_nothing(
 async def test_a_handshake_without_an_answer_has_a_limit() -> None:
     async with open_server() as server, calling(server.address, scheme="https", connect_seconds=0.2) as origin:
         with pytest.raises(ConnectFailed):
-            await origin.post(ASK, b"")
+            await origin.post(b"", ASK, b"")
         await (await server.accept()).closed()
 
 
@@ -1029,7 +1030,7 @@ async def test_a_handshake_without_an_answer_has_a_limit() -> None:
 async def test_a_name_that_leads_nowhere_is_a_failed_connection(host: str) -> None:
     async with calling(host) as origin:
         with pytest.raises(ConnectFailed):
-            await origin.post(ASK, b"")
+            await origin.post(b"", ASK, b"")
 
 
 @on_both_loops
@@ -1038,7 +1039,7 @@ async def test_a_port_where_nobody_listens_is_a_failed_connection() -> None:
         port = listener.getsockname()[1]
     async with calling(f"127.0.0.1:{port}") as origin:
         with pytest.raises(ConnectFailed):
-            await origin.post(ASK, b"")
+            await origin.post(b"", ASK, b"")
 
 
 # --- what a job sees (workers/backends.py) ----------------------------------------------------------------------
@@ -1053,8 +1054,8 @@ class Model:
 
     def call(self, head_seconds: float = SECONDS) -> asyncio.Task[bytes]:
         """Call as a job does; returns all of the answer."""
-        job = TakenJob(id="j1", model="m", attempt=b"1.x", call=a_call(), body=b'{"messages":[]}', queue_ms=0)
-        call = self.backends.call(job, 0, stream=False, head_seconds=head_seconds)
+        job = TakenJob(id="j1", model="m", attempt=b"1.x", spec=a_spec(), body=b'{"messages":[]}', queue_ms=0)
+        call = self.backends.call(KINDS[job.spec.kind], job, 0, stream=False, head_seconds=head_seconds)
 
         async def run() -> bytes:
             async with call as answer:
