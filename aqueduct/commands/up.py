@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--api-processes must be at least 1")
     from aqueduct.up import up  # noqa: PLC0415 - keeps `--help` fast
     from aqueduct.up_plan import make_plan  # noqa: PLC0415
+    from shared.tokens import MIRROR_NAME, read_mirror  # noqa: PLC0415
 
     plan = make_plan(args)
+    read_mirror(plan.settings.data_dir / MIRROR_NAME)  # once here, not from each process that would start and end
     return up(plan, api_processes=args.api_processes, with_flower=not args.no_flower)
