@@ -43,10 +43,10 @@ MAX_DISCARDED_BYTES: Final = 4 * 1024 * 1024
 """More is not taken meanwhile; it waits at the client."""
 MAX_REFUSED: Final = 64
 """Connections past the limit that hear so; further ones are closed without a word."""
-LOOK_SECONDS: Final = (0.001, 5.0)
-"""The first and the longest pause between two looks whether a half-closed connection has anybody at its other end."""
-PROBE_FROM_SECONDS: Final = 1.0
-"""After so long a pause another probe is written; until then a look waits for the answer to the first."""
+LOOK_SECONDS: Final = 0.001
+"""The first pause, of ever longer ones, until it is looked whether a half-closed connection's client has left."""
+PROBE_SECONDS: Final = 4.0
+"""The longest of them; then it is written to again."""
 
 
 class State(Enum):
@@ -100,7 +100,7 @@ class ClientConnection(HttpToolsProtocol):
         self._unheard_bytes = 0
         """What has come since the parser last told of anything: of a header, a trailer or a chunk's extension."""
         self._discarded_bytes = 0
-        self._look_seconds = LOOK_SECONDS[0]
+        self._look_seconds = LOOK_SECONDS
 
     # --- what an exchange sees: `api.exchange.Connection` ---------------------------------------------------------
 
@@ -163,7 +163,6 @@ class ClientConnection(HttpToolsProtocol):
         last.keep_alive = False
         self._enter(State.HALF_CLOSED)
         self._probe()
-        self._limit(self._look_seconds)
         return True
 
     def shutdown(self) -> None:
@@ -291,8 +290,6 @@ class ClientConnection(HttpToolsProtocol):
         """End a state that has lasted too long."""
         if self._state is State.HALF_CLOSED:
             self._look_for_anybody()
-        elif self._state is State.IDLE and self.flow.write_paused:
-            self._limit(self._settings.idle_timeout_seconds)  # busy: the last answer is still being taken
         else:
             self._close()
 
@@ -355,10 +352,11 @@ class ClientConnection(HttpToolsProtocol):
             self._leave()
             self.transport.abort()
             return
-        if self._look_seconds >= PROBE_FROM_SECONDS:
+        if self._look_seconds < PROBE_SECONDS:
+            self._look_seconds = min(PROBE_SECONDS, self._look_seconds * 4)
+            self._limit(self._look_seconds)
+        else:
             self._probe()
-        self._look_seconds = min(LOOK_SECONDS[1], self._look_seconds * 4)
-        self._limit(self._look_seconds)
 
     def _probe(self) -> None:
         """Write a little that no client minds: one that has left answers with a reset."""
@@ -367,6 +365,8 @@ class ClientConnection(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         else:
             self.write_part(b":\n\n")  # chunked answers are event streams, to which this is a comment
+        self._look_seconds = LOOK_SECONDS
+        self._limit(LOOK_SECONDS)
 
     # --- readers that do not read ---------------------------------------------------------------------------------
 

@@ -263,3 +263,13 @@ def test_taken_port_ends_it_with_the_option_to_use(tmp_path: Path) -> None:
     assert f"error: cannot listen on 127.0.0.1:{port}" in process.log()
     assert "--port" in process.log()
     assert "Traceback" not in process.log()
+
+
+def test_an_unreadable_mirror_of_tokens_ends_it_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text("{")
+    process = Process.python(
+        "-m", "aqueduct", "up", "--data-dir", tmp_path, "--port", str(free_port()), log_file=tmp_path / "up.log"
+    ).start()
+    assert process.wait(30) == 1
+    (line,) = process.log().splitlines()
+    assert line.startswith(f"error: {tmp_path}/tokens.json: is not a mirror of tokens; remove it")
