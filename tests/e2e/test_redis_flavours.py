@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -259,39 +260,47 @@ class LoadingRedis(RedisServer):
 # --- Sentinel ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A master with a replica, and the URL of the Sentinel that watches them."""
+
+    master: RedisServer
+    url: str
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """Sentinel is the server's own program; it watches from the moment on when it knows the replica."""
+    with RedisServer(tmp_path / "master") as master:
+        follows = (f"replicaof 127.0.0.1 {master.port}", f"masterauth {master.password}")
+        replica = RedisServer(tmp_path / "replica", settings=follows)
+        replica.password = master.password
+        port = free_port()
+        configuration = tmp_path / "sentinel.conf"
+        configuration.write_text(
+            f"bind 127.0.0.1\nport {port}\n"
+            f'dir "{tmp_path}"\nsentinel monitor main 127.0.0.1 {master.port} 1\n'
+            f"sentinel auth-pass main {master.password}\nsentinel down-after-milliseconds main 1000\n"
+            "sentinel failover-timeout main 5000\n"
+        )
+        with replica, Process([find_server().path, configuration, "--sentinel"], tmp_path / "sentinel.log"):
+            with replica.client() as client:
+                wait_until(lambda: dict(client.info())["master_link_status"] == "up", 20, "the replica to follow")
+            with redis.Redis(port=port) as client:
+                wait_until(lambda: _knows_replica(client), 30, "Sentinel to know the replica")
+            yield Watched(master, f"sentinel://:{master.password}@127.0.0.1:{port}/main/0")
+
+
 @pytest.mark.chaos
-def test_sentinel_fails_over_and_requests_work_again(tmp_path: Path, make_system: MakeSystem) -> None:
-    master = RedisServer(tmp_path / "master").start()
-    replica = RedisServer(
-        tmp_path / "replica", settings=(f"replicaof 127.0.0.1 {master.port}", f"masterauth {master.password}")
-    )
-    replica.password = master.password
-    replica.start()
-    port = free_port()
-    configuration = tmp_path / "sentinel.conf"
-    configuration.write_text(
-        f"bind 127.0.0.1\nport {port}\n"
-        f'dir "{tmp_path}"\nsentinel monitor main 127.0.0.1 {master.port} 1\n'
-        f"sentinel auth-pass main {master.password}\nsentinel down-after-milliseconds main 1000\n"
-        "sentinel failover-timeout main 5000\n"
-    )
-    sentinel = Process([find_server().path, configuration, "--sentinel"], tmp_path / "sentinel.log").start()
-    try:
-        with replica.client() as client:
-            wait_until(lambda: dict(client.info())["master_link_status"] == "up", 20, "the replica to follow")
-        with redis.Redis(port=port) as client:
-            wait_until(lambda: _knows_replica(client), 30, "Sentinel to know the replica")
-        system = make_system(redis_url=f"sentinel://:{master.password}@127.0.0.1:{port}/main/0", models=MODELS)
-        Call(system, "short", "before").wait(20).assert_complete(4)
-        pids = [worker.pid for worker in system.workers]
-        master.kill()
-        wait_until(lambda: Call(system, "short", "after", stream=False).wait(30).status == 200, 45, "an answer again")
-        Call(system, "short", "after-stream").wait(20).assert_complete(4)
-        assert all(worker.running for worker in system.workers)
-        assert [worker.pid for worker in system.workers] == pids
-    finally:
-        for server in (sentinel, master, replica):
-            server.stop()
+def test_sentinel_fails_over_and_requests_work_again(watched: Watched, make_system: MakeSystem) -> None:
+    system = make_system(redis_url=watched.url, models=MODELS)
+    Call(system, "short", "before").wait(20).assert_complete(4)
+    pids = [worker.pid for worker in system.workers]
+    watched.master.kill()
+    wait_until(lambda: Call(system, "short", "after", stream=False).wait(30).status == 200, 45, "an answer again")
+    Call(system, "short", "after-stream").wait(20).assert_complete(4)
+    assert all(worker.running for worker in system.workers)
+    assert [worker.pid for worker in system.workers] == pids
 
 
 def _knows_replica(client: redis.Redis) -> bool:

@@ -1,4 +1,4 @@
-"""`tools/bare.py` hides what a bare machine has not; CI runs the README's test command so; tests that need more say it."""
+"""`tools/bare.py` hides what a bare machine has not; CI runs the README's command so; tests that need more say it."""
 
 from __future__ import annotations
 
