@@ -22,10 +22,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = ROOT / "tools" / "mutants"
-COPIED = ("aqueduct", "api", "workers", "shared", "tests", "tools", "docs", "benchmarks")
+COPIED = ("aqueduct", "api", "workers", "shared", "tests", "tools", "docs", "benchmarks", ".ci")
 COPIED_FILES = (
     "pyproject.toml",
     "README.md",
+    "CONTRIBUTING.md",
     "compose.yaml",
     "Makefile",
     "Dockerfile",

@@ -166,7 +166,8 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        # Not one that closes: in some asyncio since 3.12 `writelines` to it harms whose socket comes next (gh-136234).
+        return self._transport is not None and not self._transport.is_closing()
 
     def send(self, head: bytes, body: bytes) -> Response:
         """Send a request whose head lacks only its end."""
