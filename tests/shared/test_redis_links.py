@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis
 import redis.asyncio as aioredis
 
 from aqueduct.embedded_redis import find_server
@@ -130,6 +131,17 @@ async def test_a_server_that_leaves_right_after_the_greeting_is_not_taken_for_co
         assert not client.connected.is_set()
 
 
+@asynchronous
+async def test_who_stops_waiting_for_a_connection_leaves_nothing_behind() -> None:
+    client = RedisClient(f"redis://127.0.0.1:{free_port()}/0", "given up")
+    opening = asyncio.create_task(client.open())
+    await wait_until_async(lambda: any(task.get_name() == "redis given up" for task in asyncio.all_tasks()))
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 # --- a failover that leaves the connections open ---------------------------------------------------------------------
 
 
@@ -151,6 +163,27 @@ async def test_a_demoted_server_is_left_and_the_new_master_found_under_the_same_
             relay.retarget(new.port, cut=False)  # as DNS does, some time after the demotion
             await wait_until_async(lambda: answers(client, "SET", "key", "1", "EX", "60"), 10, "a write")
             assert client.run_id not in ("", old_run_id)
+
+
+@asynchronous
+async def test_a_subscriber_can_be_sent_to_the_server_that_took_over(
+    own_redis: RedisServer, relay: Relay, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path / "new") as new:
+        with new.client() as admin:
+            admin.config_set("requirepass", own_redis.password)
+        heard: list[bytes] = []
+        subscriber = Subscriber(relay.through(own_redis.url), ["news"], heard.append)
+        async with opened(subscriber):
+            old_run_id = subscriber.run_id
+            relay.retarget(new.port, cut=False)
+            subscriber.reconnect()
+            await wait_until_async(
+                lambda: subscriber.subscribed.is_set() and subscriber.run_id != old_run_id, 5, "the new server"
+            )
+            with redis.Redis(port=new.port, password=own_redis.password) as client:
+                assert client.publish("news", "moved") == 1
+            await wait_until_async(lambda: heard == [b"moved"], 5, "the news")
 
 
 @asynchronous
