@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from aqueduct.embedded_redis import find_server
 from tests.conftest import MakeSystem
 from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
@@ -257,7 +258,7 @@ def test_sentinel_fails_over_and_requests_work_again(tmp_path: Path, make_system
         f"sentinel auth-pass main {master.password}\nsentinel down-after-milliseconds main 1000\n"
         "sentinel failover-timeout main 5000\n"
     )
-    sentinel = Process(["redis-server", configuration, "--sentinel"], tmp_path / "sentinel.log").start()
+    sentinel = Process([find_server().path, configuration, "--sentinel"], tmp_path / "sentinel.log").start()
     try:
         with replica.client() as client:
             wait_until(lambda: dict(client.info())["master_link_status"] == "up", 20, "the replica to follow")
