@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support.asynchronous import asynchronous, on_each_loop
 from tests.support.peers import open_server
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.relay import Relay
+from tests.support.tls import make_authority, make_certificate
 from tests.support.waiting import wait_until_async
 
 STORM_SECONDS = 4.0
@@ -115,6 +117,34 @@ async def test_a_callback_that_fails_is_logged_and_hurts_no_other(
         await called.wait()
         assert await answers(client)
     assert "the callback's own" in caplog.text
+
+
+@on_each_loop
+async def test_a_tls_socket_is_taken_over_and_its_certificate_checked(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    pair = make_certificate(tmp_path, authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    async with open_server(tls) as server:
+        trusting = RedisClient(f"rediss://{server.address}/0?ssl_ca_certs={authority.certificate}")
+        opening = asyncio.create_task(trusting.open(5.0))
+        peer = await server.accept()
+        await peer.send(GREETING + NOTHING_KNOWN)
+        await opening
+        pong = trusting.call("PING")
+        await peer.send(b"+PONG\r\n")
+        assert await pong == b"PONG"
+        await trusting.close()
+        accepted = server.accepted
+        wary = RedisClient(f"rediss://{server.address}/0")
+        with pytest.raises(RedisUnavailable):
+            await wary.open(0.5)
+        assert server.accepted == accepted
+        careless = RedisClient(f"rediss://{server.address}/0?ssl_cert_reqs=CERT_NONE")
+        opening = asyncio.create_task(careless.open(5.0))
+        await (await server.accept()).send(GREETING + NOTHING_KNOWN)
+        await opening
+        await careless.close()
 
 
 @on_each_loop
