@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis
 import redis.asyncio as aioredis
 
 from aqueduct.embedded_redis import find_server
@@ -20,6 +22,7 @@ from tests.support.asynchronous import asynchronous, on_each_loop
 from tests.support.peers import open_server
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.relay import Relay
+from tests.support.tls import make_authority, make_certificate
 from tests.support.waiting import wait_until_async
 
 STORM_SECONDS = 4.0
@@ -117,6 +120,34 @@ async def test_a_callback_that_fails_is_logged_and_hurts_no_other(
 
 
 @on_each_loop
+async def test_a_tls_socket_is_taken_over_and_its_certificate_checked(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    pair = make_certificate(tmp_path, authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    async with open_server(tls) as server:
+        trusting = RedisClient(f"rediss://{server.address}/0?ssl_ca_certs={authority.certificate}")
+        opening = asyncio.create_task(trusting.open(5.0))
+        peer = await server.accept()
+        await peer.send(GREETING + NOTHING_KNOWN)
+        await opening
+        pong = trusting.call("PING")
+        await peer.send(b"+PONG\r\n")
+        assert await pong == b"PONG"
+        await trusting.close()
+        accepted = server.accepted
+        wary = RedisClient(f"rediss://{server.address}/0")
+        with pytest.raises(RedisUnavailable):
+            await wary.open(0.5)
+        assert server.accepted == accepted
+        careless = RedisClient(f"rediss://{server.address}/0?ssl_cert_reqs=CERT_NONE")
+        opening = asyncio.create_task(careless.open(5.0))
+        await (await server.accept()).send(GREETING + NOTHING_KNOWN)
+        await opening
+        await careless.close()
+
+
+@on_each_loop
 async def test_a_server_that_leaves_right_after_the_greeting_is_not_taken_for_connected() -> None:
     async with open_server() as server:
         client = RedisClient(f"redis://{server.address}/0")
@@ -128,6 +159,17 @@ async def test_a_server_that_leaves_right_after_the_greeting_is_not_taken_for_co
         with pytest.raises(RedisUnavailable):
             await opening
         assert not client.connected.is_set()
+
+
+@asynchronous
+async def test_who_stops_waiting_for_a_connection_leaves_nothing_behind() -> None:
+    client = RedisClient(f"redis://127.0.0.1:{free_port()}/0", "given up")
+    opening = asyncio.create_task(client.open())
+    await wait_until_async(lambda: any(task.get_name() == "redis given up" for task in asyncio.all_tasks()))
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # --- a failover that leaves the connections open ---------------------------------------------------------------------
@@ -151,6 +193,27 @@ async def test_a_demoted_server_is_left_and_the_new_master_found_under_the_same_
             relay.retarget(new.port, cut=False)  # as DNS does, some time after the demotion
             await wait_until_async(lambda: answers(client, "SET", "key", "1", "EX", "60"), 10, "a write")
             assert client.run_id not in ("", old_run_id)
+
+
+@asynchronous
+async def test_a_subscriber_can_be_sent_to_the_server_that_took_over(
+    own_redis: RedisServer, relay: Relay, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path / "new") as new:
+        with new.client() as admin:
+            admin.config_set("requirepass", own_redis.password)
+        heard: list[bytes] = []
+        subscriber = Subscriber(relay.through(own_redis.url), ["news"], heard.append)
+        async with opened(subscriber):
+            old_run_id = subscriber.run_id
+            relay.retarget(new.port, cut=False)
+            subscriber.reconnect()
+            await wait_until_async(
+                lambda: subscriber.subscribed.is_set() and subscriber.run_id != old_run_id, 5, "the new server"
+            )
+            with redis.Redis(port=new.port, password=own_redis.password) as client:
+                assert client.publish("news", "moved") == 1
+            await wait_until_async(lambda: heard == [b"moved"], 5, "the news")
 
 
 @asynchronous
