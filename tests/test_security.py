@@ -220,7 +220,7 @@ def test_a_flood_of_clients_that_post_and_leave_holds_nothing(
     Call(served, "short", "after the flood", stream=False).wait(5).assert_complete(3)
     names = (keys.PREFIXES["waits"] + "thinks", keys.running("thinks"), keys.lane("default", "thinks"))
     wait_until(lambda: not rooms.exists(*names), 10, "room and slots to be empty")
-    wait_until(lambda: not rooms.keys("aq:body:*") and not rooms.keys("aq:owned:*"), 10, "what the jobs held")
+    wait_until(lambda: not rooms.keys("aq2:body:*") and not rooms.keys("aq2:owned:*"), 10, "what the jobs held")
     wait_until(lambda: backend.state()["open_requests"] == 0, 10, "the backend's calls to be closed")
     wait_until(lambda: process.num_fds() <= before + 5, 10, "the connections to be closed")
     assert all(worker.running for worker in served.workers)

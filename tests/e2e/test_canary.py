@@ -3,7 +3,7 @@
 Allowed for the prompt (and the answer, which repeats it) is only what the job itself needs:
 - the keys `aq2:job:<id>`, `aq2:body:<id>` and `aq2:log:<id>` of the very job, its body until its end (inside the record
   where it is small), the log at most 60 s longer;
-- the commands that write these keys: the scripts `admit` and `append` as our processes send them, a SET of a body;
+- the commands that write these keys: the scripts `admit` and `append` as our processes send them, an RPUSH of a body;
 - the pub/sub message of the job's events to the API process that asked for it.
 The backend's key is allowed nowhere but in the workers' environment.
 """
@@ -302,10 +302,8 @@ def _is_allowed(line: str, ids: set[str]) -> bool:
         return first == append and EITHER not in " ".join(words[3:5])
     if name == "HSET":
         return first in {keys.job(one) for one in ids}
-    if name == "SET":
-        return first in {keys.body(one) for one in ids}
     if name == "RPUSH":
-        return first in {keys.log(one) for one in ids}
+        return first in {key(one) for one in ids for key in (keys.log, keys.body)}
     return bool(name == "PUBLISH" and first.startswith(keys.PREFIXES["events"]))
 
 
