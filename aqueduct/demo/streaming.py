@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 
-from aqueduct.demo.content import Answer, compact_json
+from aqueduct.demo.content import Answer, compact_json, text_logprobs
 from aqueduct.demo.exchange import Exchange
 from aqueduct.demo.faults import GARBAGE, error_body
 from aqueduct.demo.options import Options
@@ -71,6 +71,27 @@ class EventFormat:
         return event.replace(b"\n", b"\r\n") if self._options.crlf else event
 
 
+class TextFormat(EventFormat):
+    """The events of a stream of `/completions`: the same words without the deltas around them."""
+
+    def _make_head(self) -> bytes:
+        return b'{"id":%b,"object":"text_completion","created":%d%b' % (self._id, self._created, self._rest)
+
+    def delta(self, index: int, delta: bytes, logprobs: bytes = b"null") -> bytes:
+        """Return the event of one token."""
+        text = delta[11:-1] if delta.startswith(b'{"content":') else b'""'
+        if logprobs != b"null":
+            logprobs = compact_json(text_logprobs(json.loads(logprobs)["content"]))
+        choice = b'{"index":%d,"text":%b,"logprobs":%b%b}' % (index, text, logprobs, self._no_finish)
+        return self._event(self._head + choice + self._tail)
+
+    def finish(self, index: int, reason: str, usage: bytes | None) -> bytes:
+        """Return the event with the finish reason, and usage if it comes along."""
+        choice = b'{"index":%d,"text":"","logprobs":null,"finish_reason":%b}' % (index, compact_json(reason))
+        tail = self._tail if usage is None else b'],"usage":' + usage + b"}"
+        return self._event(self._head + choice + tail)
+
+
 class EventWriter:
     """Collects events into writes of `batch` events."""
 
@@ -96,10 +117,12 @@ class EventWriter:
             await self._exchange.write(data)
 
 
-async def stream_answer(exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+async def stream_answer(
+    exchange: Exchange, request: ChatRequest, answer: Answer, words: type[EventFormat] = EventFormat
+) -> None:
     """Stream the answer; return early if the client leaves or a fault ends the stream."""
     options, connection = exchange.options, exchange.connection
-    events, writer = EventFormat(exchange.record.id, request, options), EventWriter(exchange)
+    events, writer = words(exchange.record.id, request, options), EventWriter(exchange)
     await exchange.start(200, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")])
     if await connection.wait(options.first_token_seconds):
         return

@@ -142,11 +142,9 @@ class StreamTransformer:
             raise error_in_answer(chunk)
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
-            is_for_client = _is_extra(chunk)
-            self._note_usage(chunk, is_alone=True)
-            chunk["object"] = self._shape.chunk
-            return chunk if is_for_client else None
-        self._note_usage(chunk, is_alone=False)
+            return self._chunk_without_choices(chunk)
+        if "usage" in chunk:
+            self._note_usage(chunk, is_alone=False)
         chunk["object"] = self._shape.chunk
         if not self._is_created_fixed:
             self._note_created(chunk.get("created"))
@@ -156,10 +154,15 @@ class StreamTransformer:
             self._note_choice(choice)
         return chunk
 
+    def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
+        is_for_client = _is_extra(chunk)
+        if "usage" in chunk:
+            self._note_usage(chunk, is_alone=True)
+        chunk["object"] = self._shape.chunk
+        return chunk if is_for_client else None
+
     def _note_usage(self, chunk: Chunk, *, is_alone: bool) -> None:
         """Count usage, take it out of the chunk, and keep it for the end; what stands beside it alone goes with it."""
-        if "usage" not in chunk:
-            return
         usage = read_usage(chunk["usage"])
         if usage is not None:
             self.usage = usage
