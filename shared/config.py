@@ -29,6 +29,8 @@ __all__ = ["ConfigError", "Problem", "SettingRow", "config_path", "describe_sett
 PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
 _FILE_ONLY = ("models", "tokens")
+_WORKERS_ONLY = {"api_key", "proxy", "ca_file", "client_certificate", "client_key"}
+"""Of a backend: what those who do not call it neither need nor should hold."""
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes sets for a Service called `aqueduct`: not ours, and not the operator's doing."""
 
@@ -48,9 +50,9 @@ def load_settings(
 ) -> Settings:
     """Read the configuration; raise ConfigError with every problem found.
 
-    Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. With `resolve_backend_keys=False` every
-    backend's `api_key` is None and its variable need not exist. `base` are values to start from in place of a
-    file's (the demo's models); it is used only when there is no file.
+    Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. With `resolve_backend_keys=False` what only
+    workers may know of a backend (`api_key`, `proxy`, certificates) is None; its variables and files need not exist.
+    `base` are values to start from in place of a file's (the demo's models); it is used only when there is no file.
     """
     file = config_path(path, environ)
     tree = _read(file) if file else Tree("", data=copy.deepcopy(dict(base or {})))
@@ -80,7 +82,7 @@ def _read(file: Path) -> Tree:
 
 
 def _is_backend_key(path: problems.Path) -> bool:
-    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] == "api_key"
+    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
 
 
 # --- environment ------------------------------------------------------------------------------------------------------

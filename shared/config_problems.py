@@ -14,8 +14,8 @@ from typing import Any
 Path = tuple[str | int, ...]
 """Where a value stands: keys and list indexes from the top of the file."""
 
-_HIDDEN = {"api_key", "password", "redis_url", "sha256", "url"}
-"""Keys whose values are never shown. A `sha256` may be a token pasted by mistake, a `url` may hold a password."""
+_HIDDEN = {"api_key", "password", "proxy", "redis_url", "sha256", "url"}
+"""Keys whose values are never shown. A `sha256` may be a token pasted by mistake, a URL may hold a password."""
 
 
 @dataclass(frozen=True)

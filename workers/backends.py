@@ -18,10 +18,11 @@ from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, Bad
 from shared.jobs import TakenJob, request_id
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from workers.backend_errors import backend_error
-from workers.dialer import ConnectFailed
 from workers.health import BackendHealth
-from workers.http_client import ConnectionLost, InvalidAnswer, Origin, Response
+from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
+from workers.transport.choice import open_transport
 
+_PATH = b"/chat/completions"
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_SECONDS = 10.0
@@ -72,7 +73,8 @@ class BackendCall:
     BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal, also for what the reading meets.
     """
 
-    origin: Origin
+    transport: Transport
+    path: bytes
     headers: bytes
     body: bytes
     health: BackendHealth
@@ -87,7 +89,7 @@ class BackendCall:
         self._generation = self.health.began(self.place)
         try:
             async with asyncio.timeout(self.head_seconds):
-                response = self._response = await self.origin.post(self.headers, self.body)
+                response = self._response = await self.transport.post(self.path, self.headers, self.body)
             if response.status != 200:
                 raise await _refusal(response)
             if response.headers.get(b"content-encoding", b"identity") != b"identity":
@@ -124,19 +126,15 @@ class Backends:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._heads = [_head(name, backend) for backend in model.backends]
-        self._origins = [
-            Origin(
-                f"{backend.url}/chat/completions",
-                _headers(backend),
-                connect_timeout_seconds=worker.connect_timeout_seconds,
-            )
+        self._transports = [
+            open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
         ]
 
     def close(self) -> None:
         """Close every connection."""
-        for origin in self._origins:
-            origin.close()
+        for transport in self._transports:
+            transport.close()
 
     def folds(self, place: int) -> bool:
         """Whether plain requests to this backend are streamed and folded."""
@@ -149,7 +147,7 @@ class Backends:
             request_id(job.id).encode(),
         )
         body = self._body(job, place, stream=stream)
-        return BackendCall(self._origins[place], headers, body, self.health, place, head_seconds)
+        return BackendCall(self._transports[place], _PATH, headers, body, self.health, place, head_seconds)
 
     def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
         """Return the body for this backend: its own head joined with the job's ready-made rest, nothing re-encoded."""
