@@ -165,9 +165,7 @@ class BackendSettings(_Section):
     @classmethod
     def _can_be_spoken(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("proxy") and not info.data.get("url", "https://").startswith("https://"):
-            raise ValueError(
-                "cannot be spoken to an http:// url through a proxy; remove one of the two"
-            )
+            raise ValueError("cannot be spoken to an http:// url through a proxy; remove one of the two")
         return value
 
 

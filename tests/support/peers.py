@@ -64,7 +64,7 @@ class Peer:
     async def closed(self, seconds: float = 1.0) -> None:
         """Wait for the client to close; further bytes of it are skipped."""
         async with asyncio.timeout(seconds):
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 while await self.reader.read(1 << 16):
                     pass
 

@@ -9,6 +9,7 @@ import pytest
 
 from shared import tls_files
 from tests.support.tls import KeyPair, make_authority, make_certificate
+from tests.workers.transport.scene import Certificates
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,10 @@ def trusted(
     tls_files.system_context.cache_clear()
     yield server_context
     tls_files.system_context.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory, authority: KeyPair) -> Certificates:
+    """Of a server at 127.0.0.1, and who vouches for it."""
+    pair = make_certificate(tmp_path_factory.mktemp("server"), authority)
+    return Certificates(authority.certificate, pair.certificate, pair.key)
