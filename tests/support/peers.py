@@ -44,6 +44,7 @@ class Peer:
         async with asyncio.timeout(SECONDS):
             self.writer.write(data)
             await self.writer.drain()
+            await asyncio.sleep(0)  # a TLS connection that is being closed takes everything at once
 
     def close(self) -> None:
         """Close after what was sent."""
