@@ -106,7 +106,7 @@ def reason(error: dict[str, Any], path: Path, *, show: bool) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
     is_value = show and kind != "missing" and not is_hidden(path)
     tail = shown(value) if is_value else ""
-    if value is None and kind != "missing":
+    if value is None and kind not in ("missing", "value_error"):
         return "has no value; give one or remove the line"
     if kind in _WORDS:
         return _WORDS[kind] + tail

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from shared.redis_url import redis_url_problem
-from shared.tls_files import ca_file_problem, key_pair_problem
+from shared.tls_files import ca_file_problem, certificate_problem, key_problem
 
 Lane = Literal["priority", "default", "flex", "batch"]
 LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
@@ -144,20 +144,24 @@ class BackendSettings(_Section):
 
     @field_validator("client_certificate")
     @classmethod
-    def _is_for_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is not None and not info.data.get("url", "https://").startswith("https://"):
+    def _is_shown_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        if not info.data.get("url", "https://").startswith("https://"):
             raise ValueError("is for https:// URLs; the backend's url is http://")
+        if problem := certificate_problem(value):
+            raise ValueError(problem)
         return value
 
     @field_validator("client_key")
     @classmethod
     def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if "client_certificate" not in info.data:
-            return value  # which is told to be wrong
+            return value  # that one's own fault is told
         certificate = info.data["client_certificate"]
         if certificate is None and value is not None:
             raise ValueError("needs client_certificate beside it")
-        if certificate is not None and (problem := key_pair_problem(certificate, value)):
+        if certificate is not None and (problem := key_problem(certificate, value)):
             raise ValueError(problem)
         return value
 

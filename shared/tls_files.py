@@ -18,7 +18,7 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return a context of its own: who is believed (default: the system's authorities), and what we show of ourselves.
 
-    Raises OSError or ValueError when a file cannot be used; `ca_file_problem` and `key_pair_problem` say why.
+    Raises OSError or ValueError when a file cannot be used; the three below say why.
     """
     context = ssl.create_default_context(cafile=ca_file)
     if certificate is not None:
@@ -38,16 +38,29 @@ def ca_file_problem(path: Path) -> str | None:
     return None if context.get_ca_certs() else "holds no certificate of an authority"
 
 
-def key_pair_problem(certificate: Path, key: Path | None) -> str | None:
-    """Return what is wrong with a client's certificate and its key, which may be in the same file, or None."""
+def certificate_problem(path: Path) -> str | None:
+    """Return what is wrong with a file that holds a client's certificate, or None."""
     try:
-        for path in filter(None, (certificate, key)):
-            path.open("rb").close()
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        return "must hold a certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+    return None
+
+
+def key_problem(certificate: Path, key: Path | None) -> str | None:
+    """Return what is wrong with the key of a readable certificate, which may stand in the certificate's file."""
+    try:
+        if key is not None:
+            key.open("rb").close()
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "is not the key of client_certificate"
-        return "client_certificate and client_key must hold a certificate and its key in PEM form"
+        if key is None:
+            return "is needed, as client_certificate holds no key"
+        return "must hold the key of client_certificate in PEM form, or leave it out and put it there"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValueError as error:

@@ -144,7 +144,12 @@ class Scene:
 
 @asynccontextmanager
 async def open_scene(
-    kind: Kind, certificates: Certificates, *, login: str = "", refusal: bytes = b"", connect_seconds: float = 2.0
+    kind: Kind,
+    certificates: Certificates,
+    *,
+    login: str = "",
+    refusal: bytes = b"",
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
         protocols = ("h2",) if kind.http2 else ()
@@ -152,13 +157,13 @@ async def open_scene(
         proxy = None
         if kind.proxy:
             tls = certificates.context() if kind.proxy == "https" else None
-            proxy = await stack.enter_async_context(open_proxy(login.encode(), refusal, tls))
+            proxy = await stack.enter_async_context(open_proxy(b"", refusal, tls))
         backend = BackendSettings(
             url=f"{'https' if kind.tls else 'http'}://{server.address}/v1",
             http2=kind.http2,
             ca_file=certificates.authority if kind.tls or kind.proxy == "https" else None,
             proxy=SecretStr(f"{kind.proxy}://{login}{'@' if login else ''}{proxy.address}") if proxy else None,
         )
-        transport = open_transport(backend, {"accept": "x/y"}, connect_timeout_seconds=connect_seconds)
+        transport = open_transport(backend, headers or {"accept": "x/y"}, connect_timeout_seconds=2)
         stack.callback(transport.close)
         yield Scene(kind, server, transport, proxy)
