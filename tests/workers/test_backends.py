@@ -88,6 +88,8 @@ async def test_a_compressed_answer_is_refused_and_its_connection_closed() -> Non
         (OK + b"content-length: 9\r\n\r\n{", BackendUnreachable),
         (chunked(b"{}")[:-1], BackendUnreachable),
         (b"garbage\r\n\r\n", BadBackendResponse),
+        (b"HTTP/1.1 199 x\r\n\r\n{}", BadBackendResponse),
+        (b"HTTP/1.1 000 x\r\n\r\n{}", BadBackendResponse),
         (OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n", BadBackendResponse),
         (b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 5\r\n\r\n", BadBackendResponse),
         (b"HTTP/1.1 503 x\r\ncontent-length: 50\r\n\r\n{", BackendError),

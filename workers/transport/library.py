@@ -158,6 +158,8 @@ class _Connection:
     async def _read(self, answer: httpcore2.Response, response: Response) -> None:
         if answer.status < 200:
             raise InvalidAnswer
+        if answer.status == 407:
+            raise ConnectFailed  # the word of a proxy that passes requests on, not of the server behind it
         response.start(answer.status, {name.lower(): value for name, value in answer.headers})
         async for part in answer.aiter_stream():
             self._wire.bear_fruit()
@@ -185,7 +187,7 @@ class _Connection:
         return self._wire.unread > 0 or parser is None or bool(parser.trailing_data[0])
 
     def _meaning(self, error: Exception) -> Exception:
-        if not self._was_sent:
+        if not self._was_sent or isinstance(error, ConnectFailed):
             return ConnectFailed()
         if isinstance(error, httpcore2.ConnectionNotAvailable):
             self._was_refused = True

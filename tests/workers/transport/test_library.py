@@ -44,6 +44,19 @@ async def test_a_proxy_is_shown_its_password_and_the_server_is_not(name: str, ce
         assert (b"x-request-id" in head) != scene.kind.tls
 
 
+@pytest.mark.parametrize("name", ["proxy", "TLS proxy"])
+@on_both_loops
+async def test_a_proxy_that_wants_another_password_is_a_failed_connection(
+    name: str, certificates: Certificates
+) -> None:
+    async with open_scene(KINDS[name], certificates, login="wrong:password") as scene:
+        assert scene.proxy is not None
+        scene.proxy.login = b"right:password"
+        with pytest.raises(ConnectFailed):
+            await within(scene.post())
+        assert scene.server.accepted == 0
+
+
 @pytest.mark.parametrize("name", ["proxy, TLS", "TLS proxy, TLS", "HTTP/2, proxy"])
 @pytest.mark.parametrize("refusal", [b"", b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"no HTTP\r\n\r\n"])
 @on_both_loops
