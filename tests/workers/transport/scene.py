@@ -149,6 +149,7 @@ async def open_scene(
     *,
     login: str = "",
     refusal: bytes = b"",
+    connect_seconds: float = 2,
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
@@ -164,6 +165,6 @@ async def open_scene(
             ca_file=certificates.authority if kind.tls or kind.proxy == "https" else None,
             proxy=SecretStr(f"{kind.proxy}://{login}{'@' if login else ''}{proxy.address}") if proxy else None,
         )
-        transport = open_transport(backend, headers or {"accept": "x/y"}, connect_timeout_seconds=2)
+        transport = open_transport(backend, headers or {"accept": "x/y"}, connect_timeout_seconds=connect_seconds)
         stack.callback(transport.close)
         yield Scene(kind, server, transport, proxy)

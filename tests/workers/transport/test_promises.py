@@ -430,3 +430,17 @@ async def test_proxies_of_the_environment_are_not_used(
     async with open_scene(kind, certificates) as scene:
         response, _ = await scene.exchange()
         assert await read_all(response) == b"yes"
+
+
+@pytest.mark.parametrize("kind", [KINDS[name] for name in ("own", "proxy, TLS", "HTTP/2")])
+@on_both_loops
+async def test_an_answer_may_take_longer_than_connecting(kind: Kind, certificates: Certificates) -> None:
+    async with open_scene(kind, certificates, connect_seconds=1) as scene:
+        _, side = await scene.exchange()
+        loop = asyncio.get_running_loop()
+        started, call = loop.time(), scene.post()
+        await side.ask()
+        await wait_until_async(lambda: loop.time() > started + 1.2)
+        await side.head()
+        await side.finish()
+        assert await read_all(await within(call)) == b""
