@@ -14,10 +14,11 @@ from api.envelope import App, Envelope, install_error_handlers
 from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
+from api.paths import PREFIXES, both
 from api.routes import health, models
+from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 
-CHAT_PATHS = ("/chat/completions", "/v1/chat/completions")
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
     "x-aqueduct-run-ms", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
@@ -28,11 +29,13 @@ EXPOSED_HEADERS = (
 def create_asgi(settings: Settings) -> tuple[FastAPI, App]:
     """Return the application, and what a server runs: the application inside its envelope.
 
-    The envelope is not one of the application's middlewares, so that the chat path passes none of them.
+    The envelope is not one of the application's middlewares, so that the paths of jobs pass none of them.
     """
     app = create_app(settings)
-    chat = _with_cors(_Chat(), settings)
-    return app, Envelope(_with_cors(app, settings), direct=dict.fromkeys(CHAT_PATHS, chat))
+    direct: dict[str, App] = {}
+    for kind in KINDS.values():
+        direct |= dict.fromkeys(both(kind.path), _with_cors(_Endpoint(kind), settings))
+    return app, Envelope(_with_cors(app, settings), direct=direct)
 
 
 def _with_cors(app: App, settings: Settings) -> App:
@@ -59,22 +62,27 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Aqueduct",
-        summary="An OpenAI-compatible chat completions gateway with a queue per model.",
+        summary="An OpenAI-compatible gateway with a queue per model.",
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for path in CHAT_PATHS:
-        app.router.routes.append(Route(path, _Chat(), methods=["POST"]))  # answers 405 to other methods
-    app.include_router(models.router)
+    for kind in KINDS.values():
+        for path in both(kind.path):
+            app.router.routes.append(Route(path, _Endpoint(kind), methods=["POST"]))  # answers 405 to other methods
+    for prefix in PREFIXES:
+        app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
-class _Chat:
-    """Hands a request to the process's chat endpoint, which exists once the lifespan has begun."""
+class _Endpoint:
+    """Hands a request to the process's endpoint of a kind, which exists once the lifespan has begun."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._name = kind.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await scope["state"]["gateway"].chat(scope, receive, send)
+        await scope["state"]["gateway"].endpoints[self._name](scope, receive, send)

@@ -1,29 +1,15 @@
-"""A validated request becomes a job in its model's waiting room, and a ticket on its queue; cancels take it back."""
+"""A validated request becomes a job in its model's waiting room, and a ticket on its queue."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from dataclasses import dataclass
-from typing import Any
 
-import orjson
-
-from api.validation import ChatRequest, apply_extra_policy, backend_body
-from shared.errors import InvalidRequest, PermissionDenied, UnknownModel
-from shared.jobs import Call
-from shared.redis import RedisRefused, RedisUnavailable
-from shared.room import Admission, Admitted, Idempotency, Rooms
+from shared.errors import PermissionDenied, UnknownModel
+from shared.jobs import JobSpec
+from shared.kinds.kind import Kind, Request
+from shared.protocol import MAX_COST
+from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import LANES, Lane, Settings, TokenSettings
-
-log = logging.getLogger("aqueduct.api.dispatch")
-
-ADMIT_SECONDS = 1.6
-"""An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
-
-MAX_COST = 1e12
-"""Estimated tokens of one job at most, far above any real one: the scripts count in 64-bit integers."""
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 
@@ -39,22 +25,11 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
     return wanted
 
 
-def _require_64_bits(stream_options: dict[str, Any]) -> None:
-    """Raise InvalidRequest for integers that the job's record cannot carry."""
-    try:
-        if stream_options:
-            orjson.dumps(stream_options)
-    except TypeError:
-        raise InvalidRequest(
-            "Invalid 'stream_options': send integers of at most 64 bits.", param="stream_options", code="invalid_value"
-        ) from None
-
-
 class Dispatcher:
     """Makes jobs of requests and hands them to the waiting rooms."""
 
-    def __init__(self, rooms: Rooms, settings: Settings, owner: str) -> None:
-        self._rooms = rooms
+    def __init__(self, admissions: Admissions, settings: Settings, owner: str) -> None:
+        self._admissions = admissions
         self._settings = settings
         self._owner = owner
         self._names = settings.public_names()
@@ -68,30 +43,26 @@ class Dispatcher:
 
     def prepare(
         self,
-        request: ChatRequest,
+        kind: Kind,
+        request: Request,
         token: TokenSettings,
         *,
         job_id: str,
         read_timeout_seconds: float | None,
         idempotency: Idempotency | None = None,
     ) -> Admission:
-        """Return the job for a request; raises InvalidRequest for extra parameters that the model refuses."""
+        """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
-        model = self._settings.models[name]
-        request = apply_extra_policy(request, model.extra_parameters)
-        body = backend_body(request)
-        _require_64_bits(request.stream_options_rest)
-        call = Call(
+        accepted = kind.accept(request, self._settings.models[name])
+        spec = JobSpec(
+            kind=kind.name,
             stream=request.stream,
-            include_usage=request.include_usage,
-            max_tokens=request.max_tokens,
-            max_tokens_field="max_completion_tokens" if "max_completion_tokens" in request.body else "max_tokens",
-            created=int(time.time()),
             tenant=token.name,
             lane=(lane := choose_lane(token, request.service_tier)),
-            stream_options=request.stream_options_rest,
-            client_seconds=None if request.stream else read_timeout_seconds,
+            created=int(time.time()),
             public_model=request.model,
+            client_seconds=None if request.stream else read_timeout_seconds,
+            options=accepted.options,
         )
         return Admission(
             id=job_id,
@@ -99,58 +70,12 @@ class Dispatcher:
             token=token,
             lane=lane,
             owner=self._owner,
-            body=body,
-            call=call,
-            cost=min(MAX_COST, max(1.0, len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n)),
+            body=accepted.body,
+            spec=spec,
+            cost=min(MAX_COST, max(1.0, accepted.cost)),
             idempotency=idempotency,
         )
 
     async def admit(self, job: Admission) -> Admitted:
         """Put the job into its waiting room. Raises QueueFull, RateLimited, NoWorker or BrokerUnavailable."""
-        return await self._rooms.admit(job, not_after_ms=self._rooms.redis_now_ms() + ADMIT_SECONDS * 1000)
-
-
-@dataclass(slots=True)
-class _Wanted:
-    since: float
-
-
-class Canceller:
-    """Cancels jobs in the background, in batches, again and again until Redis has answered."""
-
-    GIVE_UP_SECONDS = 900.0
-    """Longer than any admission can linger; the owner's heartbeat ends what is left."""
-
-    def __init__(self, rooms: Rooms, owner: str) -> None:
-        self._rooms = rooms
-        self._owner = owner
-        self._wanted: dict[str, _Wanted] = {}
-        self._wake = asyncio.Event()
-
-    def cancel(self, job_id: str) -> None:
-        """See to it that the job neither waits nor runs any more."""
-        self._wanted[job_id] = _Wanted(time.monotonic())
-        self._wake.set()
-
-    async def run_forever(self) -> None:
-        """Send what `cancel` was asked for."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._wanted:
-                batch = list(self._wanted)[:500]
-                try:
-                    await self._rooms.cancel(self._owner, batch)
-                except (RedisUnavailable, RedisRefused):
-                    limit = time.monotonic() - self.GIVE_UP_SECONDS
-                    self._wanted = {k: v for k, v in self._wanted.items() if v.since > limit}
-                    await asyncio.sleep(0.25)
-                    continue
-                for job_id in batch:
-                    self._wanted.pop(job_id, None)
-
-    async def drain(self) -> None:
-        """Send what is left, once; for shutdown."""
-        if self._wanted:
-            await self._rooms.cancel(self._owner, list(self._wanted))
-            self._wanted.clear()
+        return await self._admissions.admit(job)

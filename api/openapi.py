@@ -1,4 +1,4 @@
-"""The OpenAPI description: the framework's, and the chat endpoint's, which speaks bare ASGI."""
+"""The OpenAPI description: the framework's, and the endpoints of jobs, which speak bare ASGI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from shared.schemas import openapi_components
+from api.components import openapi_components, reference
+from api.paths import both
+from shared.kinds import KINDS
+from shared.kinds.kind import Description
 
 _ERRORS = {
     400: "Bad request: the message names the parameter",
@@ -22,18 +25,7 @@ _ERRORS = {
     503: "No worker, draining, or the queue is unavailable; see Retry-After",
     504: "Waited or ran too long",
 }
-_EVENT = {
-    "type": "object",
-    "description": "One server-sent event.",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "string",
-            "description": "A `chat.completion.chunk` or an error object as JSON; at last `[DONE]`.",
-        }
-    },
-}
-_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+_ERROR_CONTENT = {"application/json": {"schema": reference("ErrorResponse")}}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -45,10 +37,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_components())
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        operation = _chat_operation()
-        for path in ("/chat/completions", "/v1/chat/completions"):
-            suffix = "" if path.startswith("/chat") else "V1"
-            document["paths"][path] = {"post": {**operation, "operationId": "createChatCompletion" + suffix}}
+        for kind in KINDS.values():
+            for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
+                document["paths"][path] = {"post": _operation(kind.description, suffix)}
         for path, item in document["paths"].items():
             if path.startswith("/models"):
                 for method in item.values():
@@ -57,23 +48,36 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _chat_operation() -> dict[str, Any]:
+def _operation(described: Description, suffix: str) -> dict[str, Any]:
+    answer, *chunks = (kind.__name__ for kind in described.answers())
+    content: dict[str, Any] = {"application/json": {"schema": reference(answer)}}
+    if chunks:
+        content["text/event-stream"] = {"schema": _event(chunks[0])}
     return {
-        "tags": ["Chat"],
-        "summary": "Create a chat completion, streamed as server-sent events when `stream` is true.",
+        "tags": [described.tag],
+        "operationId": described.operation_id + suffix,
+        "summary": described.summary,
         "security": [{"bearer": []}],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateChatCompletionRequest"}}},
+            "content": {"application/json": {"schema": reference(described.request)}},
         },
         "responses": {
-            "200": {
-                "description": "The completion, or a stream of `chat.completion.chunk` events",
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletion"}},
-                    "text/event-stream": {"schema": _EVENT},
-                },
-            },
+            "200": {"description": "The answer" + (", or its chunks as events" if chunks else ""), "content": content},
             **{str(status): {"description": text, "content": _ERROR_CONTENT} for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _event(chunk: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "One server-sent event.",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "string",
+                "description": f"A `{chunk}` or an error object as JSON; at last `[DONE]`.",
+            }
         },
     }

@@ -35,10 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from shared.config import ConfigError  # noqa: PLC0415 - keeps `--help` fast
         from shared.fitness import UnfitRedis  # noqa: PLC0415
+        from shared.tokens import UnreadableMirror  # noqa: PLC0415
 
         if isinstance(error, ConfigError):
             return _fail(error, 2)
-        if isinstance(error, UnfitRedis):
+        if isinstance(error, UnfitRedis | UnreadableMirror):
             return _fail(error, 1)
         raise
 

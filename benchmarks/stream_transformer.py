@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from workers.stream import StreamTransformer
+from shared.kinds.chat.stream import StreamTransformer
 
 _CHOICE = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
 _ENVELOPE = {"id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": 1700000000}

@@ -1,15 +1,17 @@
-"""A job: one accepted completion request, as the API admits it and a worker takes it."""
+"""A job: one accepted request, as the API admits it and a worker takes it, and how it ended.
+
+What travels is JSON objects whose unknown members are ignored and whose missing ones have defaults, so that a newer
+process may say more than an older one understands.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-
-ID_LENGTH = 32
 
 
 def new_id() -> str:
@@ -23,40 +25,49 @@ def request_id(job_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What a worker must know beside the body; travels as the record's `meta`."""
+class JobSpec:
+    """What a worker must know beside the body, whatever the kind of job; travels as the record's `spec`."""
 
-    stream: bool
-    include_usage: bool
-    max_tokens: int | None
-    max_tokens_field: str
-    """Under which of the two names the client gave `max_tokens`."""
-    created: int
+    kind: str = "chat.completions"
+    stream: bool = False
+    tenant: str = ""
+    lane: str = "default"
+    created: int = 0
     """Unix seconds of acceptance; `created` of the answer when the backend gives none."""
-    tenant: str
-    lane: str
-    stream_options: dict[str, Any]
-    """Members of `stream_options` beyond `include_usage`."""
-    client_seconds: float | None
-    """A plain request's own read timeout: past it nobody listens."""
-    public_model: str
+    public_model: str = ""
     """The name or alias the client used; the answer shows it."""
+    client_seconds: float | None = None
+    """A plain request's own read timeout: past it nobody listens."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What only the kind understands."""
 
-    def pack(self) -> bytes:
-        """Return the call as one line of JSON."""
-        return orjson.dumps(
-            [self.stream, self.include_usage, self.max_tokens, self.max_tokens_field, self.created, self.tenant,
-             self.lane, self.stream_options, self.client_seconds, self.public_model]
-        )  # fmt: skip
+    def to_json(self) -> bytes:
+        """Return the spec as one line of JSON; raises TypeError for integers over 64 bits in `options`."""
+        return orjson.dumps(self)
 
     @classmethod
-    def unpack(cls, data: bytes) -> Call:
-        """Read what `pack` wrote."""
-        stream, usage, max_tokens, field, created, tenant, lane, options, seconds, public = orjson.loads(data)
-        return cls(
-            stream=stream, include_usage=usage, max_tokens=max_tokens, max_tokens_field=field, created=created,
-            tenant=tenant, lane=lane, stream_options=options, client_seconds=seconds, public_model=public,
-        )  # fmt: skip
+    def from_json(cls, data: bytes) -> JobSpec:
+        """Read what `to_json` wrote, here or in another version; raises ValueError when it is no job."""
+        given = orjson.loads(data)
+        if not isinstance(given, dict):
+            raise ValueError("a job's spec is a JSON object")
+        known = {name: given[name] for name in _SPEC_TYPES if name in given}
+        for name, value in known.items():
+            if not isinstance(value, _SPEC_TYPES[name]):
+                raise ValueError(f"a job's {name} has another type than expected")
+        return cls(**known)
+
+
+_SPEC_TYPES: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "stream": bool,
+    "tenant": str,
+    "lane": str,
+    "created": int,
+    "public_model": str,
+    "client_seconds": (int, float, type(None)),
+    "options": dict,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,16 +78,44 @@ class TakenJob:
     model: str
     attempt: bytes
     """`<counter>.<nonce>`, compared whole: a write with another is refused."""
-    call: Call
+    spec: JobSpec
     body: bytes | None
-    """JSON object text without `model`, `stream`, `stream_options`, `max_tokens` and `max_completion_tokens`.
+    """JSON object text without the members that the worker adds for each backend.
 
-    None when Redis had it no more.
+    None where it is large and must be fetched, or when Redis had it no more.
     """
     queue_ms: int
     """From admission to this attempt."""
+    size: int = 0
+    """Bytes of body and spec."""
 
     @property
     def tries(self) -> int:
         """How many workers have held this job, this one included."""
         return int(self.attempt.partition(b".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, as the backend counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a job ended: one group, told to Redis with its last event, to the log and to Flower."""
+
+    status: int
+    code: str | None = None
+    cost: float = 0
+    """Tokens to settle the tenant's share with: the real ones, or the estimate when nobody told."""
+    usage: Usage | None = None
+    run_ms: int = 0
+
+    def to_json(self) -> bytes:
+        """Return it as one line of JSON, for `append`."""
+        return orjson.dumps(self)

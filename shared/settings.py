@@ -199,7 +199,10 @@ class ModelSettings(_Section):
     default_max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
     )
-    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="Backend calls a job may cause.")
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=3,
+        description="Backend calls of one run, and runs of a job at most; each worker that was lost takes a call away.",
+    )
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
         default="allow", description="What happens to parameters that the OpenAI schema does not know."
     )
@@ -240,6 +243,18 @@ class ApiSettings(_Section):
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=30, description="Longest silence inside a body."
     )
+    body_bytes_per_second: Annotated[int, Field(ge=1)] = Field(
+        default=20_000, description="A body may take `body_timeout_seconds` and a second for each so many bytes of it."
+    )
+    header_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=30, description="Until a new connection's first byte, and from it until a request's head is whole."
+    )
+    idle_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=75, description="A connection kept open without a request is closed."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        default=10_000, description="Open connections of one process; past it: 503 `too_many_connections`."
+    )
     cors_origins: tuple[str, ...] = Field(default=(), description="Browser origins that may call; `*` is any.")
     hold_headers_seconds: Annotated[float, Field(ge=0)] = Field(
         default=10,
@@ -249,7 +264,7 @@ class ApiSettings(_Section):
         default=15, description="Between comments in a silent stream."
     )
     stalled_reader_seconds: Annotated[float, Field(gt=0)] = Field(
-        default=60, description="A client that reads nothing is closed."
+        default=60, description="A client that takes nothing of its answer is cut."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(default=30, description="Grace for open streams on SIGTERM.")
     trusted_proxies: tuple[str, ...] = Field(

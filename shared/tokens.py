@@ -34,6 +34,15 @@ class TokenNameTaken(ValueError):
     """A token of this name, or with this hash, exists already."""
 
 
+class UnreadableMirror(ValueError):
+    """The copy of the created tokens is there and cannot be used; the text names the file and what to do."""
+
+    def __init__(self, path: Path, problem: str, fix: str) -> None:
+        super().__init__(f"{path}: {problem}; {fix}")
+        self.problem = f"{path}: {problem}"
+        self.fix = fix
+
+
 class StoredToken(TokenSettings):
     """The record of a created token. Fields of a newer release are ignored."""
 
@@ -133,19 +142,27 @@ def write_mirror(path: Path, fields: Mapping[bytes, bytes]) -> None:
         raise
 
 
+def read_mirror(path: Path) -> Mapping[str, str]:
+    """Return the fields of the hash that the file holds, none if there is no file; raises UnreadableMirror."""
+    try:
+        content = path.read_text(encoding="utf-8")
+        return {str(key): str(value) for key, value in dict(json.loads(content)).items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "let this user read the file"
+        raise UnreadableMirror(path, problem, fix) from None
+    except (ValueError, TypeError):
+        fix = "remove it, and create again what `aqueduct token list` does not show"
+        raise UnreadableMirror(path, "is not a mirror of tokens", fix) from None
+
+
 def restore_from_mirror(client: redis.Redis, path: Path) -> int:
     """Fill the hash from the mirror when Redis has none; return the number of tokens restored.
 
-    A missing mirror restores nothing; one that cannot be read raises ValueError with its name.
+    A missing mirror restores nothing; raises UnreadableMirror.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return 0
-    try:
-        fields = {str(key): str(value) for key, value in dict(json.loads(content)).items()}
-    except (ValueError, TypeError):
-        raise ValueError(f"{path}: is not a mirror of tokens; remove it and create the tokens again") from None
+    fields = read_mirror(path)
     restored = 0
 
     def fill(pipe: Any) -> None:
@@ -153,7 +170,7 @@ def restore_from_mirror(client: redis.Redis, path: Path) -> int:
         restored = 0 if pipe.exists(TOKENS) else sum(len(key) == _DIGEST_LENGTH for key in fields)
         pipe.multi()
         if restored:
-            pipe.hset(TOKENS, mapping=fields)
+            pipe.hset(TOKENS, mapping=dict(fields))
 
     client.transaction(fill, TOKENS)
     return restored

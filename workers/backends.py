@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import orjson
-
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
+from shared.kinds import Kind
+from shared.kinds.common.backend_errors import backend_error
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
-from workers.backend_errors import backend_error
 from workers.health import BackendHealth
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
 from workers.transport.choice import open_transport
 
-_PATH = b"/chat/completions"
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_SECONDS = 10.0
@@ -125,7 +123,7 @@ class Backends:
     def __init__(self, name: str, model: ModelSettings, worker: WorkerSettings) -> None:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
-        self._heads = [_head(name, backend) for backend in model.backends]
+        self._name = name
         self._transports = [
             open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
@@ -140,30 +138,14 @@ class Backends:
         """Whether plain requests to this backend are streamed and folded."""
         return self._backends[place].fold_streams
 
-    def call(self, job: TakenJob, place: int, *, stream: bool, head_seconds: float) -> BackendCall:
+    def call(self, kind: Kind, job: TakenJob, place: int, *, stream: bool, head_seconds: float) -> BackendCall:
         """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`."""
         headers = b"accept: %b\r\nx-request-id: %b\r\n" % (
             b"text/event-stream" if stream else b"application/json",
             request_id(job.id).encode(),
         )
-        body = self._body(job, place, stream=stream)
-        return BackendCall(self._transports[place], _PATH, headers, body, self.health, place, head_seconds)
-
-    def _body(self, job: TakenJob, place: int, *, stream: bool) -> bytes:
-        """Return the body for this backend: its own head joined with the job's ready-made rest, nothing re-encoded."""
-        call = job.call
-        parts = [self._heads[place]]
-        if stream:
-            options = orjson.dumps({**call.stream_options, "include_usage": True})
-            parts.append(b',"stream":true,"stream_options":' + options)
-        if call.max_tokens is not None:
-            field = self._backends[place].max_tokens_field or call.max_tokens_field
-            parts.append(b',"%b":%d' % (field.encode(), call.max_tokens))
-        rest = (job.body or b"{}")[1:]
-        if rest != b"}":
-            parts.append(b",")
-        parts.append(rest)
-        return b"".join(parts)
+        body = kind.request(job, self._name, self._backends[place], stream)
+        return BackendCall(self._transports[place], kind.path.encode(), headers, body, self.health, place, head_seconds)
 
 
 def _translated(error: BaseException | None) -> BaseException | None:
@@ -177,10 +159,6 @@ def _translated(error: BaseException | None) -> BaseException | None:
     if isinstance(error, InvalidAnswer):
         return BadBackendResponse()
     return error
-
-
-def _head(name: str, backend: BackendSettings) -> bytes:
-    return b'{"model":' + json.dumps(backend.model or name, ensure_ascii=False).encode()
 
 
 def _headers(backend: BackendSettings) -> dict[str, str]:

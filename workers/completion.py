@@ -1,4 +1,4 @@
-"""The run of one job: a backend's answer becomes events. Knows neither Celery nor Redis.
+"""The run of one job of any kind: a backend's answer becomes events. Knows neither Celery, Redis nor what is answered.
 
 The run is tried again, on any backend of the model, only while nothing was handed over, and only within its time.
 """
@@ -6,21 +6,29 @@ The run is tried again, on any backend of the model, only while nothing was hand
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import os
 import random
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from shared import events
-from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable
+from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse, JobLost
 from shared.events import Completed
-from shared.jobs import TakenJob
+from shared.jobs import End, TakenJob, Usage, request_id
+from shared.kinds import KINDS, Kind
+from shared.kinds.kind import Folder, Transformer
 from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
-from workers.fold import Folder
 from workers.outbox import JobOutput
-from workers.plain import rewrite_completion
-from workers.stream import StreamTransformer, Usage
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger("aqueduct.worker.run")
 
 RETRY_BACKOFF_SECONDS = 0.1
 """Before the second try; doubles, and is jittered."""
@@ -35,16 +43,6 @@ MAX_JOB_BYTES = 256 * 1024 * 1024
 _STOPPED = "The model's backend stopped sending."
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended, for logs and Flower."""
-
-    status: int
-    code: str | None
-    usage: Usage | None
-    run_ms: int
-
-
 class Run:
     """One attempt of a job in this worker's hands."""
 
@@ -57,29 +55,34 @@ class Run:
         self._output = output
         self._estimate = estimate
         self._began = time.monotonic()
+        # Each run that was lost with its worker has cost a call at least.
+        self._max_calls = max(1, model.max_attempts - (job.tries - 1))
         self.usage: Usage | None = None
 
-    async def complete(self) -> Outcome:
+    async def complete(self) -> End:
         """Run the job to its end; the last event has been handed over when this returns. Cancelling closes the call."""
         try:
-            await self._attempts()
+            kind = KINDS.get(self._job.spec.kind)
+            if kind is None:
+                raise _unknown_kind(self._job.spec.kind)
+            await self._attempts(kind)
         except AqueductError as error:
-            self._output.finish(events.failed(error), cost=self._cost())
-            return Outcome(error.status, error.code, self.usage, self._run_ms())
-        return Outcome(200, None, self.usage, self._run_ms())
+            self._finish(events.failed(error), status=error.status, code=error.code)
+        assert self._output.end is not None  # noqa: S101 - every way out of an attempt has set it
+        return self._output.end
 
-    async def _attempts(self) -> None:
+    async def _attempts(self, kind: Kind) -> None:
         """Call a backend, and another one as long as that can help and nobody has seen anything."""
         ends_at = self._began + self._model.timeout_seconds
         tried: set[int] = set()
-        for attempt in range(1, self._model.max_attempts + 1):
+        for attempt in range(1, self._max_calls + 1):
             place = self._backends.health.choose(tried)
             tried.add(place)
             try:
                 left = max(0.0, ends_at - time.monotonic())
                 # The call itself has the limit until its head; this one, a little later, is for what follows them.
                 async with asyncio.timeout(left + HEAD_START_SECONDS):
-                    await self._once(place, left)
+                    await self._once(kind, place, left)
                 return
             except TimeoutError as error:
                 raise BackendTimeout(
@@ -96,39 +99,35 @@ class Run:
     def _pause(self, error: BackendError, attempt: int) -> float | None:
         """Return the seconds before another try, or None when there must be none."""
         can_help = isinstance(error, BackendUnreachable) or error.status == 429
-        if not can_help or self._output.has_published or attempt == self._model.max_attempts:
+        if not can_help or self._output.has_published or attempt == self._max_calls:
             return None
         backoff = RETRY_BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
         asked = error.retry_after or 0.0
         # A backend that asks for more is told to the client, who may wait elsewhere than in a slot.
         return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
 
-    async def _once(self, place: int, left_seconds: float) -> None:
-        stream = self._job.call.stream
-        as_stream = stream or self._backends.folds(place)
+    async def _once(self, kind: Kind, place: int, left_seconds: float) -> None:
+        job = self._job
+        transformer = kind.stream(job.spec, job.id) if kind.stream is not None and job.spec.stream else None
+        fold = kind.fold if transformer is None and self._backends.folds(place) else None
+        as_stream = transformer is not None or fold is not None
         head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
-        async with self._backends.call(self._job, place, stream=as_stream, head_seconds=head_seconds) as answer:
-            if stream:
-                await self._stream(answer)
-            elif as_stream and answer.is_stream:
-                await self._fold(answer)
+        async with self._backends.call(kind, job, place, stream=as_stream, head_seconds=head_seconds) as answer:
+            if transformer is not None:
+                await self._stream(transformer, answer)
+            elif fold is not None and answer.is_stream:
+                await self._fold(fold(job.spec, job.id), answer)
             else:
-                await self._plain(answer)
+                await self._plain(kind, answer)
 
-    async def _stream(self, answer: Answer) -> None:
+    async def _stream(self, transformer: Transformer, answer: Answer) -> None:
         job, output = self._job, self._output
-        transformer = StreamTransformer(
-            job_id=job.id,
-            public_model=job.call.public_model,
-            include_usage=job.call.include_usage,
-            created=job.call.created,
-        )
         begun = False
         stall_seconds = self._model.stall_timeout_seconds
         watch = _Watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
-                ready = transformer.feed(data)
+                ready = self._understood(transformer.feed, data)
                 if ready:
                     if not begun:
                         begun = True
@@ -143,7 +142,7 @@ class Run:
                     watch.extend(stall_seconds)
                 if transformer.done:  # a backend that stays open after its end must not hold the slot
                     break
-            tail = transformer.finish()
+            tail = self._understood(transformer.finish)
         except Exception:
             if watch.expired:
                 what = "stopped sending" if begun else "sent no first token in time"
@@ -154,20 +153,18 @@ class Run:
             self.usage = transformer.usage
         if not begun:
             output.put(events.started(job.queue_ms))
-        if tail:
-            output.put_chunks(tail)
-        output.finish(events.completed(self._completed(b"")), cost=self._cost())
+        output.put_chunks(tail)
+        self._finish(events.completed(self._completed(b"")))
 
-    async def _fold(self, answer: Answer) -> None:
-        folder = Folder(job_id=self._job.id, public_model=self._job.call.public_model, created=self._job.call.created)
+    async def _fold(self, folder: Folder, answer: Answer) -> None:
         watch = _Watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
-                folder.feed(data)
+                self._understood(folder.feed, data)
                 watch.extend(self._model.stall_timeout_seconds)
                 if folder.done:
                     break
-            body = folder.result()
+            body = self._understood(folder.result)
         except Exception:
             if watch.expired:
                 raise BackendTimeout(_STOPPED, should_retry=False) from None
@@ -175,16 +172,13 @@ class Run:
         finally:
             watch.stop()
             self.usage = folder.usage
-        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+        self._finish(events.completed(self._completed(body)))
 
-    async def _plain(self, answer: Answer) -> None:
+    async def _plain(self, kind: Kind, answer: Answer) -> None:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
         raw = await (answer.read() if answer.is_complete else self._rest(answer))
-        call = self._job.call
-        body, self.usage = rewrite_completion(
-            raw, job_id=self._job.id, public_model=call.public_model, created=call.created
-        )
-        self._output.finish(events.completed(self._completed(body)), cost=self._cost())
+        body, self.usage = self._understood(kind.plain, raw, self._job.spec, self._job.id)
+        self._finish(events.completed(self._completed(body)))
 
     async def _rest(self, answer: Answer) -> bytes:
         # The head may come long before the body; only what stops in the middle is stalled.
@@ -198,6 +192,20 @@ class Run:
         finally:
             watch.stop()
 
+    def _understood(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """Return what a kind makes of an answer; one so odd that its code stumbles is the backend's fault, not ours."""
+        try:
+            return read(*given, **named)
+        except AqueductError:
+            raise
+        except Exception as error:
+            # Its message may quote the answer: only the kind of error and the place are told.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{os.path.basename(place.filename)}:{place.lineno}"
+            fields = {"request_id": request_id(self._job.id), "model": self._job.model}
+            log.error("an answer was not understood: %s in %s", type(error).__name__, where, extra=fields)
+            raise BadBackendResponse from None
+
     def _first_token_seconds(self) -> float:
         first = self._model.first_token_timeout_seconds or self._model.timeout_seconds
         return max(0.0, self._began + first - time.monotonic())
@@ -207,12 +215,22 @@ class Run:
         prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (-1, -1)
         return Completed(self._job.queue_ms, self._run_ms(), prompt, completion, body)
 
-    def _cost(self) -> float:
-        """Return the tokens to settle the tenant's share with: the real ones, or the estimate when nobody told."""
-        return float(self.usage.total_tokens) if self.usage else self._estimate
+    def _finish(self, last: bytes, *, status: int = 200, code: str | None = None) -> None:
+        """Hand over the last event, with what the job has cost: the real tokens, or the estimate when nobody told."""
+        usage = self.usage
+        cost = float(usage.total_tokens) if usage else self._estimate
+        self._output.finish(last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
 
     def _run_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)
+
+
+def _unknown_kind(kind: str) -> JobLost:
+    """Return the error of a job that a newer API has made."""
+    return JobLost(
+        f"The workers of this gateway are older than its API and do not know '{kind[:64]}'; tell the operator.",
+        should_retry=False,
+    )
 
 
 class _Watch:

@@ -1,6 +1,6 @@
 """What Flower shows: one set of Celery task events a job, buffered, in the messages of Celery's event dispatcher.
 
-The ticket task sends none. The request id is the task id and the model stands in the task's name; arguments say lane
+The ticket task sends none. The request id is the task id; kind and model stand in the task's name; arguments say lane
 and tenant, never a prompt. They travel on the worker's own connection: Celery's would need two more, and a thread as it
 blocks while Redis is frozen (measured: 4.9 s). Flower is a view, not a record: what does not fit into the buffer is
 counted and dropped.
@@ -19,10 +19,9 @@ import orjson
 
 from shared import keys
 from shared.broker import event_batch, event_topic
-from shared.jobs import TakenJob, request_id
+from shared.jobs import End, TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.settings import Settings
-from workers.completion import Outcome
 
 log = logging.getLogger("aqueduct.worker.job_events")
 
@@ -30,7 +29,6 @@ FLUSH_SECONDS = 0.5
 BATCH_EVENTS = 200
 """In one message: encoding them takes half a millisecond, in which no job moves on."""
 MAX_BUFFERED = 20_000
-TASK_NAME = "chat.completions"
 
 
 class JobEvents:
@@ -52,7 +50,7 @@ class JobEvents:
         self._add("task-received", job, began_at)
         self._add("task-started", job, began_at)
 
-    def ended(self, job: TakenJob, began_at: float, outcome: Outcome | None) -> None:
+    def ended(self, job: TakenJob, began_at: float, outcome: End | None) -> None:
         """Tell how a job ended; no outcome: its client left."""
         runtime = time.time() - began_at
         if outcome is None:
@@ -77,9 +75,9 @@ class JobEvents:
             {
                 "type": kind,
                 "uuid": request_id(job.id),
-                "name": f"{TASK_NAME}:{job.model}",
+                "name": f"{job.spec.kind}:{job.model}",
                 "args": f"({job.model!r},)",
-                "kwargs": f"{{'lane': {job.call.lane!r}, 'tenant': {job.call.tenant!r}}}",
+                "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}}}",
                 "routing_key": keys.queue(job.model),
                 "retries": job.tries - 1,
                 "received": began_at,

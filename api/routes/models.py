@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from api.dependencies import GatewayDep, TokenDep
+from api.schemas import ErrorResponse, Model, ModelList
 from shared.errors import UnknownModel
-from shared.schemas import ErrorResponse, Model, ModelList
 
 router = APIRouter(tags=["Models"])
 
@@ -25,7 +25,6 @@ def _model(name: str) -> Model:
 
 
 @router.get("/models", responses=_ERRORS, operation_id="listModels")
-@router.get("/v1/models", responses=_ERRORS, include_in_schema=False)
 async def list_models(gateway: GatewayDep, token: TokenDep) -> ModelList:
     """List the models this token may use, aliases included."""
     names = gateway.settings.public_names()
@@ -35,7 +34,6 @@ async def list_models(gateway: GatewayDep, token: TokenDep) -> ModelList:
 
 
 @router.get("/models/{model:path}", responses={**_ERRORS, 404: {"model": ErrorResponse}}, operation_id="retrieveModel")
-@router.get("/v1/models/{model:path}", responses=_ERRORS, include_in_schema=False)
 async def retrieve_model(model: str, gateway: GatewayDep, token: TokenDep) -> Model:
     """Return one model; ids may hold slashes."""
     own = gateway.settings.public_names().get(model)

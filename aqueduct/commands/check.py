@@ -22,6 +22,7 @@ from shared.redis_checks import Check, redis_checks, redis_problems
 from shared.redis_sync import connect
 from shared.settings import BackendSettings, Settings
 from shared.tls_files import client_context, system_context
+from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 
 __all__ = ["Check", "add_parser", "backend_check", "redis_problems", "run"]
 
@@ -64,6 +65,7 @@ def _all_checks(path: Path | None) -> Iterable[Check]:
     counts = f"{len(settings.models)} models, {backends} backends, {len(settings.tokens)} static tokens"
     yield Check("configuration", "ok", f"{path}: {counts}")
     yield from _token_checks(settings)
+    yield from _mirror(settings)
     yield from _redis(settings)
     yield from _backends(settings)
 
@@ -75,6 +77,13 @@ def _token_checks(settings: Settings) -> Iterable[Check]:
             if name != "*" and name not in known:
                 message = f"may use {name!r}, but no model is called so{suggestion(name, known)}"
                 yield Check(f"token {token.name}", "warn", message, "mend the name, or remove it")
+
+
+def _mirror(settings: Settings) -> Iterable[Check]:
+    try:
+        read_mirror(settings.data_dir / MIRROR_NAME)
+    except UnreadableMirror as error:
+        yield Check("created tokens", "fail", error.problem, error.fix)
 
 
 def _redis(settings: Settings) -> Iterable[Check]:

@@ -20,7 +20,7 @@ from aqueduct.commands.common import CommandError, Subparsers, config_file_here
 
 if TYPE_CHECKING:
     from shared.redis import RedisClient
-    from shared.room import Depth, Rooms
+    from shared.room.upkeep import Depth, Upkeep
     from shared.settings import Settings
 
 CONNECT_SECONDS = 3.0
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:
     from shared.redis import RedisClient, RedisRefused, RedisUnavailable  # noqa: PLC0415 - as above
-    from shared.room import Rooms  # noqa: PLC0415
+    from shared.room.upkeep import Upkeep  # noqa: PLC0415
 
     client = RedisClient(url, "queues")
     try:
@@ -73,10 +73,10 @@ async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:
     except RedisUnavailable:
         raise CommandError(f"Redis did not answer within {CONNECT_SECONDS:g} s; see `aqueduct check`") from None
     try:
-        rooms = Rooms(client, settings)
+        upkeep = Upkeep(client, settings, "queues")
         while True:
             try:
-                text = _text(await _rows(settings, rooms, client), as_json=args.json)
+                text = _text(await _rows(settings, upkeep, client), as_json=args.json)
             except (RedisUnavailable, RedisRefused) as error:
                 if args.once:
                     raise CommandError(f"Redis cannot be asked ({error}); see `aqueduct check`") from None
@@ -89,10 +89,10 @@ async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:
         await client.close()
 
 
-async def _rows(settings: Settings, rooms: Rooms, client: RedisClient) -> list[dict[str, Any]]:
+async def _rows(settings: Settings, upkeep: Upkeep, client: RedisClient) -> list[dict[str, Any]]:
     from shared import keys  # noqa: PLC0415 - as above
 
-    asked = rooms.depth(), *(client.call("LLEN", keys.queue(name)) for name in settings.models)
+    asked = upkeep.depth(), *(client.call("LLEN", keys.queue(name)) for name in settings.models)
     depth, *tickets = await asyncio.gather(*asked)
     return [
         _row(name, depth[name], int(waiting), model.concurrency)

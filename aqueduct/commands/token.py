@@ -18,7 +18,16 @@ from shared.config import ConfigError, config_path, load_settings
 from shared.config_problems import reason, suggestion
 from shared.redis_sync import connect
 from shared.settings import LANES, Settings
-from shared.tokens import StoredToken, TokenNameTaken, TokenStore, hash_token, new_token
+from shared.tokens import (
+    MIRROR_NAME,
+    StoredToken,
+    TokenNameTaken,
+    TokenStore,
+    UnreadableMirror,
+    hash_token,
+    new_token,
+    read_mirror,
+)
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
@@ -50,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out one action; 0 if done, 1 if Redis failed, 2 if the request or the configuration is at fault."""
+    """Carry out one action; 0 if done, 1 if Redis or the mirror failed, 2 if the request or the file is at fault."""
     try:
         path = config_path(getattr(args, "config", None))
         settings = load_settings(path, resolve_backend_keys=False, base=_UNNAMED_MODELS)
@@ -58,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
     except (ConfigError, _Refused, TokenNameTaken) as error:
         print(error, file=sys.stderr)
         return 2
+    except UnreadableMirror as error:
+        print(error, file=sys.stderr)
+        return 1
     except RedisError as error:
         print(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`", file=sys.stderr)
         return 1
@@ -80,6 +92,7 @@ def _act(args: argparse.Namespace, settings: Settings, *, knows_models: bool) ->
             print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
         elif args.action == "list":
             _print_table(settings, store.list())
+            read_mirror(settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
         else:
             _revoke(args.name, settings, store)
     return 0

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from api.relay import MAX_BUFFERED_BYTES, Relay, RelayHub
+from api.exchange import ClientGone
+from api.relay import MAX_BUFFERED_BYTES, Relay
+from api.relay_hub import RelayHub
 from shared import keys
 from shared.errors import Draining
 from shared.jobs import TakenJob
@@ -21,6 +23,7 @@ from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 
 END = b"D1 1 1 1\n"
+NONCE = b"0123456789ab"
 
 
 class Reader:
@@ -38,7 +41,7 @@ class Reader:
     async def read_all(self, pause_seconds: float = 0) -> list[bytes]:
         read: list[bytes] = []
         async with asyncio.timeout(20):
-            while not self.relay.ended:
+            while not self.relay.is_over:
                 read += await self.relay.next(5)
                 await asyncio.sleep(pause_seconds)
         return read
@@ -49,13 +52,14 @@ async def open_reader(
     server: RedisServer, *, silence_seconds: float = 0.2, drop_live_events: bool = False
 ) -> AsyncIterator[Reader]:
     async with open_bench(server.url) as bench:
-        hub = RelayHub(bench.rooms, silence_seconds=silence_seconds, drop_live_events=drop_live_events)
+        hub = RelayHub(bench.admissions, silence_seconds=silence_seconds, drop_live_events=drop_live_events)
         subscriber = Subscriber(server.url, [keys.events("api")], hub.on_message, hub.on_subscribed)
         await subscriber.open()
         recovery = asyncio.create_task(hub.recover_forever())
         job_id = await bench.admit()
         relay = hub.open(job_id)
-        relay.admitted = True
+        relay.asked()
+        relay.accepted()
         (job,) = await bench.take()
         try:
             yield Reader(bench, hub, relay, job)
@@ -154,15 +158,16 @@ async def test_a_client_that_left_ends_the_wait_at_once(module_redis: RedisServe
         waiting = asyncio.create_task(reader.relay.next(None))
         await asyncio.sleep(0)
         reader.relay.hang_up()
-        assert await asyncio.wait_for(waiting, 1) == ()
-        assert not reader.relay.ended
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(waiting, 1)
+        assert not reader.relay.is_over
 
 
 @asynchronous
 async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(module_redis: RedisServer) -> None:
     async with open_reader(module_redis) as reader:
-        reader.relay.feed(0, chunk(0))
-        reader.hub.cut_off(Draining())
+        reader.relay.feed(NONCE, 0, chunk(0))
+        reader.hub.cut_off(Draining)
         assert await reader.relay.next(1) == (chunk(0),)
         with pytest.raises(Draining):
             await reader.relay.next(1)
@@ -181,7 +186,7 @@ async def test_chunks_go_straight_on_while_the_reader_waits_and_never_overtake(m
             return True
 
         async def read() -> None:
-            while not reader.relay.ended:
+            while not reader.relay.is_over:
                 ready = await reader.relay.next(5)
                 reader.relay.pass_on_to(sink)
                 await asyncio.sleep(refuses.random() * 0.003)  # what is in the reader's hands goes first
@@ -232,7 +237,7 @@ def test_a_limit_of_no_whole_milliseconds_holds_on_the_servers_loop() -> None:
             reading = asyncio.create_task(read())
             while loop.time() < began + 0.0329:  # noqa: ASYNC110 - the moment must be hit
                 await asyncio.sleep(0)
-            relay.feed(0, b"S1")  # just before the limit, when the timer has been set anew
+            relay.feed(NONCE, 0, b"S1")  # just before the limit, when the timer has been set anew
             await asyncio.wait_for(reading, 2)
             relay.stop()
 

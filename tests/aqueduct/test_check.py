@@ -209,6 +209,18 @@ def test_a_backend_is_asked_with_its_certificates(
     assert f"FAIL  backend https://{address}/v2 of llama: cannot be reached (ConnectError)" in out
 
 
+def test_an_unreadable_mirror_of_tokens_is_a_failure_with_its_fix(
+    own_redis: RedisServer, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path, own_redis.url, f"{{url: {backend}/v1}}")
+    assert run(config) == 0
+    (tmp_path / "tokens.json").write_text("{")
+    capsys.readouterr()
+    assert run(config) == 1
+    line = f"FAIL  created tokens: {tmp_path}/tokens.json: is not a mirror of tokens. Fix: remove it"
+    assert line in capsys.readouterr().out
+
+
 def test_a_broken_file_fails_with_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write(tmp_path, "redis+cluster://:canary@h", "{url: ftp://x}")
     assert run(config) == 1

@@ -13,6 +13,7 @@ import yaml
 from aqueduct.cli import COMMANDS, build_parser, main
 from aqueduct.commands.api import listen
 from aqueduct.commands.common import CommandError
+from tests.support.processes import RedisServer, free_port
 
 CONFIG = {"models": {"demo": {"backends": [{"url": "http://127.0.0.1:1/v1"}]}}}
 
@@ -85,6 +86,21 @@ def test_flower_refuses_to_run_without_a_password(
     monkeypatch.setenv("AQUEDUCT_REDIS_URL", "redis://127.0.0.1:1/0")
     assert main(["flower", "--config", str(config_file)]) == 1
     assert "flower.password is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+def test_an_unreadable_mirror_of_tokens_is_one_line_and_status_1(
+    command: str, config_file: Path, own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQUEDUCT_REDIS_URL", own_redis.url)
+    monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("AQUEDUCT_API__PORT", str(free_port()))
+    (tmp_path / "tokens.json").write_text("{")
+    answer = run(command, "--config", str(config_file))
+    assert answer.returncode == 1
+    (line,) = [line for line in answer.stderr.splitlines() if "tokens.json" in line]
+    assert line.startswith(f"error: {tmp_path}/tokens.json: is not a mirror of tokens; remove it")
+    assert "Traceback" not in answer.stderr
 
 
 def test_taken_port_is_told_with_the_option_that_helps() -> None:

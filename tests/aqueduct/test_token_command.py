@@ -119,6 +119,19 @@ def test_redis_away_is_one_line_and_exit_1(
     assert "aqueduct check" in capsys.readouterr().err
 
 
+def test_an_unreadable_mirror_is_told_behind_the_list(
+    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token("create", "team-a")
+    (tmp_path / "data" / "tokens.json").write_text("{")
+    capsys.readouterr()
+    assert token("list") == 1
+    printed = capsys.readouterr()
+    assert "team-a" in printed.out
+    assert printed.err.endswith("tokens.json: is not a mirror of tokens; remove it, and create again what "
+                                "`aqueduct token list` does not show\n")  # fmt: skip
+
+
 def test_without_a_file_the_running_embedded_redis_is_found(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,9 +23,10 @@ import psutil
 import pytest
 import redis
 
-from shared import keys, scripting
+from shared import keys
 from shared.broker import celery_app
 from shared.config import load_settings
+from shared.room.scripts import ADMIT, APPEND
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
@@ -294,7 +295,7 @@ def _is_allowed(line: str, ids: set[str]) -> bool:
         return False
     name, first = words[0].upper(), words[1]
     if name == "EVALSHA":
-        admit, append = (scripting.sha1(script).decode() for script in ("admit", "append"))
+        admit, append = ADMIT.sha1.decode(), APPEND.sha1.decode()
         if first == admit:
             return words[3] in ids
         return first == append and EITHER not in " ".join(words[3:5])

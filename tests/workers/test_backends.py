@@ -11,9 +11,10 @@ import pytest
 
 from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob
+from shared.kinds import KINDS
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from tests.support.peers import SECONDS, PeerServer, open_server
-from tests.support.rooms import a_call
+from tests.support.rooms import a_spec
 from tests.workers.transport.stage import (
     OK,
     chunked,
@@ -33,8 +34,8 @@ class Model:
 
     def call(self, head_seconds: float = SECONDS) -> asyncio.Task[bytes]:
         """Call as a job does; returns all of the answer."""
-        job = TakenJob(id="j1", model="m", attempt=b"1.x", call=a_call(), body=b'{"messages":[]}', queue_ms=0)
-        call = self.backends.call(job, 0, stream=False, head_seconds=head_seconds)
+        job = TakenJob(id="j1", model="m", attempt=b"1.x", spec=a_spec(), body=b'{"messages":[]}', queue_ms=0)
+        call = self.backends.call(KINDS[job.spec.kind], job, 0, stream=False, head_seconds=head_seconds)
 
         async def run() -> bytes:
             async with call as answer:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shared.jobs import TakenJob
+from shared.background import Background
+from shared.jobs import End, TakenJob
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -24,11 +25,10 @@ async def open_output(
         for _ in range(jobs):
             await bench.admit()
         taken = await bench.take(jobs)
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         outputs = [outbox.open(job, lambda why: None) for job in taken]
         yield bench, taken, outputs
-        async with asyncio.timeout(10):
-            await outbox.flushed()
+        await wait_until_async(lambda: not outbox.is_busy)
 
 
 def chunk(number: int, size: int = 8) -> bytes:
@@ -37,7 +37,7 @@ def chunk(number: int, size: int = 8) -> bytes:
 
 async def stored(bench: Bench, job: TakenJob, count: int) -> list[bytes]:
     async def complete() -> bool:
-        return bool(await bench.redis("LLEN", f"aq:log:{job.id}") >= count)
+        return bool(await bench.redis("LLEN", f"aq2:log:{job.id}") >= count)
 
     await wait_until_async(complete, 10)
     return await bench.log(job.id)
@@ -52,7 +52,7 @@ async def end_over_lost_connections(
         if number % 60 == 30:
             await asyncio.to_thread(server.drop_connections)
         await asyncio.sleep(0.001)
-    assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+    assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)), 10)
 
     async def back() -> bool:
         return bench.client.connected.is_set()
@@ -68,7 +68,7 @@ async def test_events_of_many_jobs_are_stored_in_order(module_redis: RedisServer
                 output.put(chunk(number))
             if number % 7 == 0:
                 await asyncio.sleep(0)
-        ends = [output.finish(b"D1 1 1 1\n", cost=1) for output in outputs]
+        ends = [output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)) for output in outputs]
         assert await asyncio.gather(*ends) == [True] * 5
         for job in jobs:
             assert await bench.log(job.id) == [*map(chunk, range(200)), b"D1 1 1 1\n"]
@@ -94,7 +94,7 @@ async def test_replies_that_come_too_late_store_nothing_twice(own_redis: RedisSe
             output.put(chunk(3))
         finally:
             own_redis.thaw()
-        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", cost=1), 10)
+        assert await asyncio.wait_for(output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)), 10)
         assert await bench.log(job.id) == [*map(chunk, range(4)), b"D1 1 1 1\n"]
 
 
@@ -125,18 +125,18 @@ async def test_a_refused_job_is_told_why_and_others_go_on(module_redis: RedisSer
         for _ in range(4):
             await bench.admit()
         jobs = await bench.take(4)
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         told: dict[str, str] = {}
         outputs = [outbox.open(job, lambda why, job=job: told.__setitem__(job.id, why)) for job in jobs]  # type: ignore[misc]
         cancelled, stale, unknown, healthy = jobs
         await bench.cancel(cancelled.id)
-        await bench.redis("HSET", f"aq:job:{stale.id}", "attempt", "2.other")
-        await bench.redis("DEL", f"aq:job:{unknown.id}")
-        ends = [output.finish(chunk(0), b"D1 1 1 1\n", cost=1) for output in outputs]
+        await bench.redis("HSET", f"aq2:job:{stale.id}", "attempt", "2.other")
+        await bench.redis("DEL", f"aq2:job:{unknown.id}")
+        ends = [output.finish(chunk(0), b"D1 1 1 1\n", end=End(status=200, cost=1)) for output in outputs]
         assert await asyncio.gather(*ends) == [False, False, False, True]
         assert told == {cancelled.id: "cancelled", stale.id: "stale", unknown.id: "unknown"}
         outputs[0].put(chunk(9))  # a backend that still talks changes nothing
-        await outbox.flushed()
+        await wait_until_async(lambda: not outbox.is_busy)
         assert await bench.log(healthy.id) == [chunk(0), b"D1 1 1 1\n"]
 
 
@@ -145,13 +145,13 @@ async def test_events_that_redis_lost_end_the_job_as_a_gap(module_redis: RedisSe
     async with open_bench(module_redis.url) as bench:
         await bench.admit()
         (job,) = await bench.take()
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         told: list[str] = []
         output = outbox.open(job, told.append)
         output.put(chunk(0), chunk(1))
         await stored(bench, job, 2)
-        await bench.redis("RPOP", f"aq:log:{job.id}")  # as a rollback to an older append-only file
-        assert await output.finish(chunk(2), cost=1) is False
+        await bench.redis("RPOP", f"aq2:log:{job.id}")  # as a rollback to an older append-only file
+        assert await output.finish(chunk(2), end=End(status=200, cost=1)) is False
         assert told == ["gap"]
 
 
@@ -161,7 +161,7 @@ async def test_a_job_ends_when_redis_is_full(module_redis: RedisServer) -> None:
         await bench.redis("CONFIG", "SET", "maxmemory", "1mb")
         try:
             talking.put(chunk(0))
-            assert await asyncio.wait_for(ending.finish(b"D1 1 1 1\n", cost=1), 10)
+            assert await asyncio.wait_for(ending.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)), 10)
         finally:
             await bench.redis("CONFIG", "SET", "maxmemory", "0")
         assert await stored(bench, jobs[0], 1) == [chunk(0)]
@@ -175,7 +175,7 @@ async def test_chunks_that_leave_together_are_one_event(module_redis: RedisServe
         output.put_chunks(b"data: 2\n\n")
         await stored(bench, job, 2)
         output.put_chunks(b"data: 3\n\n")
-        assert await output.finish(b"D1 1 1 1\n", cost=1)
+        assert await output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1))
         assert await bench.log(job.id) == [b"S0", b"Cdata: 1\n\ndata: 2\n\n", b"Cdata: 3\n\n", b"D1 1 1 1\n"]
 
 
@@ -186,7 +186,7 @@ async def test_chunks_gathered_for_long_become_events_that_still_travel_live(own
         for _ in range(100):
             output.put_chunks(b"x" * 3000)
         own_redis.thaw()
-        assert await output.finish(b"D1 1 1 1\n", cost=1)
+        assert await output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1))
         chunks = (await bench.log(job.id))[:-1]
         assert b"".join(event[1:] for event in chunks) == b"x" * 300_000
         assert max(map(len, chunks)) <= MAX_CHUNKS_BYTES + 3000 + 1

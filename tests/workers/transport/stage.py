@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
+import gc
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import pytest
-import uvloop
 
 from shared import tls_files
+from tests.support.asynchronous import on_each_loop
 from tests.support.peers import SECONDS, Peer, PeerServer, open_server
 from tests.support.waiting import wait_until_async
 from workers.transport.base import Response, Transport
@@ -23,37 +22,24 @@ from workers.transport.own import OwnTransport
 
 TEST_SECONDS = 10.0
 MEGABYTE = 1 << 20
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 PATH = b"/chat/completions"
 ASK = b"x-request-id: req_1\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a coroutine as a test under asyncio and under uvloop; whatever a loop must complain of fails it."""
+    """Run a coroutine as a test on each loop, within a limit; whatever a loop complains of meanwhile fails it."""
 
     @functools.wraps(test)
-    def run(*args: Any, loop_kind: str, **kwargs: Any) -> None:
-        run_on(loop_kind, functools.partial(test, *args, **kwargs))
-
-    given = inspect.signature(test)
-    kind = inspect.Parameter("loop_kind", inspect.Parameter.KEYWORD_ONLY)
-    run.__signature__ = given.replace(parameters=[*given.parameters.values(), kind])  # type: ignore[attr-defined]
-    both: Callable[..., None] = pytest.mark.parametrize("loop_kind", LOOPS)(run)
-    return both
-
-
-def run_on(loop_kind: str, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    complaints: list[dict[str, Any]] = []
-
-    async def bounded() -> None:
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with asyncio.timeout(TEST_SECONDS):
-            await test()
+            await test(*args, **kwargs)
+        gc.collect()  # a failure that nobody asked for is told of when its task goes
+        assert not complaints
 
-    with asyncio.Runner(loop_factory=LOOPS[loop_kind]) as runner:
-        runner.run(bounded())
-    assert not complaints
+    return on_each_loop(bounded)
 
 
 @asynccontextmanager

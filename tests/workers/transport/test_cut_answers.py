@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.asynchronous import LOOPS
 from tests.support.peers import SECONDS, Peer, open_server
 from tests.support.waiting import wait_until_async
 from tests.workers.transport.stage import (
-    LOOPS,
     OK,
     TEST_SECONDS,
     Pair,

@@ -1,0 +1,127 @@
+"""A parsed body becomes a `ChatRequest`, or one 400 that names the parameter; then what of it becomes a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.errors import InvalidRequest
+from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem, without_branch_tags
+from shared.kinds.common.body import read_stream_options, text_without, without_extras, without_nulls
+from shared.kinds.common.refusals import first_error, invalid_type, missing
+from shared.kinds.kind import Accepted
+from shared.settings import ModelSettings
+
+_WORKER_ADDS = frozenset({"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A chat completion request that passed validation."""
+
+    model: str
+    """As the client named it."""
+    stream: bool
+    include_usage: bool
+    """Whether the client asked for the usage chunk (`stream_options.include_usage`)."""
+    max_tokens: int | None
+    """`max_completion_tokens` if given, else `max_tokens`."""
+    max_tokens_field: str
+    """Under which of the two names the client gave it."""
+    n: int
+    service_tier: str | None
+    body: dict[str, Any]
+    """As sent, without the known parameters that were null: those count as not given."""
+    stream_options_rest: dict[str, Any] = field(default_factory=dict)
+    """The members of `stream_options` other than `include_usage`, for the backend."""
+
+
+def validate(body: dict[str, Any]) -> ChatRequest:
+    """Check a parsed body against the OpenAI schema and return what the gateway needs to know of it.
+
+    Raises:
+        InvalidRequest: 400, with the `param` and `code` that OpenAI uses.
+    """
+    try:
+        CHAT_REQUEST.validate_python(body, strict=True)
+    except ValidationError as error:
+        raise first_error(error, body, without_branch_tags) from None
+    body = without_nulls(body, PARAMETERS)
+    _check_together(body)
+    include_usage, stream_options = read_stream_options(body)
+    limit = body.get("max_completion_tokens")
+    return ChatRequest(
+        model=body["model"],
+        stream=body.get("stream", False),
+        include_usage=include_usage,
+        max_tokens=body.get("max_tokens") if limit is None else limit,
+        max_tokens_field="max_tokens" if limit is None else "max_completion_tokens",
+        n=body.get("n", 1),
+        service_tier=body.get("service_tier"),
+        body=body,
+        stream_options_rest=stream_options,
+    )
+
+
+def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
+    """Return what becomes a job; raises InvalidRequest for parameters that the model refuses."""
+    body = text_without(without_extras(request.body, PARAMETERS, model.extra_parameters), _WORKER_ADDS)
+    return Accepted(
+        body=body,
+        cost=len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n,
+        options={
+            "include_usage": request.include_usage,
+            "max_tokens": request.max_tokens,
+            "max_tokens_field": request.max_tokens_field,
+            "stream_options": request.stream_options_rest,
+        },
+    )
+
+
+def _check_together(body: dict[str, Any]) -> None:
+    """Check the rules that concern more than one parameter."""
+    for index, message in enumerate(body["messages"]):
+        if message["role"] == "assistant":
+            _check_assistant(message, f"messages[{index}]")
+    if "top_logprobs" in body and body.get("logprobs") is not True:
+        raise _invalid("The 'top_logprobs' parameter is only allowed when 'logprobs' is true.", "top_logprobs")
+    if "audio" in body.get("modalities", ()) and "audio" not in body:
+        raise missing("audio")
+    if body.get("tool_choice", "auto") not in ("none", "auto") and not body.get("tools"):
+        raise _invalid("A 'tool_choice' that names or requires a tool is only allowed with 'tools'.", "tool_choice")
+    response_format = body.get("response_format")
+    if response_format is not None and response_format["type"] == "json_schema":
+        _check_response_schema(response_format["json_schema"])
+
+
+def _check_assistant(message: dict[str, Any], path: str) -> None:
+    content = message.get("content")
+    if content is None:
+        if any(message.get(name) is not None for name in ("refusal", "audio", "function_call")):
+            return
+        if message.get("tool_calls"):
+            return
+        if "content" in message:
+            raise invalid_type(f"{path}.content", "one of a string or array of objects", None)
+        raise missing(f"{path}.content")
+    if isinstance(content, list) and len(content) > 1 and any(part["type"] == "refusal" for part in content):
+        raise _invalid("An assistant's content holds either text parts or exactly one refusal.", f"{path}.content")
+
+
+def _check_response_schema(json_schema: dict[str, Any]) -> None:
+    strict = json_schema.get("strict") is True
+    schema = json_schema.get("schema")
+    if schema is None:
+        if strict:
+            raise _invalid("Invalid 'response_format': with 'strict' a 'schema' is required.", "response_format")
+        return
+    problem = schema_problem(schema, strict=strict)
+    if problem is not None:
+        message = f"Invalid schema in 'response_format.json_schema.schema': {problem}."
+        raise _invalid(message, "response_format")
+
+
+def _invalid(message: str, param: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_value")

@@ -1,0 +1,355 @@
+"""The transformer against everything that backends were seen to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
+from openai.types.chat import ChatCompletionChunk
+
+from shared.errors import AqueductError, BackendRefused, BadBackendResponse
+from shared.jobs import Usage
+from shared.kinds.common import sse
+from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
+
+ROLE = chunk({"role": "assistant", "content": ""})
+HELLO = chunk({"content": "hello"})
+STOP = chunk(finish="stop")
+LLAMA_CPP = {
+    "choices": [{"finish_reason": None, "index": 0, "delta": {"content": "x"}}],
+    "created": 1700000000,
+    "id": "chatcmpl-backend",
+    "model": "meta/Llama",
+    "system_fingerprint": "b1",
+    "object": "chat.completion.chunk",
+}
+TRICKY = [
+    '{"id":"chatcmpl-backend"}',
+    '"usage":{}',
+    '"error":',
+    "data: [DONE]\n\n",
+    '"finish_reason":"x"',
+    "\u2028é😀\\",
+]
+SEPARATORS = [(",", ":"), (", ", ": ")]
+
+
+@pytest.mark.parametrize("separators", SEPARATORS)
+@pytest.mark.parametrize("content", TRICKY)
+def test_text_that_looks_like_the_frame_is_untouched(content: str, separators: tuple[str, str]) -> None:
+    values = [ROLE, HELLO, chunk({"content": content}), HELLO, STOP]
+    assert text(read(run(stream(values, separators)))) == f"hello{content}hello"
+
+
+@pytest.mark.parametrize("separators", SEPARATORS)
+@pytest.mark.parametrize("style", [HELLO, LLAMA_CPP])
+def test_identity_is_ours_in_every_chunk(style: dict[str, Any], separators: tuple[str, str]) -> None:
+    values = [ROLE, style, style, {**style, "created": 1800000000}, style, {**style, "id": "other"}, STOP]
+    chunks = read(run(stream(values, separators)))
+    assert len(chunks) == len(values)
+    assert {(one["id"], one["created"], one["model"]) for one in chunks} == {("chatcmpl-j1", 1700000000, "llama")}
+
+
+def test_missing_identity_is_filled_in() -> None:
+    bare = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    (one, _) = read(run(stream([bare, STOP])))
+    assert (one["id"], one["object"], one["created"], one["model"]) == (
+        "chatcmpl-j1",
+        "chat.completion.chunk",
+        1,
+        "llama",
+    )
+
+
+@pytest.mark.parametrize("given_id", [None, 7, "", 'a"b', "meta/Llama"])
+def test_an_odd_identity_of_the_backend_is_replaced_like_any_other(given_id: object) -> None:
+    chunks = [{**chunk(delta), "id": given_id} for delta in ({}, {"content": "a"}, {"content": "{}"}, {})]
+    chunks[-1]["choices"][0]["finish_reason"] = "stop"
+    for missing in (False, True):
+        if missing:
+            for one in chunks:
+                del one["id"]
+        seen = read(run(stream(chunks)))
+        assert text(seen) == "a{}"
+        assert {one["id"] for one in seen} == {"chatcmpl-j1"}
+
+
+def test_plain_chunks_keep_their_bytes() -> None:
+    odd = event(HELLO).replace(b'"hello"', b'"\\u0041\\/"').replace(b'"logprobs":null', b'"logprobs":1.50e0')
+    out = run(event(ROLE) + odd + stream([STOP]))
+    assert odd.replace(b"chatcmpl-backend", b"chatcmpl-j1").replace(b"meta/Llama", b"llama") in out
+
+
+def test_tool_call_ids_stay() -> None:
+    call = {"index": 0, "id": "chatcmpl-backend", "type": "function", "function": {"name": "f", "arguments": ""}}
+    chunks = read(run(stream([ROLE, chunk({"tool_calls": [call]}), chunk(finish="tool_calls")])))
+    assert chunks[1]["choices"][0]["delta"]["tool_calls"] == [call]
+    after_text = read(run(stream([ROLE, HELLO, HELLO, chunk({"tool_calls": [call]}), STOP])))
+    assert after_text[3]["choices"][0]["delta"]["tool_calls"] == [call]
+    assert after_text[3]["id"] == "chatcmpl-j1"
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_other_fields_are_dropped_and_line_ends_become_lf(line_end: bytes) -> None:
+    noise = b": ping\n\nretry: 3000\n\nid: 7\nevent: message\n"
+    data = noise + event(ROLE) + b": x\n" + event(HELLO) + noise + stream([STOP])
+    assert run(data.replace(b"\n", line_end)) == run(stream([ROLE, HELLO, STOP]))
+
+
+def test_missing_space_and_many_data_lines_are_read() -> None:
+    halves = event(HELLO).replace(b"data: {", b"data:{").replace(b',"choices"', b',\ndata: "choices"')
+    assert text(read(run(halves + stream([STOP])))) == "hello"
+
+
+def test_nothing_leaves_before_content() -> None:
+    subject = transformer()
+    assert subject.feed(event(ROLE)) == b""
+    assert subject.feed(event(chunk({"content": "", "reasoning_content": None}))) == b""
+    assert not subject.has_content
+    assert [one["choices"][0]["delta"] for one in read(subject.feed(event(HELLO)))][::2] == [
+        {"role": "assistant", "content": ""},
+        {"content": "hello"},
+    ]
+    assert subject.has_content
+
+
+@pytest.mark.parametrize(
+    "delta", [{"reasoning_content": "x"}, {"refusal": "x"}, {"tool_calls": [{"index": 0}]}, {"audio": {"id": "a"}}]
+)
+def test_any_content_opens_the_stream(delta: dict[str, Any]) -> None:
+    subject = transformer()
+    subject.feed(event(ROLE))
+    assert len(read(subject.feed(event(chunk(delta))))) == 2
+
+
+def test_endless_empty_chunks_are_not_kept() -> None:
+    subject = transformer()
+    for _ in range(1000):
+        assert subject.feed(event(chunk({"content": ""}))) == b""
+    assert len(read(subject.feed(event(HELLO)))) <= 65
+
+
+def test_choice_0_comes_first() -> None:
+    values = [chunk({"role": "assistant"}, index=1), chunk({"content": "b"}, index=1), ROLE, HELLO]
+    chunks = read(run(stream([*values, STOP, chunk(finish="length", index=1)])))
+    assert [one["choices"][0]["index"] for one in chunks] == [0, 1, 1, 0, 0, 1]
+    assert (text(chunks, 0), text(chunks, 1)) == ("hello", "b")
+
+
+def test_choices_inside_one_chunk_are_sorted() -> None:
+    both = {**HELLO, "choices": [chunk({"content": "b"}, index=1)["choices"][0], HELLO["choices"][0]]}
+    (first, *_) = read(run(stream([both, STOP, chunk(finish="stop", index=1)])))
+    assert [choice["index"] for choice in first["choices"]] == [0, 1]
+
+
+def test_waiting_for_choice_0_is_bounded() -> None:
+    subject = transformer()
+    out = [subject.feed(event(chunk({"content": "b"}, index=1))) for _ in range(64)]
+    assert not any(out[:-1])
+    assert len(read(out[-1])) == 64
+
+
+def test_a_second_choice_that_never_ends_is_noticed() -> None:
+    values = [ROLE, HELLO, HELLO, chunk({"content": "b"}, index=1), HELLO, STOP]
+    with pytest.raises(BadBackendResponse):
+        run(b"".join(map(event, values)))
+
+
+@pytest.mark.parametrize("separators", SEPARATORS)
+def test_usage_is_counted_but_not_sent_unasked(separators: tuple[str, str]) -> None:
+    values = [{**one, "usage": None} for one in (ROLE, HELLO, HELLO, STOP)]
+    subject = transformer()
+    usage = usage_chunk(prompt_tokens_details={"cached_tokens": 1})
+    out = (
+        subject.feed(stream([*values, {**usage, "timings": {"ms": 1}}], separators)) + subject.finish()
+    ).removesuffix(END)
+    assert subject.usage == Usage(3, 2, 5, cached_tokens=1)
+    assert b'"usage"' not in out
+    assert [len(one["choices"]) for one in read(out)] == [1, 1, 1, 1]
+
+
+def test_usage_chunk_comes_last_when_asked() -> None:
+    values = [{**one, "usage": None} for one in (ROLE, HELLO, HELLO, STOP)]
+    chunks = read(run(stream([*values, usage_chunk()]), include_usage=True))
+    assert [one["usage"] for one in chunks[:-1]] == [None] * 4
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 5
+    assert chunks[-1]["id"] == "chatcmpl-j1"
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_usage_beside_choices_moves_to_its_own_chunk(include_usage: bool) -> None:
+    counts = usage_chunk()["usage"]
+    values = [{**one, "usage": {**counts, "total_tokens": n}} for n, one in enumerate((ROLE, HELLO, HELLO, STOP), 2)]
+    chunks = read(run(stream(values), include_usage=include_usage))
+    assert all(one.get("usage") is None for one in chunks if one["choices"])
+    assert [one["usage"]["total_tokens"] for one in chunks if not one["choices"]] == ([5] if include_usage else [])
+
+
+def test_no_usage_is_invented() -> None:
+    assert b"usage" not in run(stream([ROLE, HELLO, STOP]), include_usage=True)
+
+
+def test_a_model_called_usage_survives() -> None:
+    values = [{**one, "model": "usage"} for one in (ROLE, HELLO, HELLO, STOP)]
+    assert text(read(run(stream(values)))) == "hellohello"
+
+
+@pytest.mark.parametrize(
+    ("given_reason", "public"),
+    [
+        ("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("content_filter", "content_filter"),
+        ("function_call", "function_call"), ("eos", "stop"), ("end_turn", "stop"), ("max_tokens", "length"),
+        ("tool_use", "tool_calls"), ("safety", "content_filter"), ("whatever", "stop"),
+    ],
+)  # fmt: skip
+def test_only_public_finish_reasons_leave(given_reason: str, public: str) -> None:
+    subject = transformer()
+    out = (subject.feed(stream([ROLE, HELLO, chunk(finish=given_reason)])) + subject.finish()).removesuffix(END)
+    assert read(out)[-1]["choices"][0]["finish_reason"] == public
+    assert subject.finish_reasons == {0: public}
+
+
+def test_empty_finish_reason_is_null() -> None:
+    chunks = read(run(stream([ROLE, chunk({"content": "a"}, finish=""), chunk({"content": "b"}, finish=""), STOP])))
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
+
+
+@pytest.mark.parametrize("reason", ["abort", "cancelled", "error"])
+def test_an_aborted_answer_is_an_error(reason: str) -> None:
+    with pytest.raises(BadBackendResponse, match="aborted"):
+        run(stream([ROLE, chunk(finish=reason)]))
+
+
+ERRORS = [
+    (event({"error": {"message": "boom", "type": "x", "code": 429}}), 429),
+    (event({"error": {"message": "boom", "code": "c"}}), 500),
+    (event({"error": "boom"}), 500),
+    (event({"object": "error", "message": "boom", "code": 400}), 400),
+    (b"event: error\n" + event({"message": "boom"}), 500),
+    (b'error: {"code":503,"message":"boom"}\n\n', 503),
+    (b'{"error":{"message":"boom","code":400}}', 400),
+]
+
+
+@pytest.mark.parametrize(("data", "status"), ERRORS)
+def test_errors_inside_the_stream_are_raised(data: bytes, status: int) -> None:
+    with pytest.raises(AqueductError, match="boom") as caught:
+        run(event(ROLE) + data)
+    assert caught.value.status == status
+    assert caught.value.code is None or isinstance(caught.value.code, str)
+
+
+@pytest.mark.parametrize(("data", "status"), ERRORS[:-1])
+def test_good_events_before_an_error_are_not_lost(data: bytes, status: int) -> None:
+    subject = transformer()
+    assert text(read(subject.feed(event(ROLE) + event(HELLO) + event(HELLO) + data + event(HELLO)))) == "hellohello"
+    assert subject.done
+    with pytest.raises(AqueductError) as caught:
+        subject.finish()
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: nonsense\n\n",
+        b"data: {\n\n",
+        event(HELLO).replace(b"hello", b"\xff"),
+        b"data: " + b"[" * 100_000 + b"\n\n",
+    ],
+)
+def test_nonsense_is_refused(data: bytes) -> None:
+    with pytest.raises(BadBackendResponse):
+        run(data + stream([STOP]))
+
+
+def test_bad_utf8_is_refused_in_mid_stream() -> None:
+    subject = transformer()
+    subject.feed(event(ROLE) + event(HELLO) + event(HELLO))
+    with pytest.raises(BadBackendResponse, match="UTF-8"):
+        subject.feed(event(HELLO).replace(b"hello", b"\xc3("))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b": ping\n\n", b"data: [DONE]\n\n", event(ROLE), stream([ROLE]), event(ROLE) + event(HELLO),
+     event(ROLE) + event(HELLO) + event(STOP)[:-40], b'{"object":"chat.completion","choices":[]}'],
+)  # fmt: skip
+def test_a_stream_that_ended_early_is_an_error(data: bytes) -> None:
+    with pytest.raises(BadBackendResponse):
+        run(data)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n", b"\n\ndata: [DONE]", b"\n\n: bye"])
+def test_a_complete_answer_needs_no_done(end: bytes) -> None:
+    data = event(ROLE) + event(HELLO) + event(STOP)[:-2] + end
+    assert [one["choices"][0]["finish_reason"] for one in read(run(data))] == [None, None, "stop"]
+
+
+def test_done_without_finish_reason_is_taken_as_it_is() -> None:
+    chunks = read(run(stream([ROLE, HELLO])))
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None]
+
+
+def test_events_that_are_no_chunks_are_dropped() -> None:
+    odd = [{"type": "ping"}, [1], "x", {**chunk(), "choices": []}]
+    assert len(read(run(stream([*odd, ROLE, HELLO, *odd, HELLO, STOP])))) == 4
+
+
+def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
+    subject = transformer()
+    for _ in range(10):
+        assert subject.feed(b"x" * 100) == b""
+    with pytest.raises(BadBackendResponse, match="too long"):
+        subject.feed(b"x")
+
+
+def test_a_refusal_keeps_status_and_code() -> None:
+    error = {"error": {"message": "maximum context length is 10", "type": "BadRequestError", "code": 400}}
+    with pytest.raises(BackendRefused) as caught:
+        run(event(error))
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "context_length_exceeded", "messages")
+
+
+_CONTENT = st.one_of(st.text(max_size=20), st.sampled_from(TRICKY))
+_VALUE = st.one_of(
+    _CONTENT.map(lambda content: chunk({"content": content})),
+    _CONTENT.map(lambda content: {**chunk({"content": content}), "usage": None}),
+    _CONTENT.map(lambda content: {**chunk({"content": content}), "created": 1700000001}),
+    _CONTENT.map(lambda content: chunk({"content": content}, index=1)),
+    _CONTENT.map(lambda content: {**usage_chunk(), "choices": chunk({"content": content})["choices"]}),
+    st.just(usage_chunk()),
+    st.just(chunk(finish="eos")),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(_VALUE, max_size=10),
+    cuts=st.lists(st.integers(0, 10_000), max_size=12),
+    separators=st.sampled_from(SEPARATORS),
+    line_end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    include_usage=st.booleans(),
+)
+def test_output_does_not_depend_on_the_cuts(
+    values: list[dict[str, Any]], cuts: list[int], separators: tuple[str, str], line_end: bytes, include_usage: bool
+) -> None:
+    values = [ROLE, *values, chunk(finish="stop"), chunk(finish="length", index=1)]
+    data = stream(values, separators).replace(b"\n", line_end)
+    whole = run(data, include_usage=include_usage)
+    assert run(data, include_usage=include_usage, cuts=cuts) == whole
+    assert run(data, include_usage=include_usage, cuts=range(len(data))) == whole
+    chunks = [
+        ChatCompletionChunk.model_validate(json.loads(one.data)) for one in SSEDecoder().iter_bytes(iter([whole]))
+    ]
+    assert {(one.id, one.created, one.model, one.object) for one in chunks} == {
+        ("chatcmpl-j1", 1700000000 if values[1].get("created") else 1, "llama", "chat.completion.chunk")
+    }
+    assert [text(read(whole), index) for index in (0, 1)] == [text(values, index) for index in (0, 1)]
+    assert sum(not one.choices for one in chunks) == (include_usage and any(one.get("usage") for one in values))

@@ -1,0 +1,131 @@
+"""The run of a job of any kind (`workers/completion.py`): over a real Redis and real backends that misbehave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from shared import events
+from tests.support.asynchronous import asynchronous
+from tests.support.processes import RedisServer
+from tests.support.rooms import Bench, a_spec, open_bench
+from tests.support.scripted_server import SSE_HEAD, scripted_server
+from tests.support.waiting import wait_until_async
+from workers.runner import Runner
+
+NOBODY = "http://127.0.0.1:1/v1"
+BUSY = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield running
+    running.stop()
+
+
+@asynccontextmanager
+async def open_runner(server: RedisServer, url: str, **backend: Any) -> AsyncIterator[tuple[Bench, Runner]]:
+    models = {"m": {"backends": [{"url": url, **backend}], "max_attempts": 3}}
+    testing = {"sweep_seconds": 60, "renew_seconds": 60}
+    async with open_bench(server.url, models, served=False, testing=testing) as bench:
+        runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
+        await runner.open()
+        try:
+            yield bench, runner
+        finally:
+            await runner.close()
+
+
+async def last_event(bench: Bench, job_id: str) -> bytes:
+    """Wait for a job's end and return the event that told it."""
+    log: list[bytes] = []
+
+    async def has_ended() -> bool:
+        log[:] = await bench.log(job_id)
+        return bool(log) and log[-1][0] in events.ENDINGS
+
+    await wait_until_async(has_ended)
+    return log[-1]
+
+
+async def error_of(bench: Bench, job_id: str) -> dict[str, Any]:
+    event = await last_event(bench, job_id)
+    assert event[0] == events.FAILED, event
+    wire: dict[str, Any] = json.loads(event[1:])
+    return wire
+
+
+@asynchronous
+async def test_a_kind_that_this_worker_does_not_know_ends_in_one_clear_error(server: RedisServer) -> None:
+    async with open_runner(server, NOBODY) as (bench, runner):
+        unknown = await bench.admit(spec=a_spec(kind="sonnets.of.tomorrow"))
+        runner.wake("m")
+        wire = await error_of(bench, unknown)
+        assert (wire["status"], wire["error"]["code"], wire["should_retry"]) == (500, "job_lost", False)
+        assert "sonnets.of.tomorrow" in wire["error"]["message"]
+        assert len(await bench.log(unknown)) == 1
+
+
+@asynchronous
+async def test_each_lost_worker_takes_a_backend_call_away(server: RedisServer) -> None:
+    with scripted_server([BUSY]) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            fresh = await bench.admit()
+            runner.wake("m")
+            assert (await error_of(bench, fresh))["status"] == 503
+            assert len(backend.requests) == 3
+            again = await bench.admit()
+            assert await bench.take_ids() == [again]
+            await bench.expire_lease(again)
+            await bench.sweep()
+            runner.wake("m")
+            assert (await error_of(bench, again))["status"] == 503
+            assert len(backend.requests) == 3 + 2
+
+
+def plain(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+ODD = [
+    (True, False, SSE_HEAD + b'data: {"choices":[null]}\n\ndata: [DONE]\n\n'),
+    (True, False, SSE_HEAD + b'data: {"choices":["a",{"index":0,"delta":{"content":"x"}}]}\n\n'),
+    (True, False, SSE_HEAD + b'data: {"choices":[{"index":[0],"delta":{"content":[[[]]]}}]}\n\n'),
+    (False, True, SSE_HEAD + b'data: {"choices":[{"index":0,"delta":{"tool_calls":5}}]}\n\ndata: [DONE]\n\n'),
+    (False, True, SSE_HEAD + b'data: {"choices":[{"index":0,"delta":{"tool_calls":[5]}}]}\n\ndata: [DONE]\n\n'),
+    (False, False, plain(b'{"choices":[null]}')),
+]
+
+
+@pytest.mark.parametrize(("stream", "fold", "answer"), ODD)
+@asynchronous
+async def test_an_odd_answer_is_the_backends_fault_and_no_internal_error(
+    server: RedisServer, stream: bool, fold: bool, answer: bytes
+) -> None:
+    with scripted_server([answer]) as backend:
+        async with open_runner(server, backend.url, fold_streams=fold) as (bench, runner):
+            job_id = await bench.admit(spec=a_spec(stream=stream))
+            runner.wake("m")
+            assert (await error_of(bench, job_id))["error"]["code"] == "bad_backend_response"
+
+
+USAGE = [("9" * 400, 1_000_000_000), ("-5", 0), ("1e300", 0)]
+
+
+@pytest.mark.parametrize(("number", "counted"), USAGE)
+@asynchronous
+async def test_absurd_usage_is_clamped_and_the_answer_kept(server: RedisServer, number: str, counted: int) -> None:
+    answer = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":%b}}'
+    with scripted_server([plain(answer % number.encode())]) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            job_id = await bench.admit(spec=a_spec(stream=False))
+            runner.wake("m")
+            event = await last_event(bench, job_id)
+            assert event[0] == events.COMPLETED
+            assert events.read_completed(event).prompt_tokens == counted
