@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -43,6 +45,7 @@ class ForwardProxy:
                         place = target if method == b"CONNECT" else target.split(b"/", 3)[2]
                         host, _, port = place.decode().rpartition(":")
                         answers, onward = await asyncio.open_connection(host.strip("[]"), int(port))
+                        narrow(onward.get_extra_info("socket"))
                         back = asyncio.create_task(relay(answers, writer))
                     if method == b"CONNECT":
                         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -75,6 +78,12 @@ class ForwardProxy:
         await onward.drain()
 
 
+def narrow(sock: Any) -> None:
+    """Let the kernel keep little of what is on its way: who does not read is to be noticed by who sends."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+
+
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Pass bytes on to the end of either, which then is the other's."""
     with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -103,8 +112,10 @@ async def open_proxy(
         finally:
             serving.discard(task)
 
-    listener = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
-    proxy.address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    sock = socket.create_server(("127.0.0.1", 0))
+    narrow(sock)  # and with it each connection that it accepts
+    listener = await asyncio.start_server(meet, sock=sock, ssl=tls)
+    proxy.address = f"127.0.0.1:{sock.getsockname()[1]}"
     try:
         yield proxy
     finally:
