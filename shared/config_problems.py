@@ -29,6 +29,8 @@ class Problem:
     line: int | None = None
     variable: str | None = None
     """The environment variable the value came from, instead of a file."""
+    missing_variable: str | None = None
+    """The environment variable that the file names here and that has no value."""
 
     def __str__(self) -> str:
         """Return `file:line: path: reason`, or `VARIABLE: reason`."""

@@ -1,6 +1,7 @@
 """The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
 
-`shared/config.py` reads them from a file and the environment. Nothing else reads the environment.
+`shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads
+the environment.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from shared.redis_url import redis_url_problem
@@ -186,9 +186,7 @@ class ModelSettings(_Section):
     max_queue_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Estimated tokens that may wait."
     )
-    max_queue_bytes: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Bytes of bodies that may wait."
-    )
+    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(default=1024**3, description="Bytes of bodies that may wait.")
     max_wait_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Past it: 504 `queue_timeout`.")
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=600, description="A run's limit.")
     first_token_timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
@@ -225,7 +223,7 @@ class TokenSettings(_Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
     models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
     lane: Lane = Field(default="default", description="The lane its requests take.")
-    weight: Annotated[float, Field(gt=0, le=1000)] = Field(default=1, description="Its share inside a lane.")
+    weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(default=1, description="Its share inside a lane.")
     expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
     requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Past it: 429 `rate_limit_exceeded`."
@@ -358,24 +356,6 @@ class Settings(_Section):
         if problem := redis_url_problem(value.get_secret_value()):
             raise ValueError(problem)
         return value
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Settings:
-        seen: dict[str, str] = {}
-        for name, model in self.models.items():
-            for alias in (name, *model.aliases):
-                if not is_usable_name(alias):
-                    raise ValueError(f"models: {alias!r} is not a usable model name (1 to 256 visible characters)")
-                if alias in seen:
-                    raise ValueError(f"models: the name {alias!r} is used by both {seen[alias]!r} and {name!r}")
-                seen[alias] = name
-        names = [token.name for token in self.tokens]
-        hashes = [token.sha256 for token in self.tokens]
-        if len(set(names)) != len(names):
-            raise ValueError("tokens: two tokens have the same name")
-        if len(set(hashes)) != len(hashes):
-            raise ValueError("tokens: two tokens have the same sha256")
-        return self
 
     def public_names(self) -> dict[str, str]:
         """Return every name a client may use, mapped to the model's own name."""

@@ -186,6 +186,18 @@ def test_readyz_names_models_only_on_the_machine_itself(served: System, header: 
     assert httpx.get(url, headers={header: "203.0.113.7"}).json() == {"status": "ready", "unserved": 1}
 
 
+def test_readyz_asked_over_and_over_asks_redis_now_and_then(served: System, rooms: redis.Redis) -> None:
+    def scripts_run() -> int:
+        commands: dict[str, Any] = dict(rooms.info("commandstats"))
+        return sum(found["calls"] for name, found in commands.items() if name in ("cmdstat_evalsha", "cmdstat_fcall"))
+
+    before = scripts_run()
+    with httpx.Client(base_url=served.base_url) as client:
+        for _ in range(400):
+            assert client.get("/readyz").status_code == 200
+    assert scripts_run() - before < 200
+
+
 # --- floods --------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import ssl
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aqueduct.commands import check as command
+from aqueduct.cli import main
 from shared.redis_checks import redis_checks, redis_problems
 from shared.redis_sync import connect
 from tests.support.processes import RedisServer, free_port
@@ -74,11 +73,7 @@ def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = 
 
 
 def run(config: Path, *options: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(["check", "--config", str(config), *options])
-    code: int = args.run(args)
-    return code
+    return main(["check", "--config", str(config), *options])
 
 
 def write(folder: Path, redis_url: str, *backends: str) -> Path:
@@ -93,8 +88,9 @@ def test_a_good_server_has_no_failure_and_an_evicting_one_has(own_redis: RedisSe
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("slowlog-max-len", 0)
         client.config_set("appendonly", "yes")
+        client.config_set("maxmemory", "1gb")
         assert redis_problems(client) == []
-        assert len(redis_checks(client)) == 6
+        assert len(redis_checks(client)) == 7
         client.config_set("maxmemory-policy", "allkeys-lru")
         (problem,) = redis_problems(client)
         assert (problem.name, problem.status) == ("redis maxmemory-policy", "fail")
@@ -105,8 +101,9 @@ def test_weak_settings_are_warnings(own_redis: RedisServer) -> None:
     with connect(own_redis.url) as client:
         client.config_set("slowlog-max-len", 128)
         client.config_set("appendonly", "no")
+        client.config_set("maxmemory", 0)
         found = {problem.name: problem.status for problem in redis_problems(client)}
-    assert found == {"redis appendonly": "warn", "redis slowlog-max-len": "warn"}
+    assert found == {"redis appendonly": "warn", "redis maxmemory": "warn", "redis slowlog-max-len": "warn"}
 
 
 def test_a_server_that_refuses_the_password_or_is_away_is_one_finding(own_redis: RedisServer) -> None:
@@ -207,6 +204,38 @@ def test_a_backend_is_asked_with_its_certificates(
     out = capsys.readouterr().out
     assert f"ok    backend https://{address}/v1 of llama: reachable, lists 'llama'" in out
     assert f"FAIL  backend https://{address}/v2 of llama: cannot be reached (ConnectError)" in out
+
+
+def test_keys_that_are_not_set_here_are_named_and_only_their_models_left_out(
+    own_redis: RedisServer, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path, own_redis.url, f"{{url: {backend}/closed/v1, api_key: '${{NOT_SET_KEY}}'}}")
+    with config.open("a") as file:
+        file.write("flower: {password: '${NOT_SET_PASSWORD}'}\n")
+    assert run(config) == 0
+    out = capsys.readouterr().out
+    for name in ("NOT_SET_KEY", "NOT_SET_PASSWORD"):
+        assert f"the environment variable {name} is not set. Fix: set it where it is needed" in out
+    assert "ok    redis version" in out
+    assert "backend http" not in out
+    text = config.read_text().replace(
+        "models: {", f"models: {{open: {{backends: [{{url: {backend}/v1, model: llama}}]}}, "
+    )
+    config.write_text(text)
+    assert run(config) == 0
+    out = capsys.readouterr().out
+    assert f"ok    backend {backend}/v1 of open" in out
+    assert "of llama" not in out
+
+
+def test_an_untrusted_address_of_redis_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path, "''", "{url: 'http://127.0.0.1:1/v1'}")
+    url = tmp_path / "redis" / "url"
+    url.parent.mkdir()
+    url.write_text("unix:///planted")
+    url.chmod(0o666)
+    assert run(config) == 1
+    assert f"chmod 600 {url}" in capsys.readouterr().out
 
 
 def test_an_unreadable_mirror_of_tokens_is_a_failure_with_its_fix(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import ConfigError, load_settings
+from shared.config import load_settings
+from shared.config_problems import ConfigError
 from shared.settings import BackendSettings
 from tests.support.tls import KeyPair, make_authority, make_certificate
 

@@ -69,7 +69,8 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        # Not one that closes: in some asyncio since 3.12 `writelines` to it harms whose socket comes next (gh-136234).
+        return self._transport is not None and not self._transport.is_closing()
 
     def send(self, path: bytes, headers: bytes, body: bytes) -> Response:
         response = self._response = Response(self)

@@ -75,6 +75,9 @@ def payloads(block: bytes) -> Iterator[tuple[bytes, bool]]:
     A line `error: {…}` counts as well: older llama.cpp servers end a broken stream so.
     """
     for event in block.split(b"\n\n"):
+        if event.startswith(b"data: {") and b"\n" not in event:  # as nearly all are
+            yield event[6:].strip(), False
+            continue
         is_error, data = False, []
         for line in event.split(b"\n"):
             if line.startswith(b"data:"):
