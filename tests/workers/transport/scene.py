@@ -16,6 +16,7 @@ from shared.settings import BackendSettings
 from tests.support.http2_peer import Http2Peer
 from tests.support.peers import Peer, PeerServer, open_server
 from tests.support.proxy import ForwardProxy, open_proxy
+from tests.support.waiting import wait_until_async
 from tests.workers.transport.stage import ASK, PATH
 from workers.transport.base import Response, Transport
 from workers.transport.choice import open_transport
@@ -139,7 +140,9 @@ class Scene:
         if body:
             await side.part(body)
         await side.finish()
-        return await call, side
+        response = await call
+        await wait_until_async(lambda: response.is_complete, poll_seconds=0)  # only then the connection is free
+        return response, side
 
 
 @asynccontextmanager
