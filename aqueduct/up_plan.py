@@ -183,7 +183,7 @@ def write_config(path: Path, models: Mapping[str, Any], token: str) -> None:
 
 
 def secrets_of(file: Path) -> dict[str, Secret]:
-    """Return the variables that the file uses in backends' `api_key` and Flower's password, and nowhere else."""
+    """Return the variables that the file uses for workers' secrets or Flower's password, and nowhere else."""
     text = file.read_text(encoding="utf-8-sig")
     found: dict[str, Secret] = {}
     used_elsewhere: set[str] = set()

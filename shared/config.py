@@ -28,6 +28,8 @@ PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
 FLOWER_PASSWORD: problems.Path = ("flower", "password")
 _FILE_ONLY = ("models", "tokens")
+_WORKERS_ONLY = {"api_key", "proxy", "ca_file", "client_certificate", "client_key"}
+"""Of a backend: what those who do not call it neither need nor should hold."""
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes sets for a Service called `aqueduct`: not ours, and not the operator's doing."""
 
@@ -49,9 +51,10 @@ def load_settings(
     """Read the configuration; raise ConfigError with every problem found.
 
     Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. `resolve_backend_keys` tells for which
-    models the backends' `api_key` are wanted: all, none, or those named; the others are None, and their variables
-    need not exist. So with `resolve_flower_password=False` for Flower's. `base` are values to start from in place of
-    a file's (the demo's models); it is used only when there is no file.
+    models it is wanted what only those know who call a backend (`api_key`, `proxy`, certificates): all, none, or
+    those named; elsewhere it is None, and its variables and files need not exist. So with
+    `resolve_flower_password=False` for Flower's. `base` are values to start from in place of a file's (the demo's
+    models); it is used only when there is no file.
     """
     file = config_path(path, environ)
     tree = _read(file) if file else Tree("", data=copy.deepcopy(dict(base or {})))
@@ -94,8 +97,8 @@ def _unwanted_secrets(backend_keys: bool | Collection[str], flower_password: boo
 
 
 def is_backend_key(path: problems.Path) -> bool:
-    """Whether a backend's `api_key` stands at this path; its second part is the model."""
-    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] == "api_key"
+    """Whether what only workers may know of a backend stands at this path; its second part is the model."""
+    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
 
 
 # --- environment ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from shared.redis_url import redis_url_problem
+from shared.tls_files import ca_file_problem, certificate_problem, key_problem
 
 Lane = Literal["priority", "default", "flex", "batch"]
 LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
@@ -66,6 +67,24 @@ class BackendSettings(_Section):
         default=False,
         description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",
     )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="http:// or https:// URL of the proxy that calls go through; a password in it as `${NAME}`.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities to believe instead of the system's, of an https:// proxy too.",
+    )
+    client_certificate: Path | None = Field(
+        default=None, description="PEM file to show to a backend that asks who calls; chain and perhaps key in it."
+    )
+    client_key: Path | None = Field(
+        default=None, description="PEM file of its key, without passphrase, where it is a file of its own."
+    )
+    http2: bool = Field(
+        default=False,
+        description="Speak HTTP/2: as agreed over https://, else HTTP/1.1; from the first byte over http://.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -90,6 +109,68 @@ class BackendSettings(_Section):
         if not key.isascii() or not key.isprintable():
             raise ValueError("must be one line of ASCII text")
         return SecretStr(key) if key else None
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value().strip() if value else ""
+        if not url:
+            return None
+        if re.match(r"socks\w*://", url):
+            raise ValueError("SOCKS proxies are not supported; give an http:// or https:// proxy")
+        wrong = "must be the http:// or https:// URL of a proxy, as http://proxy.example:3128, with nothing behind it"
+        if not re.fullmatch(r"https?://[!-.0-~]+/?", url):
+            raise ValueError(wrong)
+        try:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
+                raise ValueError(wrong)
+        except ValueError:
+            raise ValueError(wrong) from None
+        return SecretStr(url.rstrip("/"))
+
+    @field_validator("ca_file")
+    @classmethod
+    def _holds_authorities(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        proxy = info.data.get("proxy")
+        is_used = proxy is not None and proxy.get_secret_value().startswith("https://")
+        if not is_used and not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("is for https:// URLs; the backend's url is http://")
+        if problem := ca_file_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("client_certificate")
+    @classmethod
+    def _is_shown_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        if not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("is for https:// URLs; the backend's url is http://")
+        if problem := certificate_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("client_key")
+    @classmethod
+    def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "client_certificate" not in info.data:
+            return value  # that one's own fault is told
+        certificate = info.data["client_certificate"]
+        if certificate is None and value is not None:
+            raise ValueError("needs client_certificate beside it")
+        if certificate is not None and (problem := key_problem(certificate, value)):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("http2")
+    @classmethod
+    def _can_be_spoken(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("proxy") and not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("cannot be spoken to an http:// url through a proxy; remove one of the two")
+        return value
 
 
 class ModelSettings(_Section):

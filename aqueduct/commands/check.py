@@ -22,6 +22,7 @@ from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
 from shared.settings import BackendSettings, ModelSettings, Settings
+from shared.tls_files import client_context, system_context
 from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 
 BACKEND_TIMEOUT_SECONDS = 5.0
@@ -116,9 +117,8 @@ def _backends(settings: Settings, reread: Path | None) -> Iterable[Check]:
     """Ask every backend; with a file to read again, those of the models whose keys are all set here."""
     models = {name: _with_keys(name, reread) if reread else model for name, model in settings.models.items()}
     probes = [(name, backend) for name, model in models.items() if model for backend in model.backends]
-    # As the worker does: no proxy from the environment stands between it and a backend.
-    with httpx.Client(timeout=BACKEND_TIMEOUT_SECONDS, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
-        yield from pool.map(lambda probe: backend_check(client, *probe), probes)
+    with ThreadPoolExecutor(16) as pool:
+        yield from pool.map(lambda probe: backend_check(*probe), probes)
 
 
 def _with_keys(name: str, path: Path) -> ModelSettings | None:
@@ -129,19 +129,41 @@ def _with_keys(name: str, path: Path) -> ModelSettings | None:
         return None
 
 
-def backend_check(client: httpx.Client, public_name: str, backend: BackendSettings) -> Check:
+def _client_of(backend: BackendSettings) -> httpx.Client:
+    """Return a client that goes the way that workers go: by the backend's own proxy alone, by its certificates."""
+    files = (backend.ca_file, backend.client_certificate, backend.client_key)
+    proxy = None
+    if backend.proxy is not None:
+        url = backend.proxy.get_secret_value()
+        proxy = httpx.Proxy(url, ssl_context=client_context(backend.ca_file) if url.startswith("https:") else None)
+    return httpx.Client(
+        timeout=BACKEND_TIMEOUT_SECONDS,
+        trust_env=False,
+        verify=client_context(*files) if any(files) or proxy or backend.http2 else system_context(),
+        proxy=proxy,
+        http1=not backend.http2 or backend.url.startswith("https:"),
+        http2=backend.http2,
+    )
+
+
+def backend_check(public_name: str, backend: BackendSettings) -> Check:
     """Ask a backend for its models; the finding shows neither its key nor a password in its URL."""
     parts = urlsplit(backend.url)
     name = f"backend {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} of {public_name}"
     key = backend.api_key.get_secret_value() if backend.api_key else None
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        response = client.get(f"{backend.url}/models", headers=headers)
+        with _client_of(backend) as client:
+            response = client.get(f"{backend.url}/models", headers=headers)
     except httpx.TimeoutException:
         message = f"did not answer within {BACKEND_TIMEOUT_SECONDS:g} s"
         return Check(name, "fail", message, "see whether it is overloaded")
+    except httpx.ProxyError:
+        return Check(name, "fail", "cannot be reached: its proxy refuses", "mend proxy, its password too")
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
         return Check(name, "fail", f"cannot be reached ({type(error).__name__})", "start it, or mend its url")
+    if response.status_code == 407:
+        return Check(name, "fail", "cannot be reached: its proxy refuses", "mend proxy, its password too")
     if response.status_code in (401, 403):
         fix = "mend api_key" if key else "give it an api_key: ${NAME}"
         return Check(name, "fail", f"answered {response.status_code}: it refuses {'the key' if key else 'no key'}", fix)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from aqueduct.cli import main
 from shared.redis_checks import redis_checks, redis_problems
 from shared.redis_sync import connect
 from tests.support.processes import RedisServer, free_port
+from tests.support.tls import make_authority, make_certificate
 
 
 class Backend(BaseHTTPRequestHandler):
@@ -39,10 +43,31 @@ class Backend(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def backend() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Backend) as server:
+    with serving(Backend) as address:
+        yield f"http://{address}"
+
+
+class Proxy(Backend):
+    """Answers in a backend's place whoever shows the password."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("http://"):
+            self.send_error(400)
+        elif self.headers["proxy-authorization"] != "Basic " + b64encode(b"me:canary").decode():
+            self.send_error(407)
+        else:
+            self.path = "/v1"
+            super().do_GET()
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
 
@@ -139,6 +164,46 @@ def test_each_backend_is_told_what_is_wrong_with_it(
     ):
         assert line in out
     assert "sk-" not in out
+
+
+def test_a_backend_is_asked_through_its_proxy(
+    own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_PASSWORD", "canary")
+    with serving(Proxy) as proxy:
+        config = write(
+            tmp_path,
+            own_redis.url,
+            f"{{url: 'http://a.invalid/v1', proxy: 'http://me:${{PROXY_PASSWORD}}@{proxy}'}}",
+            f"{{url: 'http://b.invalid/v1', proxy: 'http://{proxy}'}}",
+        )
+        assert run(config) == 1
+    out = capsys.readouterr().out
+    assert "ok    backend http://a.invalid/v1 of llama: reachable, lists 'llama'" in out
+    assert "FAIL  backend http://b.invalid/v1 of llama: cannot be reached: its proxy refuses. Fix: mend proxy" in out
+    assert "canary" not in out
+
+
+def test_a_backend_is_asked_with_its_certificates(
+    own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = make_authority(tmp_path / "authority")
+    server, client = make_certificate(tmp_path, authority), make_certificate(tmp_path, authority, "client")
+    strict = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate)
+    strict.load_cert_chain(server.certificate, server.key)
+    strict.verify_mode = ssl.CERT_REQUIRED
+    ours = f"client_certificate: {client.certificate}, client_key: {client.key}"
+    with serving(Backend, strict) as address:
+        config = write(
+            tmp_path,
+            own_redis.url,
+            f"{{url: 'https://{address}/v1', ca_file: {authority.certificate}, {ours}, http2: true}}",
+            f"{{url: 'https://{address}/v2', {ours}}}",
+        )
+        assert run(config) == 1
+    out = capsys.readouterr().out
+    assert f"ok    backend https://{address}/v1 of llama: reachable, lists 'llama'" in out
+    assert f"FAIL  backend https://{address}/v2 of llama: cannot be reached (ConnectError)" in out
 
 
 def test_keys_that_are_not_set_here_are_named_and_only_their_models_left_out(
