@@ -138,9 +138,8 @@ async def test_a_share_that_cannot_be_settled_costs_no_answer(room_redis: RedisS
         one, two = await bench.admit(), await bench.admit()
         await bench.admit()
         jobs = {job.id: job for job in await bench.take(2)}
-        await bench.redis("HSET", keys.PREFIXES["tags"] + "default:m", "a", "no number")
-        await bench.redis("SET", "wrong-kind", "x")
-        await bench.redis("RENAME", "wrong-kind", keys.room("m"))
+        for key in (keys.PREFIXES["tags"] + "default:m", keys.room("m")):
+            await bench.redis("SET", key, "no hash")
         for job_id in (one, two):
             assert await bench.append(jobs[job_id], b"D1 1 1 1\n{}", end=5) == "w"
             assert await bench.log(job_id) == [b"D1 1 1 1\n{}"]
