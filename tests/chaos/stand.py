@@ -130,7 +130,7 @@ class Stand:
             name: {
                 "concurrency": CONCURRENCY[name], "max_wait_seconds": 90, "timeout_seconds": 60, **self._model_settings,
                 "backends": [
-                    {"url": one.url, "model": f"demo?prefix=1&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
+                    {"url": one.url, "model": f"demo?prefix=1&call_marks=1&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
                     for one in self.backends
                 ],
             }
