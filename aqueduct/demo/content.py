@@ -1,6 +1,6 @@
 """A request and its options in, the whole answer out: the deltas of a stream and the message of a plain answer.
 
-All choices of an answer hold the same, and the same request always gets the same, unless its calls are to be told apart.
+All choices of an answer hold the same, and the same request always gets the same, unless calls are to be told apart.
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ class Stands:
         if self._stand is not None:
             self._stand.stop()
         self._made += 1
-        self._stand = Stand(self._folder / f"stand-{self._made}", fault.settings, fault.model_settings, replicated=fault.replicated)
+        self._stand = Stand(
+            self._folder / f"stand-{self._made}", fault.settings, fault.model_settings, replicated=fault.replicated
+        )
         self._settings, self.broken = settings, False
         self._stand.start()
         return self._stand

@@ -1,7 +1,7 @@
 """What one request got, judged: its bytes in, a verdict out. Contents are numbered and begin with the request's marker.
 
 A right answer to `r7a1` of four tokens is `r7a1 0 1 2 3 `: another request's text, a gap or a repeat cannot hide in it.
-Each number bears the mark of the backend call that it comes from (`0.4f1c2a`), so that neither can a splice of two runs.
+Each number bears the mark of the backend call that it is from (`0.4f1c2a`), so that neither can a splice of two runs.
 """
 
 from __future__ import annotations

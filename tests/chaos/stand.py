@@ -22,6 +22,8 @@ from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
 TOKEN_SECONDS = {"talk": 0.08, "quick": 0.02}
+MARKED = "prefix=1&call_marks=1"
+"""Answers begin with the request's marker, and each of their numbers bears the mark of its call."""
 CONCURRENCY = {"talk": 32, "quick": 8}
 
 
@@ -140,7 +142,7 @@ class Stand:
             name: {
                 "concurrency": CONCURRENCY[name], "max_wait_seconds": 90, "timeout_seconds": 60, **self._model_settings,
                 "backends": [
-                    {"url": one.url, "model": f"demo?prefix=1&call_marks=1&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
+                    {"url": one.url, "model": f"demo?{MARKED}&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
                     for one in self.backends
                 ],
             }

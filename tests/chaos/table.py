@@ -86,8 +86,8 @@ def judge(fault: Fault, stand: Stand, load: Load, wanted: int) -> Row:
         problems.append(f"jobs of a dead API process lived for {stand.slowest_orphan_seconds:.1f} s")
     cells = (
         fault.name, len(answers), verdicts["completed"], verdicts["errored"], len(cut) if fault.cuts else 0, len(lost),
-        len(twice), len(altered), len(spliced), again, f"{served_again_seconds(answers, stand.episodes):.1f}", f"{recovery:.1f}",
-        load.refused, f"{load.slowest_refusal_seconds:.1f}", slots, len(leaked),
+        len(twice), len(altered), len(spliced), again, f"{served_again_seconds(answers, stand.episodes):.1f}",
+        f"{recovery:.1f}", load.refused, f"{load.slowest_refusal_seconds:.1f}", slots, len(leaked),
     )  # fmt: skip
     return Row(tuple(map(str, cells)), tuple(problems))
 

@@ -24,7 +24,9 @@ MAX_WAIT_SECONDS = 8
 MODELS: dict[str, dict[str, Any]] = {
     "steady": model(f"tokens={TOKENS}&token_seconds=0.1&answer_seconds=6", concurrency=4),
     "thinks": model("tokens=3&first_token_seconds=4&answer_seconds=4"),
-    "busy": model("tokens=600&token_seconds=0.05", concurrency=1, max_wait_seconds=MAX_WAIT_SECONDS, timeout_seconds=60),
+    "busy": model(
+        "tokens=600&token_seconds=0.05", concurrency=1, max_wait_seconds=MAX_WAIT_SECONDS, timeout_seconds=60
+    ),
     "short": model("tokens=3"),
 }
 SHIFTS = pytest.mark.parametrize("seconds", [-120, 10, 600], ids=["2-min-back", "10-s-on", "10-min-on"])

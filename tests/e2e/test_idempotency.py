@@ -239,7 +239,8 @@ def test_a_retry_that_leaves_takes_nothing_from_the_request_that_it_joined(
     wait_past_the_read_timeout(older)
     body = json.dumps(chat_body("late", "left-again"), separators=(",", ":")).encode()  # the same to the byte
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair[0].token}\r\nContent-Type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair[0].token}\r\n"
+        "Content-Type: application/json\r\n"
         f"x-stainless-retry-count: 1\r\nx-stainless-read-timeout: 2\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(pair[0].address, timeout=10) as connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,16 +26,16 @@ sys.exit(main())
 
 
 @pytest.fixture
-def quiet(make_system: MakeSystem) -> Iterator[System]:
+def quiet(make_system: MakeSystem) -> System:
     """A system of which nothing runs yet."""
     system = make_system(start=False, models={"demo": model("tokens=2")})
     system.write_config()
-    yield system
+    return system
 
 
 def of_other_version(system: System, *words: str) -> Process:
-    arguments = ("-c", OTHER_VERSION, *words, "--config", system.config_file)
-    return Process.python(*arguments, log_file=system.folder / "other.log", environment={"NO_PROXY": "*"})
+    words = ("-c", OTHER_VERSION, *words, "--config", str(system.config_file))
+    return Process.python(*words, log_file=system.folder / "other.log", environment={"NO_PROXY": "*"})
 
 
 def words_of(role: str) -> tuple[str, ...]:

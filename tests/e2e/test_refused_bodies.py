@@ -41,9 +41,7 @@ def test_bodies_that_were_stored_before_their_refusal_leave_nothing_either(
 ) -> None:
     """All three are told that there is room while the first is still on its way into Redis; one gets in."""
     with Relay(own_redis.port) as line:
-        system = make_system(
-            redis_url=line.through(own_redis.url), models={"demo": model("tokens=2")}, tokens=TOKENS
-        )
+        system = make_system(redis_url=line.through(own_redis.url), models={"demo": model("tokens=2")}, tokens=TOKENS)
         line.bytes_per_second = 20e6
         token = system.tokens["one-a-minute"]
         calls = [Call(system, "demo", str(number) * BODY_BYTES, stream=False, token=token) for number in range(3)]

@@ -6,6 +6,7 @@ import pytest
 
 from shared import keys
 from shared.errors import RateLimited
+from shared.room.leases import How
 from tests.support.asynchronous import asynchronous
 from tests.support.clock import set_clock
 from tests.support.processes import RedisServer
@@ -25,8 +26,19 @@ async def test_a_token_is_not_locked_out_by_a_clock_that_was_set_back(room_redis
         with pytest.raises(RateLimited):
             await bench.admit(requests_per_minute=2)
         shift(room_redis, -120)
-        await bench.serve("w1")
         await bench.admit(requests_per_minute=2)
+
+
+@asynchronous
+async def test_live_workers_are_seen_at_once_when_the_clock_was_set_back(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        await bench.admit()
+        (job,) = await bench.take()
+        shift(room_redis, -120)
+        await bench.admit()  # there is a worker
+        assert await bench.release((job.id, job.attempt, How.AWAY), worker="w1") == "n"  # and it is the only one
+        await bench.serve("w2")
+        assert await bench.release((job.id, job.attempt, How.AWAY), worker="w1") == "b"
 
 
 async def deadlines(bench: Bench) -> list[float]:

@@ -18,9 +18,7 @@ CASES = {
 
 @pytest.mark.parametrize(("field", "garbage"), CASES.values(), ids=CASES)
 @asynchronous
-async def test_the_jobs_beside_an_unreadable_one_are_taken(
-    room_redis: RedisServer, field: str, garbage: bytes
-) -> None:
+async def test_the_jobs_beside_an_unreadable_one_are_taken(room_redis: RedisServer, field: str, garbage: bytes) -> None:
     async with open_bench(room_redis.url) as bench:
         ids = [await bench.admit() for _ in range(3)]
         await bench.redis("HSET", keys.job(ids[1]), field, garbage)
