@@ -102,6 +102,24 @@ def test_a_stopped_worker_lets_answers_end_and_then_hands_over_what_published_no
     assert_serves(system)
 
 
+def test_what_a_models_only_worker_runs_ends_well_within_its_grace(
+    make_system: MakeSystem, demo_backend: DemoBackend
+) -> None:
+    demo_backend.clear()
+    system = make_system(models=MODELS, settings={"worker": {"drain_seconds": 20}})
+    calls = [Call(system, "thinks", f"only-{stream}", stream=stream) for stream in (True, False)]
+    begun = Call(system, "steady", "only-begun")
+    wait_for_content(begun)
+    wait_for_backend(demo_backend, *calls)
+    (worker,) = system.workers
+    worker.terminate()
+    assert worker.wait(20) == 0
+    for call in calls:
+        call.wait(2).assert_complete(3)
+    begun.wait(2).assert_complete(TOKENS)
+    assert [len(demo_backend.seen(call.prompt)) for call in (*calls, begun)] == [1, 1, 1]
+
+
 # --- the API ----------------------------------------------------------------------------------------------------------
 
 
