@@ -31,7 +31,9 @@ def rewrite(body: bytes, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | Non
 
 
 def _base64(vector: Any) -> str:
-    return vector if isinstance(vector, str) else b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    if isinstance(vector, str):
+        return vector
+    return b64encode(struct.pack(f"<{len(vector)}f", *list.__iter__(vector))).decode()
 
 
 def _floats(vector: Any) -> list[float]:
