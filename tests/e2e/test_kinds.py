@@ -178,8 +178,9 @@ def test_refusals_are_chats(gateway: System, client: httpx.Client, anonymous: ht
     ("name", "status", "code"),
     [
         ("status-400", 400, "own_code"), ("status-401", 500, "backend_error"), ("status-429", 429, "own_code"),
-        ("status-503", 503, "own_code"), ("error-in-200", 500, "backend_error"), ("garbage", 500, "bad_backend_response"),
-        ("cut-before", 503, "backend_unavailable"), ("stall", 504, "backend_timeout"),
+        ("status-503", 503, "own_code"), ("error-in-200", 500, "backend_error"),
+        ("garbage", 500, "bad_backend_response"), ("cut-before", 503, "backend_unavailable"),
+        ("stall", 504, "backend_timeout"),
     ],
 )  # fmt: skip
 def test_failures_of_backends_are_told_as_in_chats(
