@@ -97,7 +97,7 @@ def test_missing_members_are_filled_in() -> None:
     ("vector", "asked"),
     [
         *[(vector, asked) for vector in (None, 5, {}, {"a": 1}, True) for asked in ("float", "base64")],
-        ("not base64!", "float"), ("AAAA", "float"),
+        ("not base64!", "float"), ("not base64!", "base64"), ("AAAA", "float"),
     ],
 )  # fmt: skip
 def test_what_is_no_vector_is_the_backends_fault(vector: object, asked: str) -> None:

@@ -15,6 +15,7 @@ from shared.errors import InvalidRequest
 from shared.kinds import KINDS
 from shared.kinds.completions.schema import PARAMETERS as COMPLETION_PARAMETERS
 from shared.kinds.embeddings.schema import PARAMETERS as EMBEDDING_PARAMETERS
+from tests.support.processes import ROOT
 
 OURS = {"service_tier"}
 TEXTS_AND_TOKENS: list[tuple[object, bool]] = [
@@ -77,6 +78,12 @@ def test_completions_are_described_as_they_are_validated(parameters: dict[str, A
 def test_embeddings_are_described_as_they_are_validated(parameters: dict[str, Any]) -> None:
     body = {"model": "m", "input": "x", **parameters}
     assert described("CreateEmbeddingRequest").is_valid(body) == accepts("embeddings", body)
+
+
+def test_a_kind_is_a_small_folder() -> None:
+    """`docs/how-to/add-a-kind.md` says so."""
+    files = (ROOT / "shared" / "kinds" / "embeddings").glob("*.py")
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 150
 
 
 def test_a_kind_has_one_place_and_one_name() -> None:
