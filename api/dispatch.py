@@ -1,26 +1,15 @@
-"""A validated request becomes a job in its model's waiting room, and a ticket on its queue; cancels take it back."""
+"""A validated request becomes a job in its model's waiting room, and a ticket on its queue."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from dataclasses import dataclass
 
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
-from shared.redis import RedisRefused, RedisUnavailable
-from shared.room import Admission, Admitted, Idempotency, Rooms
+from shared.protocol import MAX_COST
+from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import LANES, Lane, Settings, TokenSettings
-
-log = logging.getLogger("aqueduct.api.dispatch")
-
-ADMIT_SECONDS = 1.6
-"""An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
-
-MAX_COST = 1e12
-"""Estimated tokens of one job at most, far above any real one: the scripts count in 64-bit integers."""
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 
@@ -39,8 +28,8 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
 class Dispatcher:
     """Makes jobs of requests and hands them to the waiting rooms."""
 
-    def __init__(self, rooms: Rooms, settings: Settings, owner: str) -> None:
-        self._rooms = rooms
+    def __init__(self, admissions: Admissions, settings: Settings, owner: str) -> None:
+        self._admissions = admissions
         self._settings = settings
         self._owner = owner
         self._names = settings.public_names()
@@ -89,50 +78,4 @@ class Dispatcher:
 
     async def admit(self, job: Admission) -> Admitted:
         """Put the job into its waiting room. Raises QueueFull, RateLimited, NoWorker or BrokerUnavailable."""
-        return await self._rooms.admit(job, not_after_ms=self._rooms.redis_now_ms() + ADMIT_SECONDS * 1000)
-
-
-@dataclass(slots=True)
-class _Wanted:
-    since: float
-
-
-class Canceller:
-    """Cancels jobs in the background, in batches, again and again until Redis has answered."""
-
-    GIVE_UP_SECONDS = 900.0
-    """Longer than any admission can linger; the owner's heartbeat ends what is left."""
-
-    def __init__(self, rooms: Rooms, owner: str) -> None:
-        self._rooms = rooms
-        self._owner = owner
-        self._wanted: dict[str, _Wanted] = {}
-        self._wake = asyncio.Event()
-
-    def cancel(self, job_id: str) -> None:
-        """See to it that the job neither waits nor runs any more."""
-        self._wanted[job_id] = _Wanted(time.monotonic())
-        self._wake.set()
-
-    async def run_forever(self) -> None:
-        """Send what `cancel` was asked for."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._wanted:
-                batch = list(self._wanted)[:500]
-                try:
-                    await self._rooms.cancel(self._owner, batch)
-                except (RedisUnavailable, RedisRefused):
-                    limit = time.monotonic() - self.GIVE_UP_SECONDS
-                    self._wanted = {k: v for k, v in self._wanted.items() if v.since > limit}
-                    await asyncio.sleep(0.25)
-                    continue
-                for job_id in batch:
-                    self._wanted.pop(job_id, None)
-
-    async def drain(self) -> None:
-        """Send what is left, once; for shutdown."""
-        if self._wanted:
-            await self._rooms.cancel(self._owner, list(self._wanted))
-            self._wanted.clear()
+        return await self._admissions.admit(job)

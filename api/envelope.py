@@ -66,7 +66,7 @@ class Envelope:
             if scope["path"] not in _QUIET_PATHS and log.isEnabledFor(logging.INFO):
                 fields = {k: state[k] for k in _LOGGED if k in state}
                 log.info(
-                    "%s %s", scope["method"], scope["path"][:200],
+                    "%s %s", scope["method"], _path_as_sent(scope),
                     extra={
                         "request_id": state["request_id"], "status": state.get("status", status),
                         "ms": int((time.monotonic() - started_at) * 1000), "client": (scope["client"] or "?")[0],
@@ -76,6 +76,12 @@ class Envelope:
 
 
 _LOGGED = ("kind", "tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code")
+
+
+def _path_as_sent(scope: Scope) -> str:
+    """Return the path with its escapes, as what they stand for may be anything."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw[:200].decode("ascii", "replace")
 
 
 def error_response(error: AqueductError) -> Response:

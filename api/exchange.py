@@ -7,16 +7,12 @@ event, the client's disconnect from the moment the body is read, and bytes that 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import socket
-import sys
-import termios
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
-from shared.errors import AqueductError, InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from shared.errors import AqueductError, UnsupportedMediaType
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,23 +25,28 @@ class ClientGone(Exception):
     """The client has closed the connection; there is nobody to answer."""
 
 
-def _left_to_take(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client has not taken: those in the transport, and in the kernel where it tells.
+class Connection(Protocol):
+    """What an exchange can ask of its client's connection, where our server runs it (`api/connection.py`)."""
 
-    The kernel asks for more only when a good part of its own buffer, often megabytes, is free. A slow reader needs
-    minutes for that, so that the transport alone would look stalled.
-    """
-    left = transport.get_write_buffer_size()
-    connection: socket.socket = transport.get_extra_info("socket")
-    with suppress(OSError, ValueError):  # not on this system; just closed
-        left += int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return left
+    on_disconnect: Callable[[], None] | None
+    """Called when the client has closed the connection."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client is still there to take the answer."""
+
+    @property
+    def body_is_complete(self) -> bool:
+        """Whether the whole request is here."""
+
+    def write_part(self, data: bytes) -> bool:
+        """Write a part of a body that has begun, at once; False where `Exchange.write` must do it."""
 
 
 class Exchange:
     """One request and its response."""
 
-    __slots__ = ("_headers", "_send", "receive", "request_id", "scope", "started", "started_at")
+    __slots__ = ("_connection", "_headers", "_send", "receive", "request_id", "scope", "started", "started_at")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -56,6 +57,7 @@ class Exchange:
         self.started = False
         """The response's headers are out: its status is fixed."""
         self._headers: Headers = []
+        self._connection: Connection | None = scope.get("extensions", {}).get("aqueduct.connection")
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of that (lower-case) name."""
@@ -77,54 +79,25 @@ class Exchange:
         if self.header(b"content-encoding") not in (None, b"identity"):
             raise UnsupportedMediaType("Send the request body without Content-Encoding.")
 
-    async def body(self, *, max_bytes: int, timeout_seconds: float) -> bytes:
-        """Read the body; raises RequestTooLarge without reading the rest, InvalidRequest on a stall, ClientGone."""
-        too_large = RequestTooLarge(f"The request body is larger than {max_bytes} bytes. Send a smaller one.")
-        length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > max_bytes:
-            raise too_large
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive_part(timeout_seconds)
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > max_bytes:
-                raise too_large
-            if not message.get("more_body", False):
-                # The usual body arrives in one piece, which is then not copied.
-                return b"".join([*parts, part]) if parts else part
-            parts.append(part)
-
-    async def _receive_part(self, timeout_seconds: float) -> Message:
-        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
-        if extension is not None and not extension["protocol"].cycle.more_body:
-            return await self.receive()  # all of it is here, as nearly always: nothing to wait for, no timer to set
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self.receive()
-        except TimeoutError as error:
-            raise InvalidRequest(
-                f"No more of the request body arrived for {timeout_seconds:g} s. Send the whole body.",
-                code="request_timeout",
-            ) from error
+    @property
+    def body_is_complete(self) -> bool:
+        """Whether the whole request is known to be here."""
+        return self._connection is not None and self._connection.body_is_complete
 
     def watch(self, on_disconnect: Callable[[], None]) -> Callable[[], None]:
         """Call `on_disconnect` as soon as the client closes the connection; returns what ends the watch."""
-        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
-        if extension is None:
+        connection = self._connection
+        if connection is None:
             watcher = asyncio.ensure_future(self._receive_disconnect(on_disconnect))
             return watcher.cancel  # type: ignore[return-value]
         # Our server tells by a plain call; a task that waits in `receive` would cost every request a task switch.
-        protocol = extension["protocol"]
-        protocol.on_disconnect = on_disconnect
-        if not protocol.is_connected:
+        connection.on_disconnect = on_disconnect
+        if not connection.is_connected:
             on_disconnect()
 
         def stop() -> None:
-            protocol.on_disconnect = None
+            if connection.on_disconnect is on_disconnect:  # not yet that of the next request
+                connection.on_disconnect = None
 
         return stop
 
@@ -151,44 +124,14 @@ class Exchange:
         )
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
-        """Send a part of the body, the last one with `more=False`."""
+        """Send a part of the body, the last one with `more=False`; waits for a slow reader, or raises ClientGone."""
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        if self._connection is not None and not self._connection.is_connected:
+            raise ClientGone
 
     def direct_writer(self) -> Callable[[bytes], bool] | None:
         """Return what writes a part of a started body at once, or says False where `write` must do it."""
-        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
-        return extension["protocol"].write_part if extension is not None else None
-
-    async def write_to_reader(self, data: bytes, *, more: bool, stalled_seconds: float) -> None:
-        """As `write`, but close a connection whose client has taken nothing for so long; raises ClientGone."""
-        extension = self.scope.get("extensions", {}).get("aqueduct.connection")
-        if extension is None or not extension["protocol"].flow.write_paused:
-            await self.write(data, more=more)
-            return
-        transport = extension["protocol"].transport
-        loop = asyncio.get_running_loop()
-        left, took_at = _left_to_take(transport), loop.time()
-        timer: asyncio.TimerHandle
-
-        def look() -> None:
-            nonlocal left, took_at, timer
-            now, before, left = loop.time(), left, _left_to_take(transport)
-            if left < before:
-                took_at = now
-            if now - took_at >= stalled_seconds:
-                limit.reschedule(now)
-            else:
-                timer = loop.call_later(stalled_seconds / 4, look)
-
-        timer = loop.call_later(stalled_seconds / 4, look)
-        try:
-            async with asyncio.timeout(None) as limit:
-                await self.write(data, more=more)
-        except TimeoutError:
-            transport.abort()
-            raise ClientGone from None
-        finally:
-            timer.cancel()
+        return self._connection.write_part if self._connection is not None else None
 
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send a whole JSON response."""
@@ -196,6 +139,7 @@ class Exchange:
         await self.write(body, more=False)
 
     async def fail(self, error: AqueductError) -> None:
-        """Send an error as a whole response."""
+        """Send an error as a whole response, if anybody is there to hear it."""
         headers = [(key.encode(), value.encode()) for key, value in error.response_headers().items()]
-        await self.answer(error.status, error.json(), headers)
+        with suppress(ClientGone):
+            await self.answer(error.status, error.json(), headers)

@@ -6,48 +6,62 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
-from api.dispatch import Canceller, Dispatcher
-from api.relay import RelayHub
-from api.routes.chat import ChatCompletions
+from api.bodies import Bodies
+from api.dispatch import Dispatcher
+from api.jobs import JobEndpoint
+from api.relay_hub import RelayHub
+from api.reports import Reports
+from api.served import ServedModels
 from api.tokens import TokenTable
 from shared import keys
+from shared.background import Background, exit_process
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
-from shared.room import Rooms
+from shared.redis.bulk import Bulk
+from shared.room.admission import Admissions
+from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
 
 log = logging.getLogger("aqueduct.api")
 
 BEAT_SECONDS = 2.0
+CANCEL_SECONDS = 900.0
+"""A cancel is repeated so long while Redis is away: longer than any admission can linger."""
+FORGET_GATHER_SECONDS = 0.1
+"""Nobody waits for what is forgotten, so many go together."""
 
 
 class Gateway:
     """The parts of one API process. Use `open_gateway`."""
 
-    def __init__(self, settings: Settings, client: RedisClient) -> None:
+    def __init__(self, settings: Settings, client: RedisClient, bulk: Bulk) -> None:
         self.settings = settings
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self.client = client
-        self.rooms = Rooms(client, settings)
+        self.admissions = Admissions(client, bulk, settings, self.owner)
+        self.upkeep = Upkeep(client, settings, self.owner)
         testing = settings.testing
         self.relays = RelayHub(
-            self.rooms, silence_seconds=testing.silence_seconds, drop_live_events=testing.drop_live_events
+            self.admissions, silence_seconds=testing.silence_seconds, drop_live_events=testing.drop_live_events
         )
         self.tokens = TokenTable(settings.tokens, settings.public_names())
-        self.canceller = Canceller(self.rooms, self.owner)
-        self.dispatcher = Dispatcher(self.rooms, settings, self.owner)
+        self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS)
+        self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
+        self.served = ServedModels(self.upkeep)
+        bodies, dispatcher = Bodies(settings.api), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
-            kind.name: ChatCompletions(
+            kind.name: JobEndpoint(
                 kind=kind,
                 settings=settings.api,
                 tokens=self.tokens,
-                dispatcher=self.dispatcher,
+                bodies=bodies,
+                dispatcher=dispatcher,
                 relays=self.relays,
-                canceller=self.canceller,
+                cancels=self.cancels,
+                forgets=self.forgets,
             )
             for kind in KINDS.values()
         }
@@ -62,11 +76,22 @@ class Gateway:
         for endpoint in self.endpoints.values():
             endpoint.draining = True
 
+    async def greet(self) -> None:
+        """After a reconnection: Redis may be another server, and must hear that this process lives."""
+        try:
+            await self.upkeep.hello()
+            await self.admissions.beat()
+        except OtherProtocol as error:
+            log.critical("%s", error)
+            exit_process()
+        except (RedisUnavailable, RedisRefused):
+            return  # the next heartbeat says so
+
     async def beat_forever(self) -> None:
         """Say every 2 s that this process lives; its jobs are cancelled 8 s after the last word."""
         while True:
             try:
-                await self.rooms.beat(self.owner)
+                await self.admissions.beat()
             except (RedisUnavailable, RedisRefused):
                 await asyncio.sleep(0.5)
                 continue
@@ -77,60 +102,49 @@ class Gateway:
         while True:
             await asyncio.sleep(self.settings.testing.sweep_seconds)
             try:
-                swept = await self.rooms.sweep(self.owner)
+                swept = await self.upkeep.sweep()
             except (RedisUnavailable, RedisRefused):
                 continue
-            if swept and any(swept[1:4]):
-                log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[1:4], strict=True)))
+            if swept and any(swept[:3]):
+                log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
+
+    async def leave(self) -> None:
+        """Say what is left to say."""
+        try:
+            await self.cancels.drain()
+            await self.admissions.beat(gone=True)
+        except (RedisUnavailable, RedisRefused):
+            log.warning("left without telling Redis; the sweep clears up")
 
 
 @asynccontextmanager
 async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """Open the connections and background tasks of an API process; close them in reverse.
 
-    Raises RedisUnavailable when Redis does not answer within 10 s.
+    Raises RedisUnavailable when Redis does not answer within 10 s, and OtherProtocol.
     """
     async with AsyncExitStack() as stack:
         client = RedisClient(settings.redis, "commands")
         await client.open()
         stack.push_async_callback(client.close)
-        gateway = Gateway(settings, client)
-        await gateway.rooms.load()
-        await gateway.rooms.beat(gateway.owner)
+        bulk = Bulk(settings.redis, "bodies")
+        stack.push_async_callback(bulk.close)
+        gateway = Gateway(settings, client, bulk)
+        await gateway.upkeep.open()
+        await gateway.admissions.beat()
+        client.on_connected.append(gateway.greet)
         subscriber = Subscriber(
             settings.redis, [keys.events(gateway.owner)], gateway.relays.on_message, gateway.relays.on_subscribed
         )
         await subscriber.open()
         stack.push_async_callback(subscriber.close)
-        background = (
-            gateway.beat_forever(),
-            gateway.sweep_forever(),
-            gateway.relays.recover_forever(),
-            gateway.canceller.run_forever(),
-            gateway.tokens.refresh_forever(client.call),
-        )
-        tasks = [_background(job) for job in background]
-        try:
-            yield gateway
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            try:
-                await gateway.canceller.drain()
-                await gateway.rooms.beat(gateway.owner, gone=True)
-            except (RedisUnavailable, RedisRefused):
-                log.warning("left without telling Redis; the sweep clears up")
-
-
-def _background(job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run a loop for the life of the process; should it ever fail, the process must not go on without it."""
-
-    def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.critical("a background task failed; exiting so that a supervisor restarts", exc_info=task.exception())
-            os._exit(1)
-
-    task = asyncio.get_running_loop().create_task(job)
-    task.add_done_callback(ended)
-    return task
+        stack.push_async_callback(gateway.leave)
+        background = Background()
+        stack.push_async_callback(background.close)
+        background.forever(gateway.beat_forever(), "heartbeat")
+        background.forever(gateway.sweep_forever(), "sweep")
+        background.forever(gateway.relays.recover_forever(), "log readings")
+        background.forever(gateway.cancels.run_forever(), "cancels")
+        background.forever(gateway.forgets.run_forever(), "forgets")
+        background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        yield gateway

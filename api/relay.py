@@ -1,81 +1,188 @@
-"""A job's events, from Redis to the handler that waits for them.
+"""A job's events, in order, once each, from one attempt only: what the handler reads that waits for them.
 
-One subscriber connection serves every stream of this process. Pub/sub is only the fast path: events are numbered by
-their place in the job's log, so a gap, a reconnect or silence is noticed and mended by reading the log (`peek`), many
-jobs in one bounded call. Losing every pub/sub message costs time, never bytes.
+    state      is left by                                                  for
+    LISTENING  asked: its admission is on the way                          ASKED
+    ASKED      accepted, refused                                           FOLLOWING, LISTENING
+    FOLLOWING  a gap, a reconnection, a full buffer                        BEHIND
+    BEHIND     the log was read                                            FOLLOWING
+    FOLLOWING, BEHIND
+               the job's last event                                        COMPLETE
+               the job is unknown, or another attempt of it speaks         LOST
+
+Nothing is taken after COMPLETE or LOST. What was LOST may still run, and must be cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 
+from api.exchange import ClientGone
 from shared import events
+from shared.deadline import Deadline
 from shared.errors import AqueductError, JobLost
-from shared.redis import RedisRefused, RedisUnavailable
-from shared.room import Rooms
-
-log = logging.getLogger("aqueduct.api.relay")
+from shared.room.admission import Missed
 
 MAX_BUFFERED_BYTES = 1024 * 1024
 """A reader that falls behind by more drops what it holds and reads the log again when it is ready."""
-PEEK_BYTES = 4 * 1024 * 1024
-PEEK_JOBS = 500
 MAX_SILENCE_FACTOR = 4
 """A silent job's log is read after 1, 2, then every 4 silence periods."""
 
 
+class State(Enum):
+    """Where a relay stands."""
+
+    LISTENING = auto()
+    ASKED = auto()
+    FOLLOWING = auto()
+    BEHIND = auto()
+    COMPLETE = auto()
+    LOST = auto()
+
+
 class Relay:
-    """The events of one job, in order, once each. Made by `RelayHub.open`, closed by `RelayHub.close`."""
+    """The events of one job for one reader. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_checks_at", "_cut", "_deadline", "_sink", "_timeout_seconds", "_timer",
-        "_waiter", "_wants_log", "admitted", "behind", "check_at", "client_gone", "ended", "id", "may_run",
-        "next_number", "opened_at", "replaced", "silence_factor",
+        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_has_left", "_highest", "_nonce", "_sink",
+        "_timeout_seconds", "_waiter", "_wants_log", "check_at", "has_delivered", "id", "next_number", "silence_factor",
+        "state",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
         self.id = job_id
+        self.state = State.LISTENING
         self.next_number = 0
-        self.admitted = False
-        """Before admission an unknown job is no reason for alarm."""
-        self.behind = False
-        """Events were missed or dropped; the log must be read."""
-        self.ended = False
-        """The last event was handed out."""
-        self.opened_at = 0.0
-        self.client_gone = False
-        self.may_run = False
-        """Its job may be waiting or running, so that leaving must cancel it."""
-        self.replaced = False
-        """A retry of the same request has taken the job over."""
+        self.has_delivered = False
+        """Whether the reader has been given anything: then no other attempt's events may follow."""
         self.check_at = 0.0
+        """When a silent job's log is read."""
         self.silence_factor = 1
+        self._nonce: bytes | None = None
+        """Of the attempt whose events these are."""
+        self._highest = -1
+        """The highest event known to have happened."""
         self._wants_log = wants_log
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = self._checks_at = 0.0
+        self._deadline: Deadline | None = None
         self._timeout_seconds: float | None = None
         self._sink: Callable[[bytes], bool] | None = None
+        self._has_left = False
         self._cut: AqueductError | None = None
 
-    def feed(self, number: int, event: bytes | None) -> None:
-        """Take one event; repeats are ignored, a gap marks the relay as behind."""
-        if number < self.next_number:
+    # --- the job's side ---------------------------------------------------------------------------------------
+
+    def asked(self) -> None:
+        """Take note that the job's admission is on the way: from now on it may exist."""
+        self.state = State.ASKED
+
+    def refused(self) -> None:
+        """Take note that there is no job."""
+        self.state = State.LISTENING
+
+    def accepted(self) -> None:
+        """Take note that there is a job. Its events may have come before the answer to its admission."""
+        if self.state is State.ASKED:
+            self.state = State.BEHIND if self._highest >= self.next_number else State.FOLLOWING
+
+    def fall_behind(self) -> None:
+        """Take note that something may have been missed; the log must be read."""
+        if self.state is State.FOLLOWING:
+            self.state = State.BEHIND
+
+    def feed(self, nonce: bytes, number: int, event: bytes | None) -> None:
+        """Take one event; repeats are ignored, a gap marks the relay as behind, None stands in the log alone."""
+        if nonce != self._nonce and not self._may_change_to(nonce):
             return
-        if number > self.next_number or event is None or self._buffered_bytes > MAX_BUFFERED_BYTES:
-            self.behind = True
+        if self.is_closed:
             return
-        self.next_number += 1
-        if event[0] == events.CHUNKS and self._pass_on(event):
-            return
+        if number != self.next_number or event is None or self._buffered_bytes > MAX_BUFFERED_BYTES:
+            if number >= self.next_number:
+                self._highest = max(self._highest, number)
+                self.fall_behind()
+                return
+            # A repeat; but an attempt has one end, so an error in the place of an event that was handed on says that
+            # Redis fell back by a moment, and that the answer ends here.
+            if event is None or event[0] != events.FAILED:
+                return
+        self.next_number = number + 1
+        kind = event[0]
+        if kind == events.CHUNKS:
+            if self._pass_on(event):
+                return
+        elif kind in events.ENDINGS:
+            self.state = State.COMPLETE
         self._buffered_bytes += len(event)
         self._buffer.append(event)
         self.wake()
+
+    def _may_change_to(self, nonce: bytes) -> bool:
+        """Begin with an attempt, or again with another; what was handed on is never joined with another's."""
+        if self._nonce is not None:
+            if self.has_delivered:
+                self.lose("The answer was begun by a run of this request that the queue has lost. Retry.")
+                return False
+            if self.state is State.COMPLETE:
+                return False
+            self._buffer.clear()
+            self._buffered_bytes = self.next_number = 0
+            self._highest = -1
+        self._nonce = nonce
+        return True
+
+    def lose(self, message: str) -> None:
+        """End the reading with an error of our own, unless the job's own end is here already."""
+        if not self.is_closed:
+            self.state = State.LOST
+            self._buffer.append(events.failed(JobLost(message)))
+            self.wake()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its last event is here, read or not."""
+        return self.state is State.COMPLETE or self.state is State.LOST
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the job may wait or run for this reader, so that leaving must cancel it."""
+        return self.state not in (State.LISTENING, State.COMPLETE)
+
+    # --- the log ----------------------------------------------------------------------------------------------
+
+    def wants_log(self, now: float) -> bool:
+        """Whether the log should be read for it: it missed something, or has heard nothing for a while."""
+        if self._buffered_bytes > MAX_BUFFERED_BYTES:
+            return False
+        return self.state is State.BEHIND or (self.state is State.FOLLOWING and self.check_at <= now)
+
+    def question(self) -> Question:
+        """Return what is to be asked of the log, with what was known then: live events may overtake the answer."""
+        return Question(self, self.next_number, self._nonce if self.has_delivered else None)
+
+    def take_missed(self, asked: Question, missed: Missed) -> None:
+        """Take the log's answer."""
+        if not missed.state and not missed.events:
+            self.lose("The queue lost this request's record. Retry.")
+            return
+        if asked.nonce is not None and missed.nonce != asked.nonce:
+            # It waits again, or another attempt runs, though this one's words were handed on: Redis fell back.
+            self.lose("The answer was begun by a run of this request that the queue has lost. Retry.")
+            return
+        before = self.next_number
+        for offset, event in enumerate(missed.events):
+            self.feed(missed.nonce, asked.number + offset, event)
+        if missed.events and missed.nonce == self._nonce:
+            self._highest = max(self._highest, missed.length - 1)
+        if self.state in (State.FOLLOWING, State.BEHIND):
+            self.state = State.BEHIND if self._highest >= self.next_number else State.FOLLOWING
+        progressed = self.next_number > before
+        self.silence_factor = 1 if progressed else min(self.silence_factor * 2, MAX_SILENCE_FACTOR)
+
+    # --- the reader's side ------------------------------------------------------------------------------------
 
     def pass_on_to(self, sink: Callable[[bytes], bool] | None) -> None:
         """Hand chunks to `sink` as they come, while the reader waits in `next` for anything; it may refuse.
@@ -89,13 +196,13 @@ class Relay:
         waiter = self._waiter
         if self._sink is None or waiter is None or waiter.done() or not self._sink(event[1:]):
             return False
-        if self._timeout_seconds is not None:
-            self._deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        if self._deadline is not None and self._timeout_seconds is not None:
+            self._deadline.extend(self._timeout_seconds)
         return True
 
     def hang_up(self) -> None:
         """Say that the client has closed the connection."""
-        self.client_gone = True
+        self._has_left = True
         self.wake()
 
     def cut_off(self, error: AqueductError) -> None:
@@ -104,201 +211,60 @@ class Relay:
         self.wake()
 
     def wake(self) -> None:
+        """Let a waiting reader look again."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    @property
-    def has_room(self) -> bool:
-        return self._buffered_bytes <= MAX_BUFFERED_BYTES
-
-    def wants_log(self, now: float) -> bool:
-        """Whether the log should be read for it: it missed something, or has heard nothing for a while."""
-        return self.admitted and not self.ended and self.has_room and (self.behind or self.check_at <= now)
-
     async def next(self, timeout_seconds: float | None) -> Sequence[bytes]:
-        """Return every event that is ready, waiting for the first; empty at the time limit or when the client left."""
-        if not self._buffer and not self.client_gone and self._cut is None:
+        """Return every event that is ready, waiting for the first; empty at the time limit.
+
+        Raises ClientGone when the client left, and what `cut_off` was told.
+        """
+        if not self._buffer and not self._has_left and self._cut is None:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             self._timeout_seconds = timeout_seconds
             if timeout_seconds is not None:
-                self._set_deadline(timeout_seconds)
+                if self._deadline is None:
+                    self._deadline = Deadline(self.wake)
+                self._deadline.extend(timeout_seconds)
             try:
                 await waiter
             finally:
                 self._waiter = None
-        if self.client_gone:
-            return ()
+                if self._deadline is not None:
+                    self._deadline.pause()
+        if self._has_left:
+            raise ClientGone
         if self._cut is not None and not self._buffer:
             raise self._cut
         ready = tuple(self._buffer)
-        self._buffer.clear()
-        self._buffered_bytes = 0
-        if self.behind:
+        if ready:
+            self._buffer.clear()
+            self._buffered_bytes = 0
+            self.has_delivered = True
+        if self.state is State.BEHIND:
             self._wants_log.set()  # there is room again for what was dropped
-        if ready and ready[-1][0] in events.ENDINGS:
-            self.ended = True
         return ready
 
-    def _set_deadline(self, seconds: float) -> None:
-        """Wake a waiting reader after so long; a timer is set for many waits, as one for each chunk would cost more."""
-        now = asyncio.get_running_loop().time()
-        self._deadline = now + seconds
-        if self._timer is not None and self._checks_at > self._deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._arm(now)
-
-    def _arm(self, now: float) -> None:
-        # The loop's clock counts whole milliseconds: a shorter delay would only spin.
-        self._checks_at = max(self._deadline, now + 0.001)
-        self._timer = asyncio.get_running_loop().call_later(self._checks_at - now, self._check_deadline)
-
-    def _check_deadline(self) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return
-        now = asyncio.get_running_loop().time()
-        if now < self._deadline:
-            self._arm(now)
-        else:
-            self.wake()
+    @property
+    def is_over(self) -> bool:
+        """Whether the last event was handed out."""
+        return self.is_closed and not self._buffer
 
     def stop(self) -> None:
         """Read no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.stop()
 
 
-class RelayHub:
-    """All relays of an API process, fed by its one subscription."""
+class Question:
+    """What the log is asked for one relay."""
 
-    def __init__(self, rooms: Rooms, *, silence_seconds: float, drop_live_events: bool = False) -> None:
-        self._rooms = rooms
-        self._relays: dict[bytes, Relay] = {}
-        self._twins: dict[bytes, list[Relay]] = {}
-        """Further relays of the same job: clients that joined it by their Idempotency-Key."""
-        self._silence_seconds = silence_seconds
-        self._drop_live_events = drop_live_events
-        self._behind = asyncio.Event()
+    __slots__ = ("nonce", "number", "relay")
 
-    def __len__(self) -> int:
-        return len(self._relays)
-
-    def open(self, job_id: str) -> Relay:
-        """Listen for a job's events; call before admitting it, so that not even the first can be missed."""
-        relay = Relay(job_id, self._behind)
-        relay.opened_at = asyncio.get_running_loop().time()
-        relay.check_at = relay.opened_at + self._silence_seconds
-        self._add(relay)
-        return relay
-
-    def join(self, relay: Relay, job_id: str) -> None:
-        """Listen to another job that is already under way, from its first event on."""
-        self._remove(relay)
-        relay.id = job_id
-        relay.admitted = relay.behind = True
-        self._add(relay)
-        self._behind.set()
-
-    def close(self, relay: Relay) -> None:
-        """Stop listening."""
-        relay.stop()
-        self._remove(relay)
-
-    def _remove(self, relay: Relay) -> None:
-        key = relay.id.encode()
-        twins = self._twins.get(key, [])
-        if self._relays.get(key) is relay:
-            del self._relays[key]
-            if twins:
-                self._relays[key] = twins.pop()
-        elif relay in twins:
-            twins.remove(relay)
-        if not twins:
-            self._twins.pop(key, None)
-
-    def is_heard(self, job_id: str) -> bool:
-        """Whether anybody here listens to the job."""
-        return job_id.encode() in self._relays
-
-    def _add(self, relay: Relay) -> None:
-        key = relay.id.encode()
-        if key in self._relays:
-            self._twins.setdefault(key, []).append(relay)
-        else:
-            self._relays[key] = relay
-
-    def _all(self) -> list[Relay]:
-        return [*self._relays.values(), *(relay for twins in self._twins.values() for relay in twins)]
-
-    def cut_off(self, error: AqueductError) -> None:
-        """End every reading with this error."""
-        for relay in self._all():
-            relay.cut_off(error)
-
-    def on_message(self, message: bytes) -> None:
-        """Hand the frames of one pub/sub message to their relays."""
-        if self._drop_live_events:
-            return
-        relays = self._relays
-        behind = False
-        next_check = asyncio.get_running_loop().time() + self._silence_seconds
-        for job_id, number, event in events.frames(message):
-            relay = relays.get(job_id)
-            if relay is not None:
-                relay.feed(number, event)
-                relay.check_at = next_check
-                behind = behind or relay.behind
-                for twin in self._twins.get(job_id, ()):
-                    twin.feed(number, event)
-                    behind = behind or twin.behind
-        if behind:
-            self._behind.set()
-
-    def on_subscribed(self) -> None:
-        """After a (re)connection anything may have been missed."""
-        for relay in self._all():
-            relay.behind = True
-        self._behind.set()
-
-    async def recover_forever(self) -> None:
-        """Read the log for relays that are behind, at once, and for silent ones, now and then."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_seconds / 2):
-                    await self._behind.wait()
-            except TimeoutError:
-                pass
-            self._behind.clear()
-            now = loop.time()
-            due = [relay for relay in self._all() if relay.wants_log(now)]
-            try:
-                while due:
-                    due = due[await self._recover(due[:PEEK_JOBS]) :]
-            except (RedisUnavailable, RedisRefused):
-                await asyncio.sleep(self._silence_seconds / 4)
-                self._behind.set()
-
-    async def _recover(self, relays: list[Relay]) -> int:
-        """Read the log of these relays; returns how many of them the budget allowed (at least one)."""
-        # Live events may come while Redis is asked; its answer begins where the question did.
-        asked = [relay.next_number for relay in relays]
-        answers = await self._rooms.peek([(r.id, number) for r, number in zip(relays, asked, strict=True)], PEEK_BYTES)
-        now = asyncio.get_running_loop().time()
-        for relay, number, (state, *missed) in zip(relays, asked, answers, strict=False):
-            relay.behind = False
-            before = relay.next_number
-            for offset, event in enumerate(missed):
-                relay.feed(number + offset, event)
-            if relay.next_number > before:
-                relay.silence_factor = 1
-            else:
-                relay.silence_factor = min(relay.silence_factor * 2, MAX_SILENCE_FACTOR)
-            relay.check_at = now + self._silence_seconds * relay.silence_factor
-            if state == b"u" and not missed:
-                log.warning("job record lost", extra={"request_id": "req_" + relay.id})
-                relay.feed(relay.next_number, events.failed(JobLost("The queue lost this request's record. Retry.")))
-        return max(1, len(answers))
+    def __init__(self, relay: Relay, number: int, nonce: bytes | None) -> None:
+        self.relay = relay
+        self.number = number
+        self.nonce = nonce
+        """The attempt whose words the reader has been given, if any."""

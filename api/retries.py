@@ -1,24 +1,27 @@
 """Retried requests: which older request a new one joins, so that a retry never doubles the load.
 
-The OpenAI SDKs post the same body again after a time-out, with nothing to join the two but a count. So a retry takes
-over an older request of the same token and body only while that one's connection is still open in this process (equal
-bodies are often independent samples); anything more needs an `Idempotency-Key`.
+The OpenAI SDKs post the same body again after a time-out, with nothing to join the two but a count. So a retry joins an
+older request of the same token and body only while that one's connection is still open in this process, and only when
+its own client must have timed out: it was sent nothing at all for the read timeout that came with it (equal bodies are
+often independent samples). The older one is not cut; it ends with its connection. Anything more needs an
+`Idempotency-Key`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 
 from api.exchange import Exchange
 from api.relay import Relay
 from shared.errors import InvalidRequest
-from shared.room import Idempotency
+from shared.room.admission import Idempotency
 from shared.settings import TokenSettings
 
 MAX_KEY_LENGTH = 255
 TIMED_OUT_SHARE = 0.9
-"""How much of the client's read timeout an open request must have lasted before its retry may take it over."""
+"""How much of its client's read timeout an open request must have lasted before a retry may join it."""
 LINGER_SECONDS = 15.0
 """A job with an Idempotency-Key outlives its client by this, so that a retry finds it."""
 
@@ -36,36 +39,56 @@ def idempotency(exchange: Exchange, token: TokenSettings, raw: bytes) -> Idempot
     return Idempotency(name, hashlib.sha256(raw).hexdigest())
 
 
+def identity(token: TokenSettings, raw: bytes) -> bytes:
+    """Return what two requests share that may be one: the token and the body, by SHA-256."""
+    return hashlib.sha256(token.name.encode() + b"\n" + raw).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A request whose connection is open."""
+
+    key: bytes
+    exchange: Exchange
+    relay: Relay
+    read_timeout_seconds: float
+    opened_at: float
+
+    @property
+    def must_have_timed_out(self) -> bool:
+        """Whether its client cannot be waiting any more: it has heard nothing for its own read timeout."""
+        age_seconds = asyncio.get_running_loop().time() - self.opened_at
+        return not self.exchange.started and age_seconds >= TIMED_OUT_SHARE * self.read_timeout_seconds
+
+
 class OpenRequests:
-    """The requests whose connections are open, by token and body."""
+    """The open requests whose clients said how long they read, by identity."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, int], Relay] = {}
+        self._open: dict[bytes, list[OpenRequest]] = {}
 
-    def older(
-        self, exchange: Exchange, token: TokenSettings, raw: bytes, read_timeout_seconds: float | None
-    ) -> Relay | None:
-        """Return the relay of an open request that this one is a retry of.
-
-        Only a request whose client must have timed out is taken over: a retry after a 429 has live equals beside it.
-        """
-        if exchange.header(b"x-stainless-retry-count") in (None, b"0") or read_timeout_seconds is None:
+    def older(self, exchange: Exchange, key: bytes) -> Relay | None:
+        """Return the relay of an open request that this one is a retry of."""
+        if exchange.header(b"x-stainless-retry-count") in (None, b"0"):
             return None
         if exchange.header(b"idempotency-key") is not None:
             return None
-        relay = self._open.get((token.name, hash(raw)))
-        if relay is None or relay.ended or relay.client_gone or not relay.admitted:
-            return None
-        age_seconds = asyncio.get_running_loop().time() - relay.opened_at
-        return relay if age_seconds >= TIMED_OUT_SHARE * read_timeout_seconds else None
+        for one in self._open.get(key, ()):
+            if one.relay.may_run and one.must_have_timed_out:
+                return one.relay
+        return None
 
-    def add(self, token: TokenSettings, raw: bytes, relay: Relay) -> tuple[str, int]:
-        """Remember an open request; returns the key to forget it by."""
-        key = (token.name, hash(raw))
-        self._open[key] = relay
-        return key
+    def add(self, key: bytes, exchange: Exchange, relay: Relay, read_timeout_seconds: float) -> OpenRequest:
+        """Remember an open request; returns it, to be removed."""
+        opened_at = asyncio.get_running_loop().time()
+        one = OpenRequest(key, exchange, relay, read_timeout_seconds, opened_at)
+        self._open.setdefault(key, []).append(one)
+        return one
 
-    def remove(self, key: tuple[str, int], relay: Relay) -> None:
+    def remove(self, one: OpenRequest) -> None:
         """Forget a request whose connection closes."""
-        if self._open.get(key) is relay:
-            del self._open[key]
+        left = [other for other in self._open.get(one.key, ()) if other is not one]
+        if left:
+            self._open[one.key] = left
+        else:
+            self._open.pop(one.key, None)

@@ -1,87 +1,34 @@
-"""Runs the API under uvicorn: bounded headers, TCP_NODELAY, a drain on SIGTERM."""
+"""Runs the API under uvicorn until a signal: limits of the process, the server's settings, a drain on SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import resource
 import signal
 import socket
-from collections.abc import Callable
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_asgi
-from shared.errors import AqueductError, Draining, HeadersTooLarge, InvalidRequest
+from api.connection import MAX_REFUSED, ClientConnection
+from api.gateway import Gateway
+from shared.errors import Draining
 from shared.fitness import ready_redis
-from shared.jobs import new_id, request_id
 from shared.logging import configure_logging
-from shared.settings import Settings
+from shared.settings import ApiSettings, Settings
 
 log = logging.getLogger("aqueduct.api.server")
 
-
-def _bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
-    """Return uvicorn's HTTP protocol with a limit on headers and OpenAI errors for requests it cannot parse."""
-
-    class BoundedProtocol(HttpToolsProtocol):
-        on_disconnect: Callable[[], None] | None = None
-        """Called when the client closes the connection: what the `aqueduct.connection` extension is for."""
-        _header_bytes = 0
-        _refusal: AqueductError | None = None
-
-        def on_message_begin(self) -> None:
-            self._header_bytes = 0
-            super().on_message_begin()
-            self.scope["extensions"] = {"aqueduct.connection": {"protocol": self}}
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            if self.on_disconnect is not None:
-                self.on_disconnect()
-
-        def write_part(self, data: bytes) -> bool:
-            """Write a part of a chunked body that has begun; False: the reader is slow, or the response over."""
-            cycle = self.cycle
-            if not data:
-                return True  # an empty part would end the body
-            if self.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
-                return False
-            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return True
-
-        @property
-        def is_connected(self) -> bool:
-            return not self.transport.is_closing()
-
-        def on_url(self, url: bytes) -> None:
-            self._count(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(len(name) + len(value))
-            super().on_header(name, value)
-
-        def _count(self, size: int) -> None:
-            self._header_bytes += size
-            if self._header_bytes > max_header_bytes:
-                self._refusal = HeadersTooLarge()
-                raise self._refusal  # ends the parse; send_400_response tells the client
-
-        def send_400_response(self, msg: str) -> None:
-            error = self._refusal or InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http")
-            body = error.json()
-            head = (
-                f"HTTP/1.1 {error.status} Bad Request\r\ncontent-type: application/json\r\n"
-                f"x-request-id: {request_id(new_id())}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-            self.transport.close()
-
-    return BoundedProtocol
+RESERVED_FILES: Final = 32
+"""Redis, the listener, logs, imports: what else a process has open, and some air."""
 
 
 class _Server(uvicorn.Server):
@@ -93,13 +40,33 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work, give open streams their grace, then close."""
-        gateway = getattr(self._app.state, "gateway", None)
+        gateway: Gateway | None = getattr(self._app.state, "gateway", None)
         if gateway is not None:
             gateway.drain()
             asyncio.get_running_loop().call_later(
-                gateway.settings.api.drain_seconds, gateway.relays.cut_off, Draining(retry_after=1)
+                gateway.settings.api.drain_seconds, gateway.relays.cut_off, partial(Draining, retry_after=1)
             )
         await super().shutdown(sockets)
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as the system allows it; returns how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # macOS says "unlimited" and means less
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def with_fitting_connections(settings: ApiSettings, open_files: int) -> ApiSettings:
+    """Return the settings with no more connections than files can be opened: an accept that fails hurts everybody."""
+    fitting = max(1, open_files - RESERVED_FILES - MAX_REFUSED)
+    if settings.max_connections <= fitting:
+        return settings
+    log.warning("the limit of open files allows fewer connections than api.max_connections; raise `ulimit -n`",
+                extra={"connections": fitting, "files": open_files})  # fmt: skip
+    return settings.model_copy(update={"max_connections": fitting})
 
 
 def run(settings: Settings, listener: socket.socket | None = None) -> None:
@@ -109,13 +76,14 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
     """
     configure_logging(settings.log_format, settings.log_level)
     ready_redis(settings)
+    limits = with_fitting_connections(settings.api, raise_file_limit())
     app, outer = create_asgi(settings)
     config = uvicorn.Config(
         outer,
         host=settings.api.host,
         port=settings.api.port,
         loop="uvloop",
-        http=_bounded_protocol(settings.api.max_header_bytes),
+        http=cast(type[asyncio.Protocol], partial(ClientConnection, settings=limits)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -123,7 +91,6 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
         server_header=False,
         date_header=True,
         backlog=4096,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(settings.api.drain_seconds) + 1,  # the last second is for last words
         proxy_headers=bool(settings.api.trusted_proxies),
         forwarded_allow_ips=list(settings.api.trusted_proxies) or None,

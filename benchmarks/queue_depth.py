@@ -16,9 +16,13 @@ from benchmarks.runner import Runner
 from shared import events
 from shared.config import load_settings
 from shared.events import Completed
-from shared.jobs import JobSpec, TakenJob, new_id
+from shared.jobs import End, JobSpec, TakenJob, new_id
 from shared.redis import RedisClient
-from shared.room import Admission, Rooms
+from shared.redis.bulk import Bulk
+from shared.room.admission import Admission, Admissions
+from shared.room.leases import Leases, append_parts
+from shared.room.scripts import AppendRow
+from shared.room.upkeep import Upkeep
 from shared.settings import Settings
 
 OWNER = "benchmark-owner"
@@ -61,13 +65,16 @@ class _Bench:
         self._rounds = 3 if run.quick else 7
         self._taken: list[TakenJob] = []
         self._client = RedisClient(settings.redis, timeout_seconds=30)
-        self._rooms = Rooms(self._client, settings)
+        bulk = Bulk(settings.redis, "benchmark")
+        self._admissions = Admissions(self._client, bulk, settings, OWNER)
+        self._leases = Leases(self._client, bulk, settings, WORKER)
+        self._upkeep = Upkeep(self._client, settings, OWNER)
 
     async def measure(self, depths: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
         """Fill each model's room, then time the steps; returns medians by model and step."""
         await self._client.open()
         try:
-            await self._rooms.load()
+            await self._upkeep.open()
             for model, depth in depths.items():
                 for _ in range(depth // 100):
                     await self._stay_alive()
@@ -109,13 +116,13 @@ class _Bench:
         return stats.get("cmdstat_evalsha", {}).get("usec", 0), inside
 
     async def _stay_alive(self) -> None:
-        await self._rooms.beat(OWNER)
-        await self._rooms.renew(WORKER, list(self._settings.models), [])
+        await self._admissions.beat()
+        await self._leases.renew(list(self._settings.models), [])
 
     async def _admit(self, model: str, calls: int = CALLS) -> int:
         await asyncio.gather(
             *(
-                self._rooms.admit(self._job(model), not_after_ms=self._rooms.redis_now_ms() + 60_000)
+                self._admissions.admit(self._job(model), not_after_ms=self._admissions.redis_now_ms() + 60_000)
                 for _ in range(calls)
             )
         )
@@ -131,8 +138,8 @@ class _Bench:
 
     async def _take(self, model: str, calls: int, free: int) -> int:
         for _ in range(calls):
-            jobs, _ = await self._rooms.take(model, "nonce", free=free, mine=0, surplus=True)
-            self._taken += jobs
+            taken = await self._leases.take(model, free=free, mine=0, surplus=True)
+            self._taken += taken.jobs
         return calls
 
     async def _take_one(self, model: str) -> int:
@@ -157,5 +164,7 @@ class _Bench:
 
     async def _append_ends(self, jobs: Sequence[TakenJob]) -> None:
         end = events.completed(Completed(1, 1, 10, 16, b'{"choices":[]}' * 20))
-        verdicts = await self._rooms.append([x for job in jobs for x in (job.id, job.attempt, 0, 26.0, 1, end)])
+        ending = End(status=200, cost=26.0).to_json()
+        rows = [AppendRow(job.id, job.attempt, 0, ending, (end,)) for job in jobs]
+        verdicts = await self._leases.append([x for row in rows for x in append_parts(row)])
         assert set(verdicts) <= set(b"ow"), verdicts  # stored; with others that wait or not

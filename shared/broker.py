@@ -11,7 +11,7 @@ import json
 import uuid
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlparse, urlunparse
+from urllib.parse import parse_qsl, quote, urlparse
 
 import orjson
 from celery import Celery
@@ -20,7 +20,7 @@ from kombu import Queue
 from kombu.serialization import dumps
 
 from shared import keys
-from shared.redis_url import certificate_check, parse_sentinel_url
+from shared.redis_url import parse_sentinel_url, with_certificate_check
 from shared.settings import Settings
 
 TICKET_TASK = "aqueduct.ticket"
@@ -33,10 +33,7 @@ def broker_url(redis_url: str) -> tuple[str, dict[str, Any]]:
     if parts.scheme == "sentinel":
         return _sentinel_url(redis_url)
     if parts.scheme == "rediss":
-        query = dict(parse_qsl(parts.query))
-        # kombu's `rediss://` alone verifies nothing.
-        query["ssl_cert_reqs"] = "CERT_" + certificate_check(redis_url).upper()
-        return urlunparse(parts._replace(query=urlencode(query))), {}
+        return with_certificate_check(redis_url, lambda check: f"CERT_{check.upper()}"), {}
     if parts.scheme == "unix":
         database = dict(parse_qsl(parts.query)).get("db", "0")
         password = f":{parts.password}@" if parts.password else ""

@@ -5,8 +5,9 @@ An event is one kind byte and data:
     C  chunks     one or more whole SSE events, as the client gets them
     D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, the plain body
     E  failed     an error as `AqueductError.to_wire` writes it
-A frame is the job id (32 hex digits), the event's number and its length (4 bytes each, big-endian), and the event;
-length 0xFFFFFFFF says that the event is large and stands in the log alone.
+A frame is the job id (32 hex digits), the nonce of the attempt that says it (12 hex digits, or as many dashes), the
+event's number and its length (4 bytes each, big-endian), and the event; length 0xFFFFFFFF says that the event is large
+and stands in the log alone.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.errors import AqueductError
+from shared.protocol import LOG_ONLY, NONCE_BYTES
 
 STARTED, CHUNKS, COMPLETED, FAILED = b"SCDE"
 ENDINGS = (COMPLETED, FAILED)
-_FRAME = struct.Struct(">32sII")
-LOG_ONLY = 0xFFFFFFFF
+_FRAME = struct.Struct(f">32s{NONCE_BYTES}sII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,14 @@ def failed(error: AqueductError) -> bytes:
     return b"E" + error.to_wire()
 
 
-def frames(message: bytes) -> Iterator[tuple[bytes, int, bytes | None]]:
-    """Yield (job id, number, event) of each frame in a pub/sub message; the event is None when only the log has it."""
+def frames(message: bytes) -> Iterator[tuple[bytes, bytes, int, bytes | None]]:
+    """Yield (job id, nonce, number, event) of each frame in a message; the event is None when only the log has it."""
     at, end, size = 0, len(message), _FRAME.size
     while at < end:
-        job_id, number, length = _FRAME.unpack_from(message, at)
+        job_id, nonce, number, length = _FRAME.unpack_from(message, at)
         at += size
         if length == LOG_ONLY:
-            yield job_id, number, None
+            yield job_id, nonce, number, None
         else:
-            yield job_id, number, message[at : at + length]
+            yield job_id, nonce, number, message[at : at + length]
             at += length

@@ -86,6 +86,8 @@ class TakenJob:
     """
     queue_ms: int
     """From admission to this attempt."""
+    size: int = 0
+    """Bytes of body and spec."""
 
     @property
     def tries(self) -> int:

@@ -1,50 +1,66 @@
 """Every queue, channel and key name, made by functions, each with its lifetime.
 
-The Lua scripts build the same names: `PREFIXES` is written into their head (`shared/scripting.py`), so there is one
-truth. A name is always a prefix and one last part, so that a model called `a:b` can collide with nothing.
+The Lua scripts use the same names: `PREFIXES` and `SINGLES` are written into them (`shared/scripting.py`), so there is
+one truth. A name is always a prefix and one last part, so that a model called `a:b` can collide with nothing.
 `docs/protocol.md` describes what each key holds.
 """
 
 from __future__ import annotations
 
+from shared.protocol import QUEUE_PREFIX
+
 PREFIXES: dict[str, str] = {
-    "job": "aq:job:",  # hash: the job's record. Until 60 s after its end, at most its longest possible life
-    "body": "aq:body:",  # string: the request body for the backend. Deleted when the job ends, same limit
-    "log": "aq:log:",  # list: the job's events. Until 60 s after its end, same limit
-    "room": "aq:room:",  # hash, a model: counters, lane clocks, drain rate. A day after the last use
-    "lane": "aq:lane:",  # sorted set, <lane>:<model>: waiting job ids by virtual start tag. While jobs wait
-    "tags": "aq:tags:",  # hash, <lane>:<model>: tenants' finish tags and the lane's clock. While jobs wait
-    "tenants": "aq:tenants:",  # hash, a model: waiting jobs a tenant. While jobs wait
-    "waits": "aq:waits:",  # sorted set, a model: waiting job ids by deadline. While jobs wait
-    "running": "aq:running:",  # sorted set, a model: running job ids by the end of their lease. While jobs run
-    "batch": "aq:batch:",  # set, a model: running jobs of the batch lane, for batch_reserve. While they run
-    "awake": "aq:awake:",  # string, a model: a busy worker looks by itself within this time. 20 ms
-    "workers": "aq:workers:",  # sorted set, a model: live workers by last heartbeat. A minute after the last one
-    "owner": "aq:owner:",  # string, an API process: its heartbeat. 8 s
-    "owned": "aq:owned:",  # set, an API process: ids of its jobs. Cleared with its owner; at most a day
-    "token_jobs": "aq:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
-    "rate": "aq:rate:",  # string, a token: its request clock (GCRA). Two minutes
-    "idempotency": "aq:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
-    "events": "aq:events:",  # channel, an API process: frames of events of its jobs
+    "job": "aq2:job:",  # hash: the job's record. Until 60 s after its end, at most its longest possible life
+    "body": "aq2:body:",  # list: a large request body in parts. Deleted when the job ends, same limit
+    "log": "aq2:log:",  # list: the job's events. Until 60 s after its end, same limit
+    "room": "aq2:room:",  # hash, a model: counters, lane clocks, drain rate. A day after the last use
+    "lane": "aq2:lane:",  # sorted set, <lane>:<model>: waiting job ids by virtual start tag. While jobs wait
+    "tags": "aq2:tags:",  # hash, <lane>:<model>: tenants' finish tags and the lane's clock. While jobs wait
+    "tenants": "aq2:tenants:",  # hash, a model: waiting jobs a tenant. While jobs wait
+    "waits": "aq2:waits:",  # sorted set, a model: waiting job ids by deadline. While jobs wait
+    "running": "aq2:running:",  # sorted set, a model: running job ids by the end of their lease. While jobs run
+    "batch_running": "aq2:batch_running:",  # set, a model: running jobs of the batch lane. While they run
+    "awake": "aq2:awake:",  # string, a model: a busy worker looks by itself within this time. 20 ms
+    "workers": "aq2:workers:",  # sorted set, a model: live workers by last heartbeat. A minute after the last one
+    "owner": "aq2:owner:",  # string, an API process: its heartbeat. 8 s
+    "owned": "aq2:owned:",  # set, an API process: ids of its jobs. Cleared with its owner; at most a day
+    "token_jobs": "aq2:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
+    "rate": "aq2:rate:",  # string, a token: its request clock (GCRA). Two minutes
+    "idempotency": "aq2:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
+    "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
+"""The number in them is the protocol's: what another version wrote is never misread, only not seen."""
 
-OWNERS = "aq:owners"
+OWNERS = "aq2:owners"
 """Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
-CONTROL = "aq:control"
+CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
-SWEEPER = "aq:sweeper"
+SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
-SWEPT = "aq:swept"
+SWEPT = "aq2:swept"
 """String: time of the last sweep in ms, to notice that Redis stood still. A day."""
-HOLD = "aq:hold"
+HOLD = "aq2:hold"
 """String: while it exists no job is taken (Redis was replaced; running jobs may be unknown to it). One lease."""
+RUN = "aq2:run"
+"""String: the run id of the Redis server that was last seen. A day."""
+PROCESSES = "aq:processes"
+"""Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
-"""Hash: SHA-256 of each created token to its record. No lifetime; mirrored to a file."""
+"""Hash: SHA-256 of each created token to its record, whatever the protocol. No lifetime; mirrored to a file."""
 
-WITHOUT_LIFETIME = (OWNERS, TOKENS)
+SINGLES: dict[str, str] = {
+    "owners": OWNERS,
+    "control": CONTROL,
+    "sweeper": SWEEPER,
+    "swept": SWEPT,
+    "hold": HOLD,
+    "run": RUN,
+    "processes": PROCESSES,
+}
+"""What the scripts use beside the prefixes."""
+
+WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES)
 """The only keys of ours that may stand without a lifetime, apart from `queue()` lists and Celery's bindings."""
-
-QUEUE_PREFIX = "aqueduct."
 
 
 def job(job_id: str) -> str:

@@ -1,12 +1,21 @@
-"""Log records as text or JSON lines, each with the request id it belongs to. Prompts and keys are never logged."""
+"""Log records as text or JSON lines, each with the request id it belongs to. Prompts and keys are never logged.
+
+Whatever a client or a backend had a hand in stays inside of its line: what could begin another one, or would tell a
+terminal to do something, is written as an escape.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Any, Literal
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls (C0, DEL, C1), what ends a line or turns its direction, and halves of pairs, which cannot be written."""
+_NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -18,6 +27,27 @@ class _Fields(logging.Formatter):
         return {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
 
 
+def escaped(text: str) -> str:
+    r"""Return the text as one harmless line: `\n`, `\x1b`, `\u202e` in the place of what they stand for."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode()
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _shown(value: str | float) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    if _NEEDS_QUOTES.search(value):
+        value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return escaped(value)
+
+
 class TextFormatter(_Fields):
     """`2026-01-31T12:00:00.123Z INFO aqueduct.api request finished request_id=req_… status=200`."""
 
@@ -25,10 +55,17 @@ class TextFormatter(_Fields):
         """Return one line, and the traceback if there is one."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = "".join(
-            f" {key}={value}" for key, value in self.fields(record).items() if isinstance(value, str | int | float)
+            f" {key}={_shown(value)}"
+            for key, value in self.fields(record).items()
+            if isinstance(value, str | int | float)
         )
-        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}{fields}"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        message = escaped(record.getMessage())
+        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {message}{fields}"
+        return line + (self._indented(record.exc_info) if record.exc_info else "")
+
+    def _indented(self, exc_info: Any) -> str:
+        """Return the traceback set off, so that no line of an exception's text looks like a record."""
+        return "".join(f"\n  {escaped(line)}" for line in self.formatException(exc_info).split("\n"))
 
 
 class JsonFormatter(_Fields):
@@ -45,7 +82,8 @@ class JsonFormatter(_Fields):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        # What JSON itself leaves as it is stands inside of its strings, where an escape means the same.
+        return _UNSAFE.sub(_json_escape, json.dumps(entry, ensure_ascii=False, default=str))
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
@@ -55,7 +93,8 @@ def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "asyncio"):
+    # Some of them show requests at debug, `hpack` even their headers and so keys.
+    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "httpcore", "httpcore2", "hpack", "h2", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()

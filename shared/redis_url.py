@@ -1,4 +1,4 @@
-"""Redis URLs: which are understood, what is wrong with one that is not, and the parts of a Sentinel URL.
+"""Redis URLs: which are understood, what is wrong with one that is not, and what each of our clients makes of one.
 
 The forms are `redis://[user:password@]host:port/db`, the same with `rediss://` (TLS, certificates are verified unless
 `?ssl_cert_reqs=none` says otherwise), `unix:///path/to/socket?db=0`, and
@@ -7,8 +7,10 @@ The forms are `redis://[user:password@]host:port/db`, the same with `rediss://` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 SENTINEL_PORT = 26379
@@ -104,6 +106,40 @@ def certificate_check(url: str) -> str:
     """Return how a `rediss://` URL wants certificates checked, as redis-py calls it; `required` unless it says less."""
     asked = parse_qs(urlsplit(url).query).get("ssl_cert_reqs", ["required"])[0]
     return _CERT_REQS.get(asked, "required")
+
+
+def with_certificate_check(url: str, spell: Callable[[str], str] = str) -> str:
+    """Return a URL that says how certificates are checked if it is a `rediss://` one; others stay as they are.
+
+    Neither default is to be trusted (kombu's verifies nothing), and in redis-py the URL wins over an argument.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return url
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name != "ssl_cert_reqs"]
+    return parts._replace(query=urlencode([*query, ("ssl_cert_reqs", spell(certificate_check(url)))])).geturl()
+
+
+def sentinel_master(
+    sentinel: Callable[..., Any], url: str, options: dict[str, Any], *, sentinel_seconds: float
+) -> tuple[Any, Any]:
+    """Return redis-py's Sentinel (`sentinel` is its class, for threads or for the loop) and its client of the master.
+
+    `options` are for the connections to Redis; those to the Sentinels have less time, as there are several to ask.
+    """
+    where = parse_sentinel_url(url)
+    asked = {
+        **options,
+        "socket_connect_timeout": sentinel_seconds,
+        "socket_timeout": sentinel_seconds,
+        "username": where.sentinel_username,
+        "password": where.sentinel_password,
+    }
+    found = sentinel(where.hosts, sentinel_kwargs=asked)
+    master = found.master_for(
+        where.master_name, db=where.db, username=where.username, password=where.password, **options
+    )
+    return found, master
 
 
 def without_password(url: str) -> str:

@@ -1,38 +1,70 @@
-"""Loads the Lua scripts and runs them: name and arguments in, reply out, with NOSCRIPT mended on the way."""
+"""Typed Lua scripts: what a script takes is declared once, in Python, and the head of its Lua is made from that.
+
+A script's arguments are the fields of a NamedTuple, and what may follow any number of times are the fields of another,
+its row. From their annotations comes the preamble `local id, cost = ARGV[1], tonumber(ARGV[2])` and an iterator
+`for id, attempt in rows() do`. Of `shared/scripts/lib/` a script gets only the definitions it uses, as each is made
+anew in every call. Key prefixes (`NAMES.job`) and shared numbers (`KEEP_MS`) are written in as literals.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from functools import cache
+import re
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import resources
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from shared import keys
+from shared.protocol import SHARED
 from shared.redis import Argument, RedisClient, RedisRefused, Reply
 
-_NAMES = {
-    **keys.PREFIXES,
-    "owners": keys.OWNERS,
-    "control": keys.CONTROL,
-    "sweeper": keys.SWEEPER,
-    "swept": keys.SWEPT,
-    "hold": keys.HOLD,
-}
+Flag = Literal["", "1"]
+"""A truth, as scripts take it."""
+
+Arguments = TypeVar("Arguments", bound=tuple[Any, ...])
+Row = TypeVar("Row", bound=tuple[Any, ...])
+Result = TypeVar("Result")
+
+_DEFINITION = re.compile(r"^local (?:function (\w+)|([\w, ]+?) *=)", re.MULTILINE)
+_WORD = re.compile(r"\b[A-Za-z_]\w*\b")
+_LUA = resources.files("shared.scripts")
 
 
-@cache
-def source(name: str) -> str:
-    """Return a script's whole text: the key names, the shared head, the script itself."""
-    folder = resources.files("shared.scripts")
-    names = ", ".join(f"{key} = '{value}'" for key, value in _NAMES.items())
-    head = (folder / "head.lua").read_text("utf-8")
-    return f"local NAMES = {{{names}}}\n{head}\n{(folder / f'{name}.lua').read_text('utf-8')}"
+def flag(value: object) -> Flag:
+    """Return a truth as scripts take it."""
+    return "1" if value else ""
 
 
-@cache
-def sha1(name: str) -> bytes:
-    """Return the hash by which Redis knows the script."""
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest().encode()
+class NoRow(tuple[()]):
+    """The row of a script that takes none."""
+
+    __slots__ = ()
+    _fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Script(Generic[Arguments, Row, Result]):
+    """One script: its name, what it takes, and what becomes of its reply."""
+
+    name: str
+    arguments: type[Arguments]
+    row: type[Row]
+    read: Callable[[Reply], Result]
+    """Makes the result of Redis's reply."""
+
+    @cached_property
+    def source(self) -> str:
+        """The whole text that Redis runs."""
+        return _source(self.name, self.arguments, self.row)
+
+    @cached_property
+    def sha1(self) -> bytes:
+        """The hash by which Redis knows the script."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest().encode()
 
 
 class Scripts:
@@ -41,23 +73,118 @@ class Scripts:
     def __init__(self, client: RedisClient) -> None:
         self._client = client
 
-    def start(self, name: str, *arguments: Argument) -> asyncio.Future[Reply]:
-        """Send the script at once, without mending NOSCRIPT; for callers that pipeline and resend by themselves."""
-        return self._client.call(b"EVALSHA", sha1(name), 0, *arguments)
-
-    async def load(self, *names: str) -> None:
+    async def load(self, *scripts: Script[Any, Any, Any]) -> None:
         """Load scripts into Redis, so that the first call of each finds them."""
-        await asyncio.gather(*(self._client.call("SCRIPT", "LOAD", source(name)) for name in names))
+        await asyncio.gather(*(self._client.call("SCRIPT", "LOAD", script.source) for script in scripts))
 
-    async def run(self, name: str, *arguments: Argument) -> Reply:
-        """Run a script and return its reply; raises RedisRefused or RedisUnavailable.
+    async def run(
+        self, script: Script[Arguments, Row, Result], arguments: Arguments, rows: Iterable[Row] = ()
+    ) -> Result:
+        """Run a script and return its result; raises RedisRefused or RedisUnavailable.
+
+        A row's last field may be a tuple: it goes out as its length and its members.
+        """
+        flat: list[Argument] = [*arguments]
+        for row in rows:
+            if isinstance(row[-1], tuple):
+                flat += (*row[:-1], len(row[-1]), *row[-1])
+            else:
+                flat += row
+        return await self.run_flat(script, flat)
+
+    async def run_flat(self, script: Script[Any, Any, Result], flat: list[Argument]) -> Result:
+        """As `run`, for callers that lay the arguments out by themselves.
 
         A restarted Redis has forgotten its scripts: NOSCRIPT means that nothing ran, so it is loaded and sent again.
         """
+        sha1 = script.sha1
         try:
-            return await self.start(name, *arguments)
+            return script.read(await self._client.call(b"EVALSHA", sha1, 0, *flat))
         except RedisRefused as error:
             if error.kind != "NOSCRIPT":
                 raise
-        await self._client.call("SCRIPT", "LOAD", source(name))
-        return await self.start(name, *arguments)
+        await self._client.call("SCRIPT", "LOAD", script.source)
+        return script.read(await self._client.call(b"EVALSHA", sha1, 0, *flat))
+
+
+def _source(name: str, arguments: type[tuple[Any, ...]], row: type[tuple[Any, ...]]) -> str:
+    body = (_LUA / f"{name}.lua").read_text("utf-8")
+    text = "\n".join((*_needed(body), _preamble(arguments), _iterator(arguments, row), body))
+    text = re.sub(r"\bNAMES\.(\w+)", lambda match: f"'{_names()[match[1]]}'", text)
+    return _WORD.sub(lambda match: _literal(match[0]), text)
+
+
+@cache
+def _names() -> dict[str, str]:
+    return {**keys.PREFIXES, **keys.SINGLES}
+
+
+def _literal(word: str) -> str:
+    value = SHARED.get(word)
+    if value is None:
+        return word
+    return f"'{value}'" if isinstance(value, str) else f"{value:.0f}"
+
+
+@cache
+def _library() -> dict[str, str]:
+    """Return the definitions of the library in order, by name."""
+    found: dict[str, str] = {}
+    for file in ("base", "lanes", "ends"):
+        text = (_LUA / "lib" / f"{file}.lua").read_text("utf-8")
+        starts = list(_DEFINITION.finditer(text))
+        for start, after in zip(starts, [*starts[1:], None], strict=True):
+            end = after.start() if after else len(text)
+            lines = text[start.start() : end].splitlines()
+            found[start[1] or start[2]] = "\n".join(line for line in lines if not line.startswith("--"))
+    return found
+
+
+def _needed(body: str) -> list[str]:
+    """Return the definitions that a script uses, and those that they use, in the library's order."""
+    library, needed, waiting = _library(), set[str](), [body]
+    while waiting:
+        for name in library.keys() & set(_WORD.findall(waiting.pop())) - needed:
+            needed.add(name)
+            waiting.append(library[name])
+    return [text for name, text in library.items() if name in needed]
+
+
+def _preamble(arguments: type[tuple[Any, ...]]) -> str:
+    fields = _types(arguments)
+    if not fields:
+        return ""
+    values = (_value(kind, f"ARGV[{number}]") for number, kind in enumerate(fields.values(), 1))
+    return f"local {', '.join(fields)} = {', '.join(values)}"
+
+
+def _iterator(arguments: type[tuple[Any, ...]], row: type[tuple[Any, ...]]) -> str:
+    fields = _types(row)
+    if not fields:
+        return ""
+    kinds = list(fields.values())
+    first = len(_types(arguments)) + 1
+    is_open = typing.get_origin(kinds[-1]) is tuple
+    fixed = kinds[:-1] if is_open else kinds
+    values = ", ".join(_value(kind, f"ARGV[at + {number}]") for number, kind in enumerate(fixed))
+    if is_open:  # then the place of the last field's first member, and how many there are
+        values += f", at + {len(fixed) + 1}, count"
+    step = f"{len(fixed) + 1} + count" if is_open else str(len(fixed))
+    count = f"    local count = tonumber(ARGV[at + {len(fixed)}])\n" if is_open else ""
+    return (
+        f"local function rows()\n  local following = {first}\n  return function()\n    local at = following\n"
+        f"    if not ARGV[at] then return nil end\n{count}    following = at + {step}\n    return {values}\n  end\nend"
+    )
+
+
+def _types(fields: type[tuple[Any, ...]]) -> dict[str, Any]:
+    hints = typing.get_type_hints(fields)
+    return {name: hints[name] for name in cast(Any, fields)._fields}
+
+
+def _value(kind: Any, place: str) -> str:
+    if kind == Flag:
+        return f"{place} == '1'"
+    if kind in (int, float):
+        return f"tonumber({place})"
+    return place

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ import redis
 from pydantic import AwareDatetime, ConfigDict, ValidationError
 
 from shared.keys import TOKENS
+from shared.private_files import read_private, write_private
 from shared.settings import TokenSettings
 
 log = logging.getLogger("aqueduct.tokens")
@@ -32,6 +31,15 @@ _DIGEST_LENGTH: Final = 64
 
 class TokenNameTaken(ValueError):
     """A token of this name, or with this hash, exists already."""
+
+
+class UnreadableMirror(ValueError):
+    """The copy of the created tokens is there and cannot be used; the text names the file and what to do."""
+
+    def __init__(self, path: Path, problem: str, fix: str) -> None:
+        super().__init__(f"{path}: {problem}; {fix}")
+        self.problem = f"{path}: {problem}"
+        self.fix = fix
 
 
 class StoredToken(TokenSettings):
@@ -119,33 +127,34 @@ class TokenStore:
 
 def write_mirror(path: Path, fields: Mapping[bytes, bytes]) -> None:
     """Replace the file (0600, in a folder 0700) by a copy of the hash, as a whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({key.decode(): value.decode() for key, value in fields.items()}, indent=1, sort_keys=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
+    write_private(path, text)
+
+
+def read_mirror(path: Path) -> Mapping[str, str]:
+    """Return the fields of the hash that the file holds, none if there is no file.
+
+    Raises UnreadableMirror, or UntrustedPath where somebody else could have written it.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        content = read_private(path)
+        return {str(key): str(value) for key, value in dict(json.loads(content)).items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "let this user read the file"
+        raise UnreadableMirror(path, problem, fix) from None
+    except (ValueError, TypeError):
+        fix = "remove it, and create again what `aqueduct token list` does not show"
+        raise UnreadableMirror(path, "is not a mirror of tokens", fix) from None
 
 
 def restore_from_mirror(client: redis.Redis, path: Path) -> int:
     """Fill the hash from the mirror when Redis has none; return the number of tokens restored.
 
-    A missing mirror restores nothing; one that cannot be read raises ValueError with its name.
+    A missing mirror restores nothing; raises as `read_mirror`.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return 0
-    try:
-        fields = {str(key): str(value) for key, value in dict(json.loads(content)).items()}
-    except (ValueError, TypeError):
-        raise ValueError(f"{path}: is not a mirror of tokens; remove it and create the tokens again") from None
+    fields = read_mirror(path)
     restored = 0
 
     def fill(pipe: Any) -> None:
@@ -153,7 +162,7 @@ def restore_from_mirror(client: redis.Redis, path: Path) -> int:
         restored = 0 if pipe.exists(TOKENS) else sum(len(key) == _DIGEST_LENGTH for key in fields)
         pipe.multi()
         if restored:
-            pipe.hset(TOKENS, mapping=fields)
+            pipe.hset(TOKENS, mapping=dict(fields))
 
     client.transaction(fill, TOKENS)
     return restored

@@ -30,6 +30,7 @@ from tests.support.waiting import wait_until
 
 MODELS = {
     "short": model("tokens=3"),
+    "unserved": model(),
     "thinks": model("first_token_seconds=30&answer_seconds=30", concurrency=20, max_queue=2000, timeout_seconds=60),
 }
 FLOOD = 1000
@@ -41,7 +42,7 @@ def served(
 ) -> Iterator[System]:
     with System(
         tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
-        settings={"log_level": "debug"},
+        settings={"log_level": "debug"}, workers=[["short", "thinks"]],
     ) as running:  # fmt: skip
         yield running
 
@@ -150,7 +151,7 @@ def test_a_request_that_two_servers_could_read_differently_is_never_two(served: 
 def test_oversized_headers_are_431(served: System, many: bool) -> None:
     headers = [(f"x-{n}", "y" * 100) for n in range(1000)] if many else [("x-large", "y" * 70_000)]
     answer = httpx.get(f"{served.base_url}/v1/models", headers=headers)
-    assert answer.status_code == 431
+    assert (answer.status_code, answer.reason_phrase) == (431, "Request Header Fields Too Large")
     assert answer.json()["error"]["code"] == "headers_too_large"
 
 
@@ -166,6 +167,35 @@ def test_tokens_are_never_logged(served: System) -> None:
     assert "/v1/models" in logs
     for secret in (served.token, wrong):
         assert secret not in logs
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(served: System) -> None:
+    raw(served, b"GET /x%0a2026-01-31T12:00:00.000Z%20CRITICAL%20aqueduct%20FORGED%1b[2J HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert served.api is not None
+    (line,) = [line for line in served.api.log().splitlines() if "FORGED" in line]
+    assert "GET /x%0a2026-01-31T12:00:00.000Z%20CRITICAL%20aqueduct%20FORGED%1b[2J request_id=" in line
+
+
+FORWARDED = ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded"]
+
+
+@pytest.mark.parametrize("header", FORWARDED)
+def test_readyz_names_models_only_on_the_machine_itself(served: System, header: str) -> None:
+    url = f"{served.base_url}/readyz"
+    assert httpx.get(url).json() == {"status": "ready", "unserved": ["unserved"]}
+    assert httpx.get(url, headers={header: "203.0.113.7"}).json() == {"status": "ready", "unserved": 1}
+
+
+def test_readyz_asked_over_and_over_asks_redis_now_and_then(served: System, rooms: redis.Redis) -> None:
+    def scripts_run() -> int:
+        commands: dict[str, Any] = dict(rooms.info("commandstats"))
+        return sum(found["calls"] for name, found in commands.items() if name in ("cmdstat_evalsha", "cmdstat_fcall"))
+
+    before = scripts_run()
+    with httpx.Client(base_url=served.base_url) as client:
+        for _ in range(400):
+            assert client.get("/readyz").status_code == 200
+    assert scripts_run() - before < 200
 
 
 # --- floods --------------------------------------------------------------------------------------------------------
@@ -190,7 +220,7 @@ def test_a_flood_of_clients_that_post_and_leave_holds_nothing(
     Call(served, "short", "after the flood", stream=False).wait(5).assert_complete(3)
     names = (keys.PREFIXES["waits"] + "thinks", keys.running("thinks"), keys.lane("default", "thinks"))
     wait_until(lambda: not rooms.exists(*names), 10, "room and slots to be empty")
-    wait_until(lambda: not rooms.keys("aq:body:*") and not rooms.keys("aq:owned:*"), 10, "what the jobs held")
+    wait_until(lambda: not rooms.keys("aq2:body:*") and not rooms.keys("aq2:owned:*"), 10, "what the jobs held")
     wait_until(lambda: backend.state()["open_requests"] == 0, 10, "the backend's calls to be closed")
     wait_until(lambda: process.num_fds() <= before + 5, 10, "the connections to be closed")
     assert all(worker.running for worker in served.workers)

@@ -11,11 +11,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from shared import events
+from shared.background import Background
 from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
-from shared.room import Rooms
+from shared.room.leases import REFUSALS, STORED_OTHERS_WAIT, Leases, Why, append_parts
+from shared.room.scripts import AppendRow
 
 log = logging.getLogger("aqueduct.worker.outbox")
 
@@ -30,8 +33,22 @@ GATHER_JOBS = 8
 GATHER_SECONDS = 0.003
 """After a call for so many jobs the next one waits so long: each event costs Redis, the API and the client's socket a
 step of its own, and chunks of a stream that leave together are one event."""
+REFUSALS_TO_SPLIT = 3
+"""After so many refusals of whole calls jobs go out one by one: one of them may be what Redis cannot take."""
+REFUSALS_TO_END = 8
+"""A job refused so often by itself is given up; longer than any start of Redis that still refuses."""
 
-STORED, STORED_OTHERS_WAIT, GAP, STALE, CANCELLED, UNKNOWN = b"owgscu"
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one call carries of one job."""
+
+    output: JobOutput
+    arguments: list[Argument]
+    count: int
+    """How many events."""
+    size: int
+    is_end: bool
 
 
 class JobOutput:
@@ -50,18 +67,21 @@ class JobOutput:
         "on_refused",
         "others_wait",
         "outbox",
+        "refusals",
         "refused",
         "total_bytes",
     )
 
-    def __init__(self, outbox: Outbox, job: TakenJob, on_refused: Callable[[str], None]) -> None:
+    def __init__(self, outbox: Outbox, job: TakenJob, on_refused: Callable[[Why], None]) -> None:
         self.outbox = outbox
         self.job = job
         self.on_refused = on_refused
         self.others_wait = False
         """Said with the end: jobs of the same model wait."""
-        self.refused = ""
-        """Why Redis takes no more of this job: gap, stale, cancelled or unknown."""
+        self.refused: Why | None = None
+        """Why Redis takes no more of this job."""
+        self.refusals = 0
+        """How often a call for this job alone was refused, one after another."""
         self.end: End | None = None
         """Set with the last event, which ends the job."""
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -117,7 +137,7 @@ class JobOutput:
     @property
     def is_full(self) -> bool:
         """Whether more than 1 MB is unacknowledged."""
-        return self._unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES and not self.refused
+        return self._unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES and self.refused is None
 
     async def drained(self) -> None:
         """Wait while it is full."""
@@ -125,8 +145,8 @@ class JobOutput:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
-    def part(self) -> tuple[list[Argument], int, int]:
-        """Return the arguments for `append.lua`, how many events and bytes they hold; not all if they are many."""
+    def part(self) -> Part:
+        """Return what `append` is told of this job now; not all if there is much."""
         self._seal()
         taken: list[bytes] = []
         size = 0
@@ -135,9 +155,10 @@ class JobOutput:
                 break
             taken.append(event)
             size += len(event)
-        last = f"{self.end.cost:.0f}" if self.end is not None and len(taken) == len(self._events) else ""
-        job = self.job
-        return [job.id, job.attempt, self._acknowledged, last, len(taken), *taken], len(taken), size
+        is_end = self.end is not None and len(taken) == len(self._events)
+        ending = self.end.to_json() if self.end is not None and is_end else b""
+        row = AppendRow(self.job.id, self.job.attempt, self._acknowledged, ending, tuple(taken))
+        return Part(self, append_parts(row), len(taken), size, is_end)
 
     def acknowledge(self, count: int, is_end: bool) -> None:
         """Forget events that Redis has stored."""
@@ -150,7 +171,7 @@ class JobOutput:
         elif self._events or self._chunks:
             self.outbox.notify(self)
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: Why) -> None:
         """Take note that Redis wants no more of this job."""
         self.refused = why
         self._events.clear()
@@ -169,67 +190,89 @@ class JobOutput:
 class Outbox:
     """Sends what jobs have put, in batches, one call at a time."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, leases: Leases, background: Background) -> None:
+        self._leases = leases
+        self._background = background
         self._ready: dict[JobOutput, None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self._refusals = 0
+        """Of whole calls, one after another."""
 
-    def open(self, job: TakenJob, on_refused: Callable[[str], None]) -> JobOutput:
+    def open(self, job: TakenJob, on_refused: Callable[[Why], None]) -> JobOutput:
         """Return the output of a job that was just taken."""
         return JobOutput(self, job, on_refused)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way."""
+        return self._sender is not None and not self._sender.done()
 
     def notify(self, output: JobOutput) -> None:
         """Send this job's events with the next call."""
         self._ready[output] = None
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.ensure_future(self._send())
+        if not self.is_busy:
+            # Its failing would keep every job's end from Redis for ever, so it is supervised.
+            self._sender = self._background.essential(self._send(), "outbox")
 
     async def _send(self) -> None:
         delay = 0.05
         while self._ready:
-            batch = self._batch()
+            parts = self._parts()
             try:
-                verdicts = await self._rooms.append([x for _, part, _, _ in batch for x in part])
+                verdicts = await self._leases.append([x for part in parts for x in part.arguments])
             except (RedisUnavailable, RedisRefused) as error:
-                # Unknown or refused as a whole: the same numbers go out again, the script knows repeats.
-                if isinstance(error, RedisRefused):
-                    log.warning("events not stored, trying again: %s", error.kind)
-                # Ends first: they free memory, which lets a full Redis take the rest.
-                for output in sorted((b[0] for b in batch), key=lambda o: o.end is None):
-                    if not output.refused:
-                        self._ready[output] = None
+                self._send_again(parts, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 continue
-            delay = 0.05
-            for (output, _, count, is_end), verdict in zip(batch, verdicts, strict=True):
-                if output.refused:
-                    continue
-                if verdict in (STORED, STORED_OTHERS_WAIT):
-                    output.others_wait = verdict == STORED_OTHERS_WAIT
-                    output.acknowledge(count, is_end)
-                else:
-                    why = {GAP: "gap", STALE: "stale", CANCELLED: "cancelled"}.get(verdict, "unknown")
-                    if why != "cancelled":
-                        log.warning("events refused: %s", why, extra={"request_id": request_id(output.job.id)})
-                    output.refuse(why)
-            if len(batch) >= GATHER_JOBS:
+            delay, self._refusals = 0.05, 0
+            for part, verdict in zip(parts, verdicts, strict=True):
+                self._told(part, verdict)
+            if len(parts) >= GATHER_JOBS:
                 await asyncio.sleep(GATHER_SECONDS)
 
-    def _batch(self) -> list[tuple[JobOutput, list[Argument], int, bool]]:
-        batch = []
+    def _send_again(self, parts: list[Part], error: RedisUnavailable | RedisRefused) -> None:
+        """Keep what was unknown or refused as a whole: the same numbers go out again, the script knows repeats."""
+        if isinstance(error, RedisRefused):
+            log.warning("events not stored, trying again: %s", error.kind)
+            self._refusals += 1
+            if len(parts) == 1 and error.kind == "ERR":
+                parts[0].output.refusals += 1
+                if parts[0].output.refusals >= REFUSALS_TO_END:
+                    self._refuse(parts[0].output, Why.BROKEN)
+        # Ends first: they free memory, which lets a full Redis take the rest.
+        for output in sorted((part.output for part in parts), key=lambda output: output.end is None):
+            if output.refused is None:
+                self._ready[output] = None
+
+    def _told(self, part: Part, verdict: int) -> None:
+        output = part.output
+        if output.refused is not None:
+            return
+        why = REFUSALS.get(verdict)
+        if why is None:
+            output.refusals = 0
+            output.others_wait = verdict == STORED_OTHERS_WAIT
+            output.acknowledge(part.count, part.is_end)
+        else:
+            self._refuse(output, why)
+
+    @staticmethod
+    def _refuse(output: JobOutput, why: Why) -> None:
+        if why is not Why.CANCELLED:
+            log.warning("events refused: %s", why, extra={"request_id": request_id(output.job.id)})
+        output.refuse(why)
+
+    def _parts(self) -> list[Part]:
+        parts: list[Part] = []
         total = 0
-        while self._ready and total < MAX_CALL_BYTES:
+        limit = 1 if self._refusals >= REFUSALS_TO_SPLIT else len(self._ready)
+        while self._ready and total < MAX_CALL_BYTES and len(parts) < limit:
             output = next(iter(self._ready))
             del self._ready[output]
-            if output.refused:
+            if output.refused is not None:
                 continue
-            part, count, size = output.part()
-            total += size
-            batch.append((output, part, count, part[3] != ""))
-        return batch
-
-    async def flushed(self) -> None:
-        """Wait until everything that was put is stored or refused."""
-        while self._sender is not None and not self._sender.done():
-            await asyncio.wait({self._sender})
+            part = output.part()
+            total += part.size
+            parts.append(part)
+        return parts

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
+from shared.background import Background
 from shared.jobs import TakenJob
+from shared.protocol import PROMISE_MS
 from shared.redis import RedisRefused, RedisUnavailable
-from shared.room import Rooms
+from shared.room.leases import Leases, Taken
 
 log = logging.getLogger("aqueduct.worker.slots")
 
@@ -26,8 +27,6 @@ BUSY_JOBS = 12
 """Jobs in a window from which on tickets cost more than looking: about 500 a second, more than one caller can send."""
 LOOK_SECONDS = 0.002
 """How often a busy worker looks."""
-PROMISE_MS = 20
-"""For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
 
 
 class Slots:
@@ -35,20 +34,22 @@ class Slots:
 
     def __init__(
         self,
-        rooms: Rooms,
+        leases: Leases,
         model: str,
         *,
         limit: Callable[[], int],
         free_in_process: Callable[[], int],
+        bulk_bytes: Callable[[], int],
         start: Callable[[TakenJob], None],
-        rescued: Callable[[], None],
+        background: Background,
     ) -> None:
-        self._rooms = rooms
+        self._leases = leases
         self._model = model
         self._limit = limit
         self._free_in_process = free_in_process
         self._start = start
-        self._rescued = rescued
+        self._bulk_bytes = bulk_bytes
+        self._background = background
         self._loop = asyncio.get_running_loop()
         self._taker: asyncio.Task[None] | None = None
         self._taking = False
@@ -57,7 +58,6 @@ class Slots:
         self._window_began_at = 0.0
         self._window_jobs = 0
         self._is_awake = False
-        self._is_rescue = False
         self._closed = False
         self.running = 0
 
@@ -74,7 +74,7 @@ class Slots:
             self._again = True
             return
         self._taking = True
-        self._taker = self._loop.create_task(self._take(surplus))
+        self._taker = self._background.essential(self._take(surplus), "take")
 
     async def close(self, timeout_seconds: float) -> None:
         """Take nothing any more; returns once the take that is under way, if any, has started what it was given."""
@@ -87,7 +87,6 @@ class Slots:
     def rescue(self) -> None:
         """Look for jobs that wait although a slot is free: a ticket was lost, or Celery's consumer is away."""
         if self.free > 0 and not self._closed and not self._is_awake and not self._taking:
-            self._is_rescue = True
             self.wake(surplus=True)
 
     def freed(self) -> None:
@@ -119,36 +118,32 @@ class Slots:
         self._window_began_at, self._window_jobs = now, 0
 
     async def _take(self, surplus: bool) -> None:
-        more = False
-        jobs: list[TakenJob] = []
+        taken = Taken((), more=False)
         wanted = min(self.free, MAX_TAKE)
         self._again = False
-        is_rescue, self._is_rescue = self._is_rescue, False
         try:
-            jobs, more = await self._rooms.take(
+            taken = await self._leases.take(
                 self._model,
-                os.urandom(6).hex(),
                 free=wanted,
                 mine=self.running,
                 surplus=surplus,
                 concurrency=self._limit(),
                 awake_ms=PROMISE_MS if self._is_awake else 0,
+                bulk_bytes=self._bulk_bytes(),
             )
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("nothing taken: %s", type(error).__name__)  # the sweep's ticket wakes us again
         finally:
             self._taking = False
-        for job in jobs:
+        for job in taken.jobs:
             self.running += 1
             self._start(job)
-        if jobs and is_rescue:
-            self._rescued()
-        self._count(len(jobs))
+        self._count(len(taken.jobs))
         if self._closed:
             return
-        if self._again or len(jobs) == wanted > 0:
+        if self._again or len(taken.jobs) == wanted > 0:
             self.wake(surplus=surplus)
-        elif more and self._surplus_timer is None:
+        elif taken.more and self._surplus_timer is None:
             self._surplus_timer = self._loop.call_later(SURPLUS_SECONDS, self._take_surplus)
 
     def _take_surplus(self) -> None:

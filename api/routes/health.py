@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api.dependencies import GatewayDep
 from shared.redis import RedisRefused, RedisUnavailable
@@ -19,18 +20,32 @@ async def liveness() -> dict[str, str]:
 
 
 @router.get("/readyz", operation_id="readiness", responses={503: {"description": "Not ready"}})
-async def readiness(gateway: GatewayDep, response: Response) -> dict[str, Any]:
-    """Ask Redis what is served: ready when it answers and some model has a live worker."""
+async def readiness(gateway: GatewayDep, request: Request, response: Response) -> dict[str, Any]:
+    """Ask Redis what is served: ready when it answers and some model has a live worker.
+
+    `unserved` is the number of models without one; on the machine itself, their names.
+    """
     if gateway.draining:
         response.status_code = 503
         return {"status": "draining"}
     try:
-        depth = await gateway.rooms.depth()
+        found = await gateway.served.look()
     except (RedisUnavailable, RedisRefused):
         response.status_code = 503
         return {"status": "redis is unavailable"}
-    unserved = [name for name, model in depth.items() if model.workers == 0]
-    if len(unserved) == len(depth):
+    # No token is asked for here, and elsewhere names are shown only to those who may use the models.
+    unserved = list(found.unserved) if _is_on_this_machine(request) else len(found.unserved)
+    if not found.is_any_served:
         response.status_code = 503
         return {"status": "no worker", "unserved": unserved}
     return {"status": "ready", "unserved": unserved}
+
+
+def _is_on_this_machine(request: Request) -> bool:
+    """Whether the caller itself runs here, and not only a proxy that speaks for it."""
+    if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in request.headers):
+        return False
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

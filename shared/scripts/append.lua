@@ -1,49 +1,62 @@
 -- Stores events of many jobs, publishes what it accepted, grouped by owner; ends the jobs whose last event this is.
--- ARGV: keep_ms, then for each job: id, attempt, number of the first event, cost ('' unless this ends the job),
---       count, payload...
+--
+--   state     who moves it      to
+--   running   append            running; ended, with the last event                     here
+--
+-- `number` is that of the first event; `ending` is empty, or the job's end as JSON, whose `cost` settles its tenant's share.
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
---       'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job
-local keep_ms = tonumber(ARGV[1])
+-- 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job, 'x' this job makes the script fail.
 local now = clock()
-local out, i, ends = {}, 2, {}
-while i <= #ARGV do
-  local id, attempt, number, cost, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], tonumber(ARGV[i + 4])
-  local first = i + 5
-  i = first + count
+local out, ends = {}, {}
+
+local function settle(job, ending)
+  local ok, told = pcall(cjson.decode, ending)
+  local cost = ok and type(told) == 'table' and tonumber(told.cost) or job.cost
+  settle_share(job, math.min(math.max(cost, 0), MAX_COST) - job.cost)
+  ends[job.model] = (ends[job.model] or 0) + 1
+end
+
+local function store(id, attempt, number, ending, first, count)
   local key, log = NAMES.job .. id, NAMES.log .. id
-  local job = redis.call('HMGET', key, 'attempt', 'owner', 'cancelled', 'state')
-  local verdict = 'o'
-  if not job[1] then verdict = 'u'
-  elseif job[1] ~= attempt then verdict = 's'
-  elseif job[4] == 'ended' then verdict = cost ~= '' and 'o' or 's'  -- 'o': the repeat of an end that was stored
-  elseif job[3] ~= '' then verdict = 'c'
-  else
-    local length = redis.call('LLEN', log)
-    if number > length then verdict = 'g'
-    else
-      local ended = nil
-      if cost ~= '' then
-        -- Memory is freed before anything is written, so that a job can end at maxmemory.
-        ended = load_job(id)
-        finish(id, ended, now, keep_ms)
-        ends[ended.model] = (ends[ended.model] or 0) + 1
-        if redis.call('EXISTS', NAMES.waits .. ended.model) == 1 then verdict = 'w' end
-        local tags = tags_key(ended.lane, ended.model)
-        if redis.call('HEXISTS', tags, ended.tenant) == 1 then
-          redis.call('HINCRBYFLOAT', tags, ended.tenant, (tonumber(cost) - tonumber(ended.cost)) / tonumber(ended.weight))
-        end
-      end
-      for j = length - number, count - 1 do  -- a repeat that overlaps adds only what is new
-        local payload = ARGV[first + j]
-        redis.call('RPUSH', log, payload)
-        if job[2] ~= '' then frame(job[2], id, number + j, payload) end
-      end
-      if ended then redis.call('PEXPIRE', log, keep_ms)
-      elseif length == 0 and count > 0 then redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key))) end
-    end
+  local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
+  if not known[1] then return 'u' end
+  if known[1] ~= attempt then return 's' end
+  if known[4] == 'ended' then return ending ~= '' and 'o' or 's' end  -- 'o': the repeat of an end that was stored
+  if known[3] ~= '' then return 'c' end
+  local length = redis.call('LLEN', log)
+  if number > length then return 'g' end
+  local job = nil
+  if ending ~= '' then
+    job = load_job(id)
+    if not job then return 'u' end
+    free(id, job)  -- before anything is written, so that a job can end at maxmemory
+  end
+  -- The events come before the end, so that no end is stored whose words are not.
+  local nonce = nonce_of(attempt)
+  for j = length - number, count - 1 do  -- a repeat that overlaps adds only what is new
+    local payload = ARGV[first + j]
+    redis.call('RPUSH', log, payload)
+    frame(known[2], id, nonce, number + j, payload)
+  end
+  if not job then
+    if length == 0 and count > 0 then redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key))) end
+    return 'o'
+  end
+  redis.call('PEXPIRE', log, KEEP_MS)
+  finish(id, job, KEEP_MS)
+  pcall(settle, job, ending)
+  return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
+end
+
+for id, attempt, number, ending, first, count in rows() do
+  local ok, verdict = pcall(store, id, attempt, number, ending, first, count)
+  if not ok then
+    local text = error_text(verdict)
+    if is_refusal(text) then publish_frames(); return redis.error_reply(text) end
+    verdict = 'x'
   end
   out[#out + 1] = verdict
 end
-for model, number in pairs(ends) do count_ends(model, now, number) end
+for model, number in pairs(ends) do pcall(count_ends, model, now, number) end
 publish_frames()
 return table.concat(out)

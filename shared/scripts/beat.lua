@@ -1,11 +1,13 @@
--- An API process's heartbeat. ARGV: owner, life_ms, what: 'alive' or 'gone'. Returns the time.
-local owner = ARGV[1]
+-- An API process's heartbeat, or its farewell. Returns the time.
 write_at_maxmemory()
-if ARGV[3] == 'gone' then
+local now = clock()
+if gone then
   redis.call('DEL', NAMES.owner .. owner)
+  redis.call('ZREM', NAMES.processes, process)
 else
-  redis.call('SET', NAMES.owner .. owner, '1', 'PX', ARGV[2])
+  redis.call('SET', NAMES.owner .. owner, '1', 'PX', life_ms)
   redis.call('SADD', NAMES.owners, owner)
-  redis.call('PEXPIRE', NAMES.owned .. owner, 86400000)
+  redis.call('PEXPIRE', NAMES.owned .. owner, DAY_MS)
+  redis.call('ZADD', NAMES.processes, now, process)
 end
-return clock()
+return now

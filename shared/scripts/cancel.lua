@@ -1,24 +1,35 @@
--- Cancels jobs for their owner: out of the room if waiting, told to the workers if running.
--- ARGV: owner, id...   Returns one letter a job: 'w' was waiting, 'r' is running, 'n' nothing to cancel (any more, or
---       another connection has joined the job and owns it now)
-local owner = table.remove(ARGV, 1)
-local now = clock()
+-- Takes an owner out of jobs; with the last one a job is cancelled.
+--
+--   state     who moves it      to
+--   waiting   cancel            (none)                                      here
+--   running   cancel            running, cancelled: its worker is told      here
+--
+-- Returns one letter a job: 'w' was waiting, 'r' is running, 'o' others listen to it still, 'n' nothing to cancel.
 local out, tell = {}, {}
-for i, id in ipairs(ARGV) do
+for id in rows() do
   local job = load_job(id)
-  if not job or job.state == 'ended' or job.owner ~= owner then
-    out[i] = 'n'
-    if not job then redis.call('DEL', NAMES.body .. id) end
-  elseif job.state == 'waiting' then
-    leave_room(id, job, true)
-    finish(id, job, now, 0)
-    out[i] = 'w'
-  else
-    redis.call('DEL', NAMES.body .. id)  -- first: it works at maxmemory, and nobody will run this again
-    redis.call('HSET', NAMES.job .. id, 'cancelled', '1')
-    tell[#tell + 1] = id
-    out[i] = 'r'
+  local letter = 'n'
+  if not job then
+    redis.call('UNLINK', NAMES.body .. id)  -- of an admission that never came
+  elseif job.state ~= 'ended' and has_owner(job.owners, owner) then
+    local left = without_owner(job.owners, owner)
+    redis.call('SREM', NAMES.owned .. owner, id)
+    if left ~= '' then
+      redis.call('HSET', NAMES.job .. id, 'owners', left)
+      letter = 'o'
+    elseif job.state == 'waiting' then
+      leave_room(id, job)
+      finish(id, job, 0)
+      letter = 'w'
+    else
+      free(id, job)  -- first: it works at maxmemory, and nobody will run this again
+      redis.call('HSET', NAMES.job .. id, 'cancelled', '1')
+      redis.call('SADD', NAMES.owned .. owner, id)
+      tell[#tell + 1] = id
+      letter = 'r'
+    end
   end
+  out[#out + 1] = letter
 end
 if #tell > 0 then redis.call('PUBLISH', NAMES.control, table.concat(tell, ' ')) end
 return table.concat(out)

@@ -1,22 +1,19 @@
--- What readers have missed, for many jobs in one bounded call.
--- ARGV: budget in bytes, then for each job: id, number of the next event
--- Returns for each job {state, payload...}: state 'u' unknown, else the record's; the budget ends the call early
-local budget = tonumber(ARGV[1])
+-- What readers have missed, for many jobs in one bounded call: for each {state, nonce of the attempt, length of the log,
+-- payload...}; state '' is an unknown job's. The budget ends the call early.
 local out = {}
-for i = 2, #ARGV, 2 do
-  local id, number = ARGV[i], tonumber(ARGV[i + 1])
-  local state = redis.call('HGET', NAMES.job .. id, 'state')
-  local part = {state or 'u'}
+for id, number in rows() do
+  local known = redis.call('HMGET', NAMES.job .. id, 'state', 'attempt')
   local length = redis.call('LLEN', NAMES.log .. id)
-  while number < length and budget > 0 do
+  local part = {known[1] or '', nonce_of(known[2] or ''), length}
+  while number < length and budget_bytes > 0 do
     local payloads = redis.call('LRANGE', NAMES.log .. id, number, number + 15)
     for _, payload in ipairs(payloads) do
       part[#part + 1] = payload
-      budget = budget - #payload
+      budget_bytes = budget_bytes - #payload
     end
     number = number + #payloads
   end
   out[#out + 1] = part
-  if budget <= 0 then break end
+  if budget_bytes <= 0 then break end
 end
 return out

@@ -1,29 +1,55 @@
--- Gives running jobs up without an event: cancelled ones end here, handed-back ones wait again where they stood.
--- ARGV: queue, ticket, then for each job: id, attempt, 'end' or 'back'
--- Returns one letter a job: 'e' ended, 'b' back in the room, 's' stale, 'u' unknown, 'p' published (it cannot go back)
-local queue, ticket = ARGV[1], ARGV[2]
+-- Gives running jobs up without an event of theirs.
+--
+--   how       what becomes of a running job
+--   end       (none): it was cancelled
+--   away      waiting where it stood, uncounted, if another worker lives; else 'n': keep it
+--   again     waiting where it stood, counted; ended with `wire` after its last try
+--   fail      ended with `wire`
+--
+-- A cancelled job ends, whatever is asked. What has published cannot run again: 'p' for away, ended with `wire` for again.
+-- Returns one letter a job: 'e' ended, 'f' ended and told, 'b' back in the room, 'p', 'n', 's' stale, 'u' unknown.
 local now = clock()
 local out = {}
-for i = 3, #ARGV, 3 do
-  local id, attempt, how = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local job = load_job(id)
-  if not job then out[#out + 1] = 'u'
-  elseif job.attempt ~= attempt or job.state ~= 'running' then out[#out + 1] = 's'
-  elseif how == 'end' or job.cancelled ~= '' then
-    finish(id, job, now, 0)
+
+local function others_live(model)
+  local others = live_workers(model, now, LIVE_WORKER_MS)
+  local seen = tonumber(redis.call('ZSCORE', NAMES.workers .. model, worker) or -1)
+  if seen >= now - LIVE_WORKER_MS and seen <= now then others = others - 1 end
+  return others > 0
+end
+
+local function release(id, job, how, wire)
+  if job.cancelled or how == 'end' then
+    finish(id, job, 0)
     count_ends(job.model, now, 1)
-    out[#out + 1] = 'e'
-  elseif redis.call('LLEN', NAMES.log .. id) > 0 then out[#out + 1] = 'p'
-  else
-    leave_running(id, job)
-    redis.call('HSET', NAMES.job .. id, 'state', 'waiting', 'attempt', '', 'tries', math.max(0, job.tries - 1))
-    enter_lane(id, job, job.tag)
-    count_waiting(job, 1)
-    set_deadline(id, job, now, now + 60000)
-    out[#out + 1] = 'b'
+    return 'e'
   end
+  local published = redis.call('LLEN', NAMES.log .. id) > 0
+  if how == 'away' then
+    if published then return 'p' end
+    if not others_live(job.model) then return 'n' end
+    wait_again(id, job, now, math.max(0, job.tries - 1))
+    return 'b'
+  end
+  if how == 'again' and not published and job.tries < job.max_tries then
+    wait_again(id, job, now, job.tries)
+    return 'b'
+  end
+  fail(id, job, wire)
+  count_ends(job.model, now, 1)
+  return 'f'
+end
+
+for id, attempt, how, wire in rows() do
+  local job = load_job(id)
+  local letter
+  if not job then letter = 'u'
+  elseif job.attempt ~= attempt or job.state ~= 'running' then letter = 's'
+  else letter = release(id, job, how, wire) end
+  out[#out + 1] = letter
   if job and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then
-    push_ticket(queue, ticket, id, live_workers(job.model, now, 6000))
+    push_ticket(queue, ticket, id, live_workers(job.model, now, LIVE_WORKER_MS))
   end
 end
+publish_frames()
 return table.concat(out)

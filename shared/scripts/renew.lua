@@ -1,34 +1,49 @@
 -- Renews a worker process's leases and its place among the live workers; one call a process.
--- ARGV: worker, lease_ms, number of models, model..., then for each job: id, attempt
--- Returns {models with waiting jobs as one string of 0s and 1s, id, reason, ...}; the reasons to give a job up: 'c'
--- cancelled, 'o' owner gone, 's' stale, 'u' unknown
-local worker, lease, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+--
+--   state     who moves it      to
+--   running   renew             running, under a longer lease                     here
+--
+-- Returns {a digit for each model (1: jobs wait, 2: tickets lie on its queue, 3: both, 0: neither), id, attempt, reason, ...}; the reasons to give a job up:
+-- 'c' cancelled, 'o' every owner is gone, 's' stale, 'u' unknown. No models: the worker is leaving, and takes no more.
 local now = clock()
 write_at_maxmemory()
-for i = 4, 3 + count do
-  local key = NAMES.workers .. ARGV[i]
+redis.call('ZADD', NAMES.processes, now, process)
+local names = {}
+for model in string.gmatch(models, '[^\n]+') do names[#names + 1] = model end
+for _, model in ipairs(names) do
+  local key = NAMES.workers .. model
   redis.call('ZADD', key, now, worker)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - 60000)
   redis.call('PEXPIRE', key, 60000)
 end
-local judged = owners_are_judged(now)
+local judged = not stood_still(now)
 local waits = {}
-for i = 4, 3 + count do waits[#waits + 1] = redis.call('EXISTS', NAMES.waits .. ARGV[i]) end
-local out, owners = {table.concat(waits)}, {}
-for i = 4 + count, #ARGV, 2 do
-  local id, attempt = ARGV[i], ARGV[i + 1]
-  local job = redis.call('HMGET', NAMES.job .. id, 'attempt', 'cancelled', 'owner', 'keep', 'model', 'state')
-  local reason = nil
-  if not job[1] then reason = 'u'
-  elseif job[1] ~= attempt or job[6] ~= 'running' then reason = 's'
-  elseif job[2] ~= '' then reason = 'c'
-  elseif judged and job[3] ~= '' and job[4] ~= '1' then
-    if owners[job[3]] == nil then owners[job[3]] = redis.call('EXISTS', NAMES.owner .. job[3]) end
-    if owners[job[3]] == 0 then reason = 'o' end
+for _, model in ipairs(names) do
+  local lying = redis.call('EXISTS', QUEUE_PREFIX .. model)
+  waits[#waits + 1] = redis.call('EXISTS', NAMES.waits .. model) + 2 * lying
+end
+local out, alive = {table.concat(waits)}, {}
+local function is_heard(job)
+  if job.owners == '' or job.must_finish or not judged then return true end
+  for owner in each_owner(job.owners) do
+    if alive[owner] == nil then alive[owner] = redis.call('EXISTS', NAMES.owner .. owner) == 1 end
+    if alive[owner] then return true end
   end
-  if reason then out[#out + 1] = id; out[#out + 1] = reason end
+  return false
+end
+for id, attempt in rows() do
+  local job = load_job(id)
+  local reason = nil
+  if not job then reason = 'u'
+  elseif job.attempt ~= attempt or job.state ~= 'running' then reason = 's'
+  elseif job.cancelled then reason = 'c'
+  elseif not is_heard(job) then reason = 'o' end
+  if reason then
+    local at = #out
+    out[at + 1], out[at + 2], out[at + 3] = id, attempt, reason
+  end
   if reason == nil or reason == 'c' or reason == 'o' then
-    redis.call('ZADD', NAMES.running .. job[5], now + lease, id)
+    redis.call('ZADD', NAMES.running .. job.model, now + lease_ms, id)
   end
 end
 return out

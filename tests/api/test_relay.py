@@ -11,16 +11,20 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from api.relay import MAX_BUFFERED_BYTES, Relay, RelayHub
+from api.exchange import ClientGone
+from api.relay import MAX_BUFFERED_BYTES, Relay
+from api.relay_hub import RelayHub
 from shared import keys
 from shared.errors import Draining
 from shared.jobs import TakenJob
 from shared.redis import Subscriber
+from shared.room.admission import Missed
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 
 END = b"D1 1 1 1\n"
+NONCE, OTHER = b"0123456789ab", b"fedcba987654"
 
 
 class Reader:
@@ -38,7 +42,7 @@ class Reader:
     async def read_all(self, pause_seconds: float = 0) -> list[bytes]:
         read: list[bytes] = []
         async with asyncio.timeout(20):
-            while not self.relay.ended:
+            while not self.relay.is_over:
                 read += await self.relay.next(5)
                 await asyncio.sleep(pause_seconds)
         return read
@@ -49,13 +53,14 @@ async def open_reader(
     server: RedisServer, *, silence_seconds: float = 0.2, drop_live_events: bool = False
 ) -> AsyncIterator[Reader]:
     async with open_bench(server.url) as bench:
-        hub = RelayHub(bench.rooms, silence_seconds=silence_seconds, drop_live_events=drop_live_events)
+        hub = RelayHub(bench.admissions, silence_seconds=silence_seconds, drop_live_events=drop_live_events)
         subscriber = Subscriber(server.url, [keys.events("api")], hub.on_message, hub.on_subscribed)
         await subscriber.open()
         recovery = asyncio.create_task(hub.recover_forever())
         job_id = await bench.admit()
         relay = hub.open(job_id)
-        relay.admitted = True
+        relay.asked()
+        relay.accepted()
         (job,) = await bench.take()
         try:
             yield Reader(bench, hub, relay, job)
@@ -148,21 +153,124 @@ async def test_a_lost_record_ends_the_reading_in_one_error(module_redis: RedisSe
         assert b"job_lost" in last
 
 
+def a_relay(hub_event: asyncio.Event | None = None) -> Relay:
+    """Return a relay whose job was accepted, fed by hand."""
+    relay = Relay("a" * 32, hub_event or asyncio.Event())
+    relay.asked()
+    relay.accepted()
+    return relay
+
+
+@asynchronous
+async def test_what_was_handed_on_is_never_joined_with_another_attempts_words(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    relay.feed(NONCE, 1, chunk(1))
+    assert await relay.next(1) == (b"S1", chunk(1))
+    relay.feed(OTHER, 0, b"S1")
+    relay.feed(OTHER, 1, chunk(7))
+    relay.feed(OTHER, 2, chunk(8))
+    (last,) = await relay.next(1)
+    assert last.startswith(b"E")
+    assert b"job_lost" in last
+    assert relay.is_over
+    assert relay.may_run  # so that the other attempt is cancelled
+
+
+@asynchronous
+async def test_another_attempt_replaces_what_nobody_has_seen(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    relay.feed(OTHER, 0, b"S2")
+    relay.feed(OTHER, 1, END)
+    assert await relay.next(1) == (b"S2", END)
+    assert relay.is_over
+
+
+@pytest.mark.parametrize("state", [b"waiting", b"running"])
+@asynchronous
+async def test_a_job_that_waits_again_after_its_words_were_handed_on_is_lost(
+    module_redis: RedisServer, state: bytes
+) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    early = relay.question()
+    await relay.next(1)
+    asked = relay.question()
+    relay.take_missed(early, Missed(b"waiting", b"-" * 12, 0, ()))  # asked before anything was handed on
+    assert not relay.is_closed
+    relay.take_missed(asked, Missed(state, b"-" * 12 if state == b"waiting" else OTHER, 0, ()))
+    (last,) = await relay.next(1)
+    assert b"job_lost" in last
+
+
+@asynchronous
+async def test_an_attempts_error_ends_it_wherever_it_stands(module_redis: RedisServer) -> None:
+    """Redis fell back by a moment: the error of the same attempt stands where a lost event stood."""
+    relay = a_relay()
+    for number in range(5):
+        relay.feed(NONCE, number, chunk(number))
+    await relay.next(1)
+    relay.feed(NONCE, 2, chunk(2))
+    relay.feed(NONCE, 2, b"E{}")
+    assert await relay.next(1) == (b"E{}",)
+    assert relay.is_over
+
+
+@asynchronous
+async def test_nothing_follows_the_last_event(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    asked = relay.question()
+    for number, event in enumerate((b"S1", chunk(1), END)):
+        relay.feed(NONCE, number, event)
+    relay.feed(NONCE, 3, b"E{}")
+    for _ in range(2):  # a slow reader has not taken the end when its record is gone
+        relay.take_missed(asked, Missed(b"", b"-" * 12, 0, ()))
+    assert not relay.wants_log(1e9)
+    assert await relay.next(1) == (b"S1", chunk(1), END)
+    assert relay.is_over
+    assert not relay.may_run
+
+
+@asynchronous
+async def test_an_event_that_overtakes_the_logs_answer_is_read_at_once(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.fall_behind()
+    asked = relay.question()
+    relay.feed(NONCE, 2, END)  # live, while Redis is asked
+    relay.take_missed(asked, Missed(b"running", NONCE, 2, (b"S1", chunk(1))))
+    assert relay.wants_log(-1)  # behind, not only silent
+    relay.take_missed(relay.question(), Missed(b"ended", NONCE, 3, (END,)))
+    assert await relay.next(1) == (b"S1", chunk(1), END)
+
+
+@asynchronous
+async def test_who_comes_after_the_grace_of_a_shutdown_is_told_at_once(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
+        reader.hub.cut_off(Draining)
+        late = reader.hub.open("b" * 32)
+        for relay in (late, reader.relay):
+            with pytest.raises(Draining):
+                await relay.next(1)
+        reader.hub.close(late)
+
+
 @asynchronous
 async def test_a_client_that_left_ends_the_wait_at_once(module_redis: RedisServer) -> None:
     async with open_reader(module_redis) as reader:
         waiting = asyncio.create_task(reader.relay.next(None))
         await asyncio.sleep(0)
         reader.relay.hang_up()
-        assert await asyncio.wait_for(waiting, 1) == ()
-        assert not reader.relay.ended
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(waiting, 1)
+        assert not reader.relay.is_over
 
 
 @asynchronous
 async def test_a_reader_that_is_cut_off_gets_what_was_ready_first(module_redis: RedisServer) -> None:
     async with open_reader(module_redis) as reader:
-        reader.relay.feed(0, chunk(0))
-        reader.hub.cut_off(Draining())
+        reader.relay.feed(NONCE, 0, chunk(0))
+        reader.hub.cut_off(Draining)
         assert await reader.relay.next(1) == (chunk(0),)
         with pytest.raises(Draining):
             await reader.relay.next(1)
@@ -181,7 +289,7 @@ async def test_chunks_go_straight_on_while_the_reader_waits_and_never_overtake(m
             return True
 
         async def read() -> None:
-            while not reader.relay.ended:
+            while not reader.relay.is_over:
                 ready = await reader.relay.next(5)
                 reader.relay.pass_on_to(sink)
                 await asyncio.sleep(refuses.random() * 0.003)  # what is in the reader's hands goes first
@@ -232,7 +340,7 @@ def test_a_limit_of_no_whole_milliseconds_holds_on_the_servers_loop() -> None:
             reading = asyncio.create_task(read())
             while loop.time() < began + 0.0329:  # noqa: ASYNC110 - the moment must be hit
                 await asyncio.sleep(0)
-            relay.feed(0, b"S1")  # just before the limit, when the timer has been set anew
+            relay.feed(NONCE, 0, b"S1")  # just before the limit, when the timer has been set anew
             await asyncio.wait_for(reading, 2)
             relay.stop()
 

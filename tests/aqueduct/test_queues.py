@@ -19,7 +19,9 @@ import yaml
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
 from shared.redis import RedisClient
-from shared.room import Admission, Rooms
+from shared.redis.bulk import Bulk
+from shared.room.admission import Admission, Admissions
+from shared.room.leases import Leases
 from shared.settings import Lane, TokenSettings
 from tests.support.processes import ROOT, RedisServer
 from tests.support.waiting import wait_until
@@ -44,17 +46,21 @@ def fill(config_file: Path, lanes: list[Lane], take: int) -> None:
         settings = load_settings(config_file)
         client = RedisClient(settings.redis)
         await client.open()
-        rooms = Rooms(client, settings)
-        await rooms.renew("worker-1", ["busy"], [])
-        await rooms.beat("owner-1")
+        bulk = Bulk(settings.redis)
+        admissions, leases = (
+            Admissions(client, bulk, settings, "owner-1"),
+            Leases(client, bulk, settings, "worker-1"),
+        )
+        await leases.renew(["busy"], [])
+        await admissions.beat()
         for lane in lanes:
             spec = JobSpec(tenant="tester", lane=lane, public_model="busy")
             job = Admission(
                 id=new_id(), model="busy", token=TOKEN, lane=lane, owner="owner-1", body=b"{}", spec=spec, cost=1
             )
-            await rooms.admit(job, not_after_ms=rooms.redis_now_ms() + 5000)
+            await admissions.admit(job)
         if take:
-            await rooms.take("busy", "nonce", free=take, mine=0, surplus=True)
+            await leases.take("busy", free=take, mine=0, surplus=True)
         await client.close()
 
     asyncio.run(work())
@@ -105,7 +111,7 @@ def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
 
 def test_interval_out_of_range_is_refused_by_name(config_file: Path) -> None:
     ended = queues(config_file, "--interval", "0")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "--interval" in ended.stderr
 
 

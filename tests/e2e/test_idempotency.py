@@ -1,4 +1,4 @@
-"""A retried request joins the job it repeats: by its Idempotency-Key, or by taking over an open connection."""
+"""A retried request joins the job it repeats: by its Idempotency-Key, or one whose client must have given up."""
 
 from __future__ import annotations
 
@@ -141,21 +141,31 @@ def test_a_job_with_a_key_outlives_its_client_for_a_while(pair: tuple[System, Sy
     follower.leave()
 
 
-# --- takeover ------------------------------------------------------------------------------------------------------
+# --- retries -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
-def test_a_retry_takes_over_the_open_request(pair: tuple[System, System], backend: DemoBackend, stream: bool) -> None:
-    prompt = f"takeover-{stream}"
-    older = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="0")
+def test_a_retry_joins_the_open_request_whose_client_has_given_up(
+    pair: tuple[System, System], backend: DemoBackend
+) -> None:
+    older = Post(pair[0], "slow", "joined", stream=False, x_stainless_retry_count="0", x_stainless_read_timeout="1")
     began = time.monotonic()
-    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
-    wait_until(lambda: time.monotonic() - began > 0.5, 2, "the client's read timeout to pass")
-    newer = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="1", x_stainless_read_timeout="0.5")
-    assert newer.wait().content().strip() == numbers(TOKENS)
-    assert len(backend.seen(prompt)) == 1
-    older.wait()
-    assert "[DONE]" not in older.text
+    wait_until(lambda: backend.seen("joined"), 10, "the backend to be called")
+    wait_until(lambda: time.monotonic() - began > 1, 2, "the client's read timeout to pass")
+    newer = Post(pair[0], "slow", "joined", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="9")
+    # The older connection is not cut: should its client wait after all, it has its answer too.
+    assert [post.wait().content().strip() for post in (older, newer)] == [numbers(4)] * 2
+    assert len(backend.seen("joined")) == 1
+
+
+def test_a_retry_leaves_a_stream_alone_that_flows(pair: tuple[System, System], backend: DemoBackend) -> None:
+    """Its client has been sent something within its read timeout, so it cannot have timed out."""
+    older = Post(pair[0], "steady", "flows", stream=True, x_stainless_read_timeout="1")
+    wait_for_content(older)
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 0.5, 2, "the newcomer's read timeout to pass")
+    newer = Post(pair[0], "steady", "flows", stream=True, x_stainless_retry_count="1", x_stainless_read_timeout="1")
+    assert [post.wait().content().strip() for post in (older, newer)] == [numbers(TOKENS)] * 2
+    assert len(backend.seen("flows")) == 2
 
 
 @pytest.mark.parametrize(("count", "token"), [("0", "test"), ("1", "other")], ids=["not-a-retry", "another-token"])
@@ -173,10 +183,12 @@ def test_only_a_retry_of_the_same_token_takes_over(
 def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
     pair: tuple[System, System], backend: DemoBackend
 ) -> None:
-    """Equal bodies are often independent samples, of which one was refused and comes again."""
-    older = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="0")
+    """Equal bodies are often independent samples, of which one was refused and comes again. The newcomer's own patience
+    says nothing of the older one's.
+    """
+    older = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="0", x_stainless_read_timeout="600")
     wait_until(lambda: backend.seen("sample"), 10, "the backend to be called")
-    newer = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="600")
+    newer = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="1")
     assert [post.wait().status for post in (older, newer)] == [200, 200]
     assert len(backend.seen("sample")) == 2
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import ROOT
 from tests.support.system import System
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("node", "npm")
 
 SOURCE = ROOT / "tests" / "node"
 Report = dict[str, Any]
@@ -24,8 +24,6 @@ Report = dict[str, Any]
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the locked packages once a lock file, outside the checkout."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("needs Node and npm")
     lock = (SOURCE / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aqueduct-tests"
     folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
@@ -143,9 +141,3 @@ def test_failure_in_mid_stream_is_an_api_error_without_status(report: Report, ca
 
 def test_retry_after_is_waited_for_and_then_succeeds(report: Report) -> None:
     assert report["retried"]["choices"][0]["finish_reason"] == "stop"
-
-
-def test_lock_file_names_no_index() -> None:
-    lock = (SOURCE / "package-lock.json").read_text()
-    assert "resolved" not in lock
-    assert "://" not in lock

@@ -27,7 +27,7 @@ def test_worker_that_hears_no_tickets_serves_on_and_exits(make_system: MakeSyste
 
         wait_until(ask_until_it_ends, 60, "the worker to exit")
     assert worker.returncode == 1
-    assert "no ticket came" in worker.log()
+    assert "tickets lie unfetched" in worker.log()
 
 
 def test_a_ticket_that_is_none_is_dropped(make_system: MakeSystem) -> None:

@@ -9,7 +9,9 @@ import pytest
 from shared import keys
 from shared.errors import RateLimited
 from shared.jobs import TakenJob
-from shared.room import Idempotency, Rooms
+from shared.room.admission import Idempotency
+from shared.room.leases import How, Why
+from shared.room.upkeep import Upkeep
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, heard_frames, open_bench
@@ -28,11 +30,11 @@ async def running_job(bench: Bench) -> TakenJob:
 async def test_a_job_is_taken_from_a_silent_worker_only_after_its_lease(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, testing=FAST) as bench:
         job = await running_job(bench)
-        assert (await bench.sweep())[1] == 0
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+        assert (await bench.sweep()).reclaimed == 0
+        assert await bench.renew((job.id, job.attempt)) == {}
 
         async def reclaimed() -> bool:
-            return (await bench.sweep())[1] == 1
+            return (await bench.sweep()).reclaimed == 1
 
         await wait_until_async(reclaimed)
         (again,) = await bench.take()
@@ -46,8 +48,8 @@ async def test_a_renewed_lease_is_not_reclaimed(room_redis: RedisServer) -> None
     async with open_bench(room_redis.url) as bench:
         job = await running_job(bench)
         await bench.expire_lease(job.id)
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
-        assert (await bench.sweep())[1] == 0
+        assert await bench.renew((job.id, job.attempt)) == {}
+        assert (await bench.sweep()).reclaimed == 0
         assert await bench.append(job, b"Cx") == "o"
 
 
@@ -58,22 +60,22 @@ async def test_a_lost_job_that_had_published_ends_in_one_error_and_is_not_run_ag
         await bench.append(job, b"S1", b"Cx")
         await bench.expire_lease(job.id)
         async with bench.listening() as heard:
-            assert (await bench.sweep())[1] == 1
+            assert (await bench.sweep()).reclaimed == 1
             (frame,) = await heard_frames(heard)
             assert (frame[0], frame[1]) == (job.id, 2)
             assert b"job_lost" in (frame[2] or b"")
         assert await bench.take() == []
         assert await bench.append(job, b"Cmore", at=2) == "s"
-        assert (await bench.sweep())[1] == 0
+        assert (await bench.sweep()).reclaimed == 0
         assert len(await bench.log(job.id)) == 3
-        assert (await bench.rooms.depth())["m"].running == 0
+        assert (await bench.upkeep.depth())["m"].running == 0
 
 
 @pytest.mark.parametrize("how", ["lost", "handed back"])
 def test_a_job_that_waits_again_has_its_whole_life_before_it(room_redis: RedisServer, how: str) -> None:
     async def scenario() -> None:
         async with open_bench(room_redis.url, {"m": {"max_wait_seconds": 10, "timeout_seconds": 20}}) as bench:
-            await bench.admit(idempotency=Idempotency("k", "h"), concurrent_jobs=1)
+            await bench.admit(idempotency=Idempotency("k", "h"), concurrent_jobs=1, body=b"x" * 70_000)
             (job,) = await bench.take()
             own = [keys.job(job.id), keys.body(job.id), keys.PREFIXES["idempotency"] + "k"]
             for key in own:
@@ -84,9 +86,9 @@ def test_a_job_that_waits_again_has_its_whole_life_before_it(room_redis: RedisSe
                 await bench.expire_lease(job.id)
                 await bench.sweep()
             else:
-                await bench.rooms.release("m", [(job.id, job.attempt, "back")])
+                await bench.release((job.id, job.attempt, How.AWAY))
             (again,) = await bench.take()
-            assert again.body == b"{}"
+            assert again.body is None  # to be fetched
             assert [149_000 < await bench.redis("PTTL", key) <= 150_000 for key in own] == [True] * 3
             with pytest.raises(RateLimited):  # it still counts for its token
                 await bench.admit(concurrent_jobs=1)
@@ -115,7 +117,7 @@ async def test_a_cancelled_job_of_a_lost_worker_just_ends(room_redis: RedisServe
     async with open_bench(room_redis.url) as bench:
         job = await running_job(bench)
         await bench.cancel(job.id)
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {job.id: "c"}
+        assert await bench.renew((job.id, job.attempt)) == {job.id: Why.CANCELLED}
         await bench.expire_lease(job.id)
         await bench.sweep()
         assert await bench.record(job.id) == {}
@@ -127,7 +129,7 @@ async def test_a_worker_is_told_of_jobs_that_redis_no_longer_knows(room_redis: R
     async with open_bench(room_redis.url) as bench:
         job = await running_job(bench)
         await bench.redis("FLUSHALL")
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {job.id: "u"}
+        assert await bench.renew((job.id, job.attempt)) == {job.id: Why.UNKNOWN}
         assert await bench.append(job, b"Cx") == "u"
 
 
@@ -137,10 +139,10 @@ async def test_after_redis_stood_still_every_lease_gets_one_more_life(room_redis
         job = await running_job(bench)
         await bench.expire_lease(job.id)
         await bench.stood_still(5)
-        assert (await bench.sweep())[1] == 0
+        assert (await bench.sweep()).reclaimed == 0
         assert await bench.append(job, b"Cx") == "o"
         await bench.expire_lease(job.id)
-        assert (await bench.sweep())[1] == 1  # only one
+        assert (await bench.sweep()).reclaimed == 1  # only one
 
 
 @asynchronous
@@ -149,7 +151,7 @@ async def test_a_short_pause_of_the_sweep_is_no_standstill(room_redis: RedisServ
         job = await running_job(bench)
         await bench.expire_lease(job.id)
         await bench.stood_still(1)
-        assert (await bench.sweep())[1] == 1
+        assert (await bench.sweep()).reclaimed == 1
 
 
 @asynchronous
@@ -158,10 +160,10 @@ async def test_owners_and_workers_are_not_judged_when_redis_stood_still(room_red
         job_id = await bench.admit()
         await bench.redis("DEL", keys.owner("api"), keys.workers("m"))
         await bench.stood_still(30)
-        assert (await bench.sweep())[1:4] == [0, 0, 0]
-        await bench.rooms.beat("api")
+        assert (await bench.sweep())[:3] == (0, 0, 0)
+        await bench.beat("api")
         await bench.serve("w1")
-        assert (await bench.sweep())[1:4] == [0, 0, 0]
+        assert (await bench.sweep())[:3] == (0, 0, 0)
         assert await bench.take_ids() == [job_id]
 
 
@@ -173,18 +175,18 @@ async def test_nobody_gives_jobs_of_a_silent_owner_up_before_it_could_speak_agai
         await bench.redis("DEL", keys.owner("api"))
         await bench.stood_still(30)
         # A worker is back sooner than the API process and the sweep.
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+        assert await bench.renew((job.id, job.attempt)) == {}
         assert await bench.take_ids() == [waiting]
         await bench.sweep()
-        assert (await bench.sweep())[3] == 0  # the next sweep is an ordinary one
-        assert (await bench.rooms.renew("w1", ["m"], [(job.id, job.attempt)])).lost == {}
+        assert (await bench.sweep()).orphaned == 0  # the next sweep is an ordinary one
+        assert await bench.renew((job.id, job.attempt)) == {}
 
 
 @asynchronous
 async def test_one_process_sweeps_a_second(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
-        assert await bench.rooms.sweep("one") != []
-        assert await bench.rooms.sweep("two") == []
+        assert await bench.upkeep.sweep() is not None
+        assert await bench.upkeep.sweep() is None
 
 
 @asynchronous
@@ -192,8 +194,9 @@ async def test_after_a_replaced_redis_nothing_is_taken_for_a_lease(room_redis: R
     async with open_bench(room_redis.url, testing=FAST) as bench:
         await bench.sweep()
         waiting = await bench.admit()
+        await bench.upkeep.hello()
         bench.client.run_id = "another server"
-        await bench.sweep()
+        await bench.upkeep.hello()
         assert await bench.take() == []
         assert await bench.redis("PTTL", keys.HOLD) <= 200
 
@@ -209,7 +212,8 @@ async def test_after_a_replaced_redis_nothing_is_taken_for_a_lease(room_redis: R
 async def test_a_process_that_has_just_started_does_not_hold_redis(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         await bench.redis("DEL", keys.SWEEPER)
-        await Rooms(bench.client, bench.settings).sweep("new")
+        await Upkeep(bench.client, bench.settings, "new").open()
+        await bench.redis("DEL", keys.SWEEPER)
         assert await bench.redis("EXISTS", keys.HOLD) == 0
 
 
@@ -220,7 +224,7 @@ async def test_late_jobs_are_told_504_by_the_sweep(room_redis: RedisServer) -> N
         late, waiting = await bench.admit(), await bench.admit()
         await bench.expire_wait(late)
         async with bench.listening() as heard:
-            assert (await bench.sweep())[2] == 1
+            assert (await bench.sweep()).expired == 1
             ((job_id, number, event),) = await heard_frames(heard)
             assert (job_id, number) == (late, 0)
             assert b"queue_timeout" in (event or b"")
@@ -232,14 +236,14 @@ async def test_late_jobs_are_told_504_by_the_sweep(room_redis: RedisServer) -> N
 @asynchronous
 async def test_jobs_of_a_dead_api_process_are_cleared_unless_they_must_finish(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, {"m": {"concurrency": 3}}) as bench:
-        await bench.rooms.beat("gone")
+        await bench.beat("gone")
         runs, runs_on = await bench.admit(owner="gone"), await bench.admit(owner="gone", must_finish=True)
         jobs = {job.id: job for job in await bench.take(2)}
         waits, waits_on = await bench.admit(owner="gone"), await bench.admit(owner="gone", must_finish=True)
         other = await bench.admit()
-        await bench.rooms.beat("gone", gone=True)
+        await bench.beat("gone", gone=True)
         async with bench.listening() as heard:
-            assert (await bench.sweep())[3] == 2
+            assert (await bench.sweep()).orphaned == 2
 
             async def told() -> bool:
                 return runs.encode() in heard
@@ -247,8 +251,8 @@ async def test_jobs_of_a_dead_api_process_are_cleared_unless_they_must_finish(ro
             await wait_until_async(told)
         assert await bench.record(waits) == {}
         held = [(job_id, job.attempt) for job_id, job in jobs.items()]
-        assert (await bench.rooms.renew("w1", ["m"], held)).lost == {runs: "c"}
-        await bench.rooms.release("m", [(runs, jobs[runs].attempt, "end")])
+        assert await bench.renew(*held) == {runs: Why.CANCELLED}
+        await bench.release((runs, jobs[runs].attempt, How.END))
         assert await bench.append(jobs[runs_on], b"Cx") == "o"
         assert sorted(await bench.take_ids(3)) == sorted([waits_on, other])
         await bench.sweep()
@@ -259,11 +263,11 @@ async def test_jobs_of_a_dead_api_process_are_cleared_unless_they_must_finish(ro
 @asynchronous
 async def test_a_worker_stops_what_belongs_to_a_dead_api_process(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
-        await bench.rooms.beat("gone")
+        await bench.beat("gone")
         dropped, kept = await bench.admit(owner="gone"), await bench.admit(owner="gone", must_finish=True)
         held = [(job.id, job.attempt) for job in await bench.take(2)]
-        await bench.rooms.beat("gone", gone=True)
-        assert (await bench.rooms.renew("w1", ["m"], held)).lost == {dropped: "o"}
+        await bench.beat("gone", gone=True)
+        assert await bench.renew(*held) == {dropped: Why.CANCELLED}
         assert kept
 
 
@@ -274,14 +278,14 @@ async def test_the_sweep_tops_up_lost_tickets(room_redis: RedisServer) -> None:
         for _ in range(2):
             await bench.admit()
         await bench.drop_tickets()
-        assert (await bench.sweep())[4] == 1
-        assert (await bench.sweep())[4] == 1
-        assert (await bench.sweep())[4] == 0  # no more than jobs wait
+        assert (await bench.sweep()).tickets == 1
+        assert (await bench.sweep()).tickets == 1
+        assert (await bench.sweep()).tickets == 0  # no more than jobs wait
         assert await bench.tickets() == 2
         await bench.take(2)
         await bench.drop_tickets()
         await bench.admit()
-        assert (await bench.sweep())[4] == 0  # no slot is free
+        assert (await bench.sweep()).tickets == 0  # no slot is free
 
 
 @asynchronous
@@ -290,7 +294,7 @@ async def test_a_reclaimed_job_wakes_a_worker(room_redis: RedisServer) -> None:
         job = await running_job(bench)
         await bench.drop_tickets()
         await bench.expire_lease(job.id)
-        assert (await bench.sweep())[4] == 1
+        assert (await bench.sweep()).tickets == 1
         assert await bench.tickets() == 1
 
 
@@ -299,13 +303,13 @@ async def test_waiting_jobs_of_a_model_without_workers_end_after_the_grace_in_50
     async with open_bench(room_redis.url) as bench:
         job_id = await bench.admit()
         await bench.redis("ZADD", keys.workers("m"), 1, "w1")
-        assert (await bench.sweep())[2] == 0  # a worker may just be coming back
-        assert (await bench.sweep())[2] == 1
+        assert (await bench.sweep()).expired == 0  # a worker may just be coming back
+        assert (await bench.sweep()).expired == 1
         (event,) = await bench.log(job_id)
         assert b"no_worker" in event
         await bench.serve("w1")
         await bench.admit()
-        assert (await bench.sweep())[2] == 0
+        assert (await bench.sweep()).expired == 0
 
 
 @asynchronous

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,19 +17,17 @@ import redis
 from shared import keys
 from shared.broker import TICKET_TASK, celery_app, event_batch, event_topic
 from shared.errors import BrokerUnavailable
+from shared.protocol import SHARED
 from shared.redis import RedisRefused
-from shared.room import Idempotency
-from shared.scripting import source
+from shared.room.admission import Idempotency
+from shared.room.leases import How
+from shared.room.scripts import ADMIT
 from tests.support.asynchronous import asynchronous
 from tests.support.keys import ALLOWED_WITHOUT_LIFETIME, keys_without_lifetime
-from tests.support.processes import RedisServer
+from tests.support.processes import ROOT, RedisServer
 from tests.support.rooms import Bench, open_bench, settings_of
 
-SCRIPTS = sorted(
-    path.name.removesuffix(".lua")
-    for path in resources.files("shared.scripts").iterdir()
-    if path.name.endswith(".lua") and path.name != "head.lua"
-)
+LUA = sorted((ROOT / "shared" / "scripts").rglob("*.lua"))
 
 
 @asynccontextmanager
@@ -53,18 +51,18 @@ async def test_everything_but_admission_works_at_maxmemory(room_redis: RedisServ
         await bench.expire_lease(jobs[3].id)
         await bench.expire_wait(waiting[1])
         async with full_memory(bench):
-            await bench.rooms.beat("api")
-            await bench.rooms.beat("other", gone=True)
+            await bench.beat("api")
+            await bench.beat("other", gone=True)
             held = [(job.id, job.attempt) for job in jobs[:3]]
-            assert (await bench.rooms.renew("w1", ["m"], held)).lost == {}
+            assert await bench.renew(*held) == {}
             assert await bench.cancel(waiting[0], jobs[0].id) == "wr"
-            assert await bench.rooms.release("m", [(*held[0], "end")]) == b"e"
+            assert await bench.release((*held[0], How.END)) == "e"
             assert await bench.append(jobs[1], b"D1 1 1 1\nbody", end=10) == "w"
-            assert await bench.rooms.release("m", [(*held[2], "back")]) == b"b"
-            assert (await bench.sweep())[1:3] == [1, 1]
+            assert await bench.release((*held[2], How.AWAY)) == "b"
+            assert (await bench.sweep())[:2] == (1, 1)
             assert len(await bench.take(5)) == 3
-            assert (await bench.rooms.peek([(jobs[1].id, 0)], 1000))[0][1] == b"D1 1 1 1\nbody"
-            await bench.rooms.leave("w1", ["m"])
+            assert (await bench.admissions.peek([(jobs[1].id, 0)], 1000))[0].events[0] == b"D1 1 1 1\nbody"
+            await bench.leases.leave(["m"])
 
 
 @pytest.mark.parametrize("token", [{}, {"concurrent_jobs": 5}, {"requests_per_minute": 5, "concurrent_jobs": 5}])
@@ -88,7 +86,7 @@ def test_admission_at_maxmemory_is_refused_and_leaves_nothing(room_redis: RedisS
 @asynchronous
 async def test_scripts_that_redis_has_forgotten_are_sent_again(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
-        await bench.rooms.load()
+        await bench.upkeep.open()
         job_id = await bench.admit()
         await bench.redis("SCRIPT", "FLUSH")
         assert await bench.take_ids() == [job_id]
@@ -101,7 +99,7 @@ async def test_scripts_that_redis_has_forgotten_are_sent_again(room_redis: Redis
 async def test_loading_leaves_no_script_to_be_sent_later(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         await bench.redis("SCRIPT", "FLUSH")
-        await bench.rooms.load()
+        await bench.upkeep.open()
         await bench.admit()
         (job,) = await bench.take()
         await bench.end(job)
@@ -109,10 +107,10 @@ async def test_loading_leaves_no_script_to_be_sent_later(room_redis: RedisServer
         await bench.cancel(job.id)
         statistics = (await bench.redis("INFO", "errorstats")).decode()
         before = re.findall(r"errorstat_NOSCRIPT:count=(\d+)", statistics)
-        await bench.rooms.renew("w1", ["m"], [])
-        await bench.rooms.release("m", [])
-        await bench.rooms.peek([], 1)
-        await bench.rooms.beat("api")
+        await bench.renew()
+        await bench.release()
+        await bench.admissions.peek([], 1)
+        await bench.beat("api")
         statistics = (await bench.redis("INFO", "errorstats")).decode()
         assert re.findall(r"errorstat_NOSCRIPT:count=(\d+)", statistics) == before
 
@@ -180,27 +178,22 @@ async def test_a_ticket_carries_neither_prompt_nor_token(room_redis: RedisServer
         assert b"canary" not in text
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_use_only_names_that_are_described(name: str) -> None:
-    text = source(name)
-    known = {*keys.PREFIXES, "owners", "control", "sweeper", "swept", "hold"}
-    assert set(re.findall(r"NAMES\.(\w+)", text)) <= known
-    own = text.partition("\n")[2]
-    assert not re.findall(r"'aq[:u]", own)
-    assert "KEYS[" not in own
+@pytest.mark.parametrize("file", LUA, ids=lambda path: path.name)
+def test_scripts_use_only_names_and_numbers_that_are_described(file: Path) -> None:
+    text = file.read_text()
+    assert set(re.findall(r"NAMES\.(\w+)", re.sub(r"--.*", "", text))) <= {*keys.PREFIXES, *keys.SINGLES}
+    assert set(re.findall(r"\b[A-Z][A-Z_]+_[A-Z_]+\b", re.sub(r"'[^']*'|--.*", "", text))) <= set(SHARED)
+    assert not re.findall(r"'aq", text)
+    assert "KEYS[" not in text
 
 
 def test_scripts_and_python_make_the_same_names() -> None:
-    names = dict(re.findall(r"(\w+) = '([^']*)'", source("admit").partition("\n")[0]))
-    assert names["job"] + "x" == keys.job("x")
-    assert names["body"] + "x" == keys.body("x")
-    assert names["log"] + "x" == keys.log("x")
-    assert names["room"] + "x" == keys.room("x")
-    assert names["lane"] + "flex:x" == keys.lane("flex", "x")
-    assert names["running"] + "x" == keys.running("x")
-    assert names["workers"] + "x" == keys.workers("x")
-    assert names["events"] + "x" == keys.events("x")
-    assert names["owner"] + "x" == keys.owner("x")
+    assert keys.job("x") == keys.PREFIXES["job"] + "x"
+    assert keys.lane("flex", "x") == keys.PREFIXES["lane"] + "flex:x"
+    names = {**keys.PREFIXES, **keys.SINGLES}
+    assert f"'{names['lane']}' .. lane .. ':' .. model" in ADMIT.source
+    assert "NAMES" not in ADMIT.source
+    assert "LIVE_WORKER_MS" not in ADMIT.source
     assert len(set(names.values())) == len(names)
 
 
@@ -215,10 +208,10 @@ async def test_models_whose_names_resemble_keys_do_not_collide(room_redis: Redis
 
 @asynchronous
 async def test_every_key_has_a_lifetime_once_a_heartbeat_and_a_sweep_have_passed(room_redis: RedisServer) -> None:
-    allowed = (*ALLOWED_WITHOUT_LIFETIME, *map(re.escape, keys.WITHOUT_LIFETIME), re.escape(keys.QUEUE_PREFIX) + ".*")
+    allowed = (*ALLOWED_WITHOUT_LIFETIME, *map(re.escape, keys.WITHOUT_LIFETIME), re.escape(keys.queue("")) + ".*")
 
     async def check() -> None:
-        await bench.rooms.beat("api")
+        await bench.beat("api")
         await bench.sweep()
         with room_redis.client() as client:
             assert keys_without_lifetime(client, allowed) == []
@@ -238,7 +231,7 @@ async def test_every_key_has_a_lifetime_once_a_heartbeat_and_a_sweep_have_passed
         await bench.end(jobs[0])
         await bench.append(jobs[1], b"Cx")
         await bench.append(jobs[1], b"Cy", at=1)
-        await bench.rooms.release("m", [(jobs[2].id, jobs[2].attempt, "back")])
+        await bench.release((jobs[2].id, jobs[2].attempt, How.AWAY))
         await check()
         for job in jobs[3:6]:
             await bench.expire_lease(job.id)
@@ -252,7 +245,7 @@ async def test_every_key_has_a_lifetime_once_a_heartbeat_and_a_sweep_have_passed
         for _ in range(2):
             await check()
         await bench.cancel(*(job.id for job in jobs))
-        await bench.rooms.beat("api", gone=True)
+        await bench.beat("api", gone=True)
         await bench.sweep()
         await check()
 
@@ -266,6 +259,6 @@ async def test_nothing_stays_after_the_last_job(room_redis: RedisServer) -> None
                 await bench.admit(lane=lane, **given)
         for job in await bench.take(8):
             await bench.end(job)
-        left = {re.sub(rb":[0-9a-f]{32}$", b"", key) for key in await bench.redis("KEYS", "aq:*")}
-        assert left == {b"aq:job", b"aq:log", b"aq:room:m", b"aq:owner:api", b"aq:owners", b"aq:workers:m"}
+        left = {re.sub(rb":[0-9a-f]{32}$", b"", key) for key in await bench.redis("KEYS", "aq2:*")}
+        assert left == {b"aq2:job", b"aq2:log", b"aq2:room:m", b"aq2:owner:api", b"aq2:owners", b"aq2:workers:m"}
         assert [int(x) for x in await bench.redis("HMGET", keys.room("m"), "tokens", "bytes")] == [0, 0]

@@ -16,6 +16,7 @@ from shared.tokens import (
     StoredToken,
     TokenNameTaken,
     TokenStore,
+    UnreadableMirror,
     hash_token,
     new_token,
     parse_records,
@@ -92,9 +93,13 @@ def test_a_new_token_does_not_hide_a_loss(client: redis.Redis, tmp_path: Path) -
 
 def test_a_mirror_that_is_missing_or_broken(client: redis.Redis, tmp_path: Path) -> None:
     assert restore_from_mirror(client, tmp_path / "none.json") == 0
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match=r"bad\.json: is not a mirror"):
-        restore_from_mirror(client, tmp_path / "bad.json")
+    for content in (b"{", b"[1]", b"7", b"\xff"):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(UnreadableMirror, match=r"bad\.json: is not a mirror of tokens; remove it"):
+            restore_from_mirror(client, tmp_path / "bad.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UnreadableMirror, match=r"folder\.json: cannot be read"):
+        restore_from_mirror(client, tmp_path / "folder.json")
 
 
 def test_unreadable_and_misplaced_records_are_left_out() -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from shared import keys
+from shared.errors import JobLost
 from shared.events import frames
-from shared.jobs import JobSpec, TakenJob, new_id
+from shared.jobs import End, JobSpec, TakenJob, new_id
 from shared.redis import RedisClient, Reply, Subscriber
-from shared.room import Admission, Admitted, Rooms
+from shared.redis.bulk import Bulk
+from shared.room.admission import Admission, Admissions, Admitted
+from shared.room.leases import How, Leases, Why, append_parts
+from shared.room.scripts import AppendRow, Swept
+from shared.room.upkeep import Upkeep
 from shared.settings import Settings, TokenSettings
 
 NOBODY = "http://127.0.0.1:1/v1"
 HASH = "0" * 64
+WIRE = JobLost("given up").to_wire()
 
 
 def settings_of(models: Mapping[str, Mapping[str, Any]], redis_url: str, **more: Any) -> Settings:
@@ -35,7 +42,18 @@ class Bench:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self.client = client
         self.settings = settings
-        self.rooms = Rooms(client, settings)
+        self.bulk = Bulk(settings.redis, "bench")
+        self.admissions = self.api("api")
+        self.leases = self.worker("w1")
+        self.upkeep = Upkeep(client, settings, "bench")
+
+    def api(self, owner: str) -> Admissions:
+        """Return what the API process of this name says."""
+        return Admissions(self.client, self.bulk, self.settings, owner)
+
+    def worker(self, name: str) -> Leases:
+        """Return what the worker process of this name says."""
+        return Leases(self.client, self.bulk, self.settings, name)
 
     async def admit(self, job_id: str | None = None, **more: Any) -> str:
         """Admit a job and return its id; `more` are fields of `Admission` and of the token's settings."""
@@ -53,12 +71,12 @@ class Bench:
         }  # fmt: skip
         token = TokenSettings(name=tenant, sha256=HASH, **more)
         job = Admission(id=job_id, model=model, token=token, **admission)
-        return job_id, await self.rooms.admit(job, not_after_ms=self.rooms.redis_now_ms() + late_ms)
+        return job_id, await self.admissions.admit(job, not_after_ms=self.admissions.redis_now_ms() + late_ms)
 
     async def take(self, free: int = 1, *, mine: int = 0, surplus: bool = True, model: str = "m") -> list[TakenJob]:
         """Take as a worker does."""
-        jobs, _ = await self.rooms.take(model, "nonce", free=free, mine=mine, surplus=surplus)
-        return jobs
+        taken = await self.leases.take(model, free=free, mine=mine, surplus=surplus)
+        return list(taken.jobs)
 
     async def take_ids(self, free: int = 1, **more: Any) -> list[str]:
         """Take and return the ids alone."""
@@ -68,9 +86,24 @@ class Bench:
         self, job: TakenJob, *events: bytes, at: int = 0, end: float | None = None, attempt: bytes | None = None
     ) -> str:
         """Append events from number `at` on; `end` (tokens used) ends the job. Returns the verdict's letter."""
-        cost = "" if end is None else f"{end:.0f}"
-        verdicts = await self.rooms.append([job.id, attempt or job.attempt, at, cost, len(events), *events])
-        return verdicts.decode()
+        ending = b"" if end is None else End(status=200, cost=end).to_json()
+        row = AppendRow(job.id, attempt or job.attempt, at, ending, events)
+        return (await self.leases.append(append_parts(row))).decode()
+
+    async def release(
+        self, *jobs: tuple[str, bytes, How], wire: bytes = WIRE, worker: str = "leaving", model: str = "m"
+    ) -> str:
+        """Give jobs up, as a worker that is among the live ones no more; one letter a job."""
+        return (await self.worker(worker).release(model, [(*job, wire) for job in jobs])).decode()
+
+    async def renew(self, *jobs: TakenJob | tuple[str, bytes]) -> dict[str, Why]:
+        """Renew as `w1` does; returns what it is told to give up."""
+        held = [job if isinstance(job, tuple) else (job.id, job.attempt) for job in jobs]
+        return {job_id: why for job_id, _, why in (await self.leases.renew(list(self.settings.models), held)).lost}
+
+    async def beat(self, owner: str = "api", *, gone: bool = False) -> None:
+        """Say that an API process lives, or leaves."""
+        await self.api(owner).beat(gone=gone)
 
     async def end(self, job: TakenJob, used: float = 100) -> None:
         """End a job that has published nothing yet."""
@@ -78,17 +111,19 @@ class Bench:
 
     async def cancel(self, *job_ids: str, owner: str = "api") -> str:
         """Cancel as the API does; one letter a job."""
-        return (await self.rooms.cancel(owner, job_ids)).decode()
+        return (await self.api(owner).cancel(job_ids)).decode()
 
     async def serve(self, *workers: str, models: Sequence[str] | None = None) -> None:
         """Say that these workers live."""
         for worker in workers:
-            await self.rooms.renew(worker, models or list(self.settings.models), [])
+            await self.worker(worker).renew(models or list(self.settings.models), [])
 
-    async def sweep(self) -> list[int]:
-        """Sweep now, whoever swept this second: [now, reclaimed, expired, orphaned, tickets]."""
+    async def sweep(self) -> Swept:
+        """Sweep now, whoever swept this second."""
         await self.client.call("DEL", keys.SWEEPER)
-        return await self.rooms.sweep("bench")
+        swept = await self.upkeep.sweep()
+        assert swept is not None
+        return swept
 
     async def redis(self, *command: str | bytes | int | float) -> Reply:
         """Say something to Redis itself."""
@@ -97,7 +132,9 @@ class Bench:
     async def record(self, job_id: str) -> dict[str, str]:
         """Return a job's record; empty when there is none."""
         flat = await self.client.call("HGETALL", keys.job(job_id))
-        return {key.decode(): value.decode(errors="replace") for key, value in zip(flat[::2], flat[1::2], strict=True)}
+        found = {key.decode(): value.decode(errors="replace") for key, value in zip(flat[::2], flat[1::2], strict=True)}
+        facts = json.loads(found.pop("facts", "{}"))
+        return {**{key: str(value) for key, value in facts.items()}, **found}
 
     async def log(self, job_id: str) -> list[bytes]:
         """Return a job's events."""
@@ -155,10 +192,11 @@ async def open_bench(
         if empty:
             await client.call("FLUSHALL")
         bench = Bench(client, settings)
-        await bench.rooms.beat("api")
+        await bench.admissions.beat()
         if served:
             await bench.serve("w1")
         yield bench
+        await bench.bulk.close()
     finally:
         await client.close()
 
@@ -166,7 +204,7 @@ async def open_bench(
 async def heard_frames(messages: list[bytes], count: int = 1) -> list[tuple[str, int, bytes | None]]:
     """Wait for that many frames and return all."""
     while True:
-        found = [(job.decode(), number, event) for message in messages for job, number, event in frames(message)]
+        found = [(job.decode(), number, event) for message in messages for job, _, number, event in frames(message)]
         if len(found) >= count:
             return found
         await asyncio.sleep(0.005)

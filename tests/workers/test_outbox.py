@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from shared.background import Background
 from shared.jobs import End, TakenJob
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
@@ -24,11 +25,10 @@ async def open_output(
         for _ in range(jobs):
             await bench.admit()
         taken = await bench.take(jobs)
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         outputs = [outbox.open(job, lambda why: None) for job in taken]
         yield bench, taken, outputs
-        async with asyncio.timeout(10):
-            await outbox.flushed()
+        await wait_until_async(lambda: not outbox.is_busy)
 
 
 def chunk(number: int, size: int = 8) -> bytes:
@@ -37,7 +37,7 @@ def chunk(number: int, size: int = 8) -> bytes:
 
 async def stored(bench: Bench, job: TakenJob, count: int) -> list[bytes]:
     async def complete() -> bool:
-        return bool(await bench.redis("LLEN", f"aq:log:{job.id}") >= count)
+        return bool(await bench.redis("LLEN", f"aq2:log:{job.id}") >= count)
 
     await wait_until_async(complete, 10)
     return await bench.log(job.id)
@@ -125,18 +125,18 @@ async def test_a_refused_job_is_told_why_and_others_go_on(module_redis: RedisSer
         for _ in range(4):
             await bench.admit()
         jobs = await bench.take(4)
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         told: dict[str, str] = {}
         outputs = [outbox.open(job, lambda why, job=job: told.__setitem__(job.id, why)) for job in jobs]  # type: ignore[misc]
         cancelled, stale, unknown, healthy = jobs
         await bench.cancel(cancelled.id)
-        await bench.redis("HSET", f"aq:job:{stale.id}", "attempt", "2.other")
-        await bench.redis("DEL", f"aq:job:{unknown.id}")
+        await bench.redis("HSET", f"aq2:job:{stale.id}", "attempt", "2.other")
+        await bench.redis("DEL", f"aq2:job:{unknown.id}")
         ends = [output.finish(chunk(0), b"D1 1 1 1\n", end=End(status=200, cost=1)) for output in outputs]
         assert await asyncio.gather(*ends) == [False, False, False, True]
         assert told == {cancelled.id: "cancelled", stale.id: "stale", unknown.id: "unknown"}
         outputs[0].put(chunk(9))  # a backend that still talks changes nothing
-        await outbox.flushed()
+        await wait_until_async(lambda: not outbox.is_busy)
         assert await bench.log(healthy.id) == [chunk(0), b"D1 1 1 1\n"]
 
 
@@ -145,12 +145,12 @@ async def test_events_that_redis_lost_end_the_job_as_a_gap(module_redis: RedisSe
     async with open_bench(module_redis.url) as bench:
         await bench.admit()
         (job,) = await bench.take()
-        outbox = Outbox(bench.rooms)
+        outbox = Outbox(bench.leases, Background())
         told: list[str] = []
         output = outbox.open(job, told.append)
         output.put(chunk(0), chunk(1))
         await stored(bench, job, 2)
-        await bench.redis("RPOP", f"aq:log:{job.id}")  # as a rollback to an older append-only file
+        await bench.redis("RPOP", f"aq2:log:{job.id}")  # as a rollback to an older append-only file
         assert await output.finish(chunk(2), end=End(status=200, cost=1)) is False
         assert told == ["gap"]
 

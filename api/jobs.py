@@ -1,0 +1,180 @@
+"""The endpoint of a kind of job: a request in; its job's events out, as SSE or as one body.
+
+The straight line: authenticate, read, validate (each refusal before anything is queued); listen; admit; relay until the
+job's last event or the client's leaving, whichever is first; cancel what was not finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from api.answers import Answer
+from api.bodies import Bodies
+from api.dispatch import Dispatcher
+from api.exchange import ClientGone, Exchange, Receive, Scope, Send
+from api.relay import Relay, State
+from api.relay_hub import RelayHub
+from api.reports import Reports
+from api.retries import LINGER_SECONDS, OpenRequests, idempotency, identity
+from api.tokens import TokenTable
+from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
+from shared.kinds.common.body import parse_body
+from shared.kinds.kind import Kind, Request
+from shared.room.admission import Admission
+from shared.settings import ApiSettings, TokenSettings
+
+SHORTEST_READ_TIMEOUT_SECONDS = 1.0
+"""A client that says less is not believed: its comments would come every millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What a request was found to be."""
+
+    request: Request
+    admission: Admission
+    identity: bytes | None
+    """What a retry of it would share; only where the client said how long it reads."""
+
+
+class JobEndpoint:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        settings: ApiSettings,
+        tokens: TokenTable,
+        bodies: Bodies,
+        dispatcher: Dispatcher,
+        relays: RelayHub,
+        cancels: Reports,
+        forgets: Reports,
+    ) -> None:
+        self._kind = kind
+        self._settings = settings
+        self._tokens = tokens
+        self._bodies = bodies
+        self._dispatcher = dispatcher
+        self._relays = relays
+        self._cancels = cancels
+        self._forgets = forgets
+        self._open = OpenRequests()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._answer(exchange)
+        except ClientGone:
+            scope["state"]["status"] = 499
+        except AqueductError as error:
+            scope["state"]["error_code"] = error.code
+            await exchange.fail(error)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        token = self._tokens.authenticate(exchange.header(b"authorization"))
+        if self.draining:
+            raise Draining(retry_after=1)
+        exchange.require_json()
+        raw = await self._bodies.read(exchange)
+        prepared = await self._bodies.parse(raw, partial(self._prepare, exchange, token))
+        del raw
+        request, read_timeout = prepared.request, _read_timeout(exchange)
+        is_stream = request.stream
+        exchange.scope["state"].update(
+            kind=self._kind.name, model=prepared.admission.model, tenant=token.name, stream=is_stream
+        )
+        older = self._open.older(exchange, prepared.identity) if prepared.identity else None
+        relay = self._relays.open(older.id if older is not None else prepared.admission.id)
+        open_request = (
+            self._open.add(prepared.identity, exchange, relay, read_timeout)
+            if prepared.identity is not None and read_timeout is not None
+            else None
+        )
+        # From here on the client may leave at any moment.
+        stop_watching = exchange.watch(relay.hang_up)
+        try:
+            if older is not None:
+                self._relays.join(relay, older.id)
+                ahead = 0
+            else:
+                ahead = await self._admit(exchange, relay, prepared.admission)
+            del prepared, request  # the body is Redis's now
+            answer = Answer(self._kind, self._settings, exchange, relay)
+            await (answer.stream(read_timeout, ahead) if is_stream else answer.whole())
+        finally:
+            stop_watching()
+            if open_request is not None:
+                self._open.remove(open_request)
+            self._part(relay, is_keyed=exchange.header(b"idempotency-key") is not None)
+
+    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> int:
+        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns how many are ahead."""
+        relay.asked()
+        try:
+            admitted = await self._dispatcher.admit(job)
+        except BrokerUnavailable:
+            raise  # Redis may still run it
+        except AqueductError:
+            relay.refused()
+            raise
+        exchange.add_headers(admitted.headers())
+        if admitted.job_id != job.id:
+            self._relays.join(relay, admitted.job_id)
+        else:
+            relay.accepted()
+        return admitted.ahead
+
+    def _part(self, relay: Relay, *, is_keyed: bool) -> None:
+        """Stop listening: what nobody here listens to any more is cancelled, or forgotten if it has ended."""
+        self._relays.close(relay)
+        if relay.may_run:
+            self._abandon(relay.id, LINGER_SECONDS if is_keyed else 0)
+        elif relay.state is State.COMPLETE and relay.is_over and not is_keyed and not self._relays.is_heard(relay.id):
+            self._forgets.add(relay.id)  # with a key it may be asked for again
+
+    def _abandon(self, job_id: str, after_seconds: float) -> None:
+        """Cancel a job that nobody listens to: nothing may run for nobody."""
+
+        def cancel_unless_heard() -> None:
+            if not self._relays.is_heard(job_id):
+                self._cancels.add(job_id)
+
+        if after_seconds:
+            asyncio.get_running_loop().call_later(after_seconds, cancel_unless_heard)
+        else:
+            cancel_unless_heard()
+
+    def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
+        request = self._kind.validate(parse_body(raw))
+        name = self._dispatcher.model_name(request.model)
+        if not self._tokens.allows(token, name):
+            raise UnknownModel(request.model)
+        read_timeout = _read_timeout(exchange)
+        admission = self._dispatcher.prepare(
+            self._kind,
+            request,
+            token,
+            job_id=exchange.scope["state"]["job_id"],
+            read_timeout_seconds=read_timeout,
+            idempotency=idempotency(exchange, token, raw),
+        )
+        return _Prepared(request, admission, identity(token, raw) if read_timeout is not None else None)
+
+
+def _read_timeout(exchange: Exchange) -> float | None:
+    """Return the client's own read timeout in seconds, which the OpenAI SDK tells in a header."""
+    value = exchange.header(b"x-stainless-read-timeout")
+    if value is None:
+        return None
+    with suppress(ValueError):
+        seconds = float(value)
+        if SHORTEST_READ_TIMEOUT_SECONDS <= seconds < 1e7:
+            return seconds
+    return None

@@ -1,0 +1,56 @@
+"""What every process on one Redis must agree on: the protocol's number, and the numbers that Lua and Python share.
+
+The scripts get these by name (`shared/scripting.py`), so each stands once. `docs/protocol.md` tells the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL: Final = 2
+"""Grows with every change after which older processes would misread newer ones' data. Two never share one Redis."""
+
+DAY_MS: Final = 86_400_000
+"""Lifetime of a model's keys, renewed by every sweep while any process lives."""
+KEEP_MS: Final = 60_000
+"""An ended job's record and log stay so long, so that a reader may still catch up; a reclaimed job waits so long."""
+STANDSTILL_MS: Final = 3_000
+"""A gap between two sweeps from which on Redis counts as having stood still, and nobody as having been silent."""
+LIVE_WORKER_MS: Final = 6_000
+"""A worker that renewed within this time is live."""
+OWNER_MS: Final = 8_000
+"""Lifetime of an API process's heartbeat."""
+PROCESS_MS: Final = 10_000
+"""A process that spoke within this time is there."""
+PROMISE_MS: Final = 20
+"""For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
+ORPHANS: Final = 500
+"""Jobs of a dead API process that one sweep clears."""
+
+INLINE_BYTES: Final = 64 * 1024
+"""Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""
+LOG_ONLY: Final = 0xFFFFFFFF
+"""A frame's length where the event stands in the log alone."""
+NONCE_BYTES: Final = 12
+"""Hex digits at an attempt's end, by which it differs from all others."""
+NO_NONCE: Final = "-" * NONCE_BYTES
+"""Stands in frames and answers where a job has not been taken."""
+MAX_COST: Final = 1e12
+"""Tokens of one job at most, far above any real one: the scripts count in 64-bit integers."""
+QUEUE_PREFIX: Final = "aqueduct."
+"""A model's Celery queue, which is also a Redis list, is called so and as the model."""
+
+OLD_OWNERS: Final = "aq:owners"
+OLD_OWNER: Final = "aq:owner:"
+OLD_WORKERS: Final = "aq:workers:"
+"""Where processes of protocol 1 leave their heartbeats; it had no number."""
+
+SHARED: Final[dict[str, int | float | str]] = {
+    name: value for name, value in globals().items() if name.isupper() and isinstance(value, int | float | str)
+}
+"""All of the above, by name."""
+
+
+def process_name(name: str) -> str:
+    """Return how a process is known to those of every protocol."""
+    return f"{PROTOCOL} {name}"

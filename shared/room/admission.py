@@ -1,0 +1,273 @@
+"""What an API process says of its jobs: admitted, cancelled, forgotten, looked at; and that it lives.
+
+RedisUnavailable and RedisRefused become `BrokerUnavailable` where a caller waits for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from shared import keys
+from shared.broker import ticket
+from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, Unprocessable
+from shared.jobs import JobSpec
+from shared.protocol import INLINE_BYTES, process_name
+from shared.redis import RedisClient, RedisRefused, RedisUnavailable
+from shared.redis.bulk import Bulk
+from shared.room.scripts import (
+    ADMIT,
+    BEAT,
+    CANCEL,
+    FORGET,
+    PEEK,
+    AdmitArguments,
+    AdmitReply,
+    BeatArguments,
+    IdRow,
+    OwnerArguments,
+    PeekArguments,
+    PeekRow,
+)
+from shared.scripting import Scripts, flag
+from shared.settings import Lane, ModelSettings, Settings, TokenSettings
+
+ADMIT_SECONDS = 1.6
+"""An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
+STORED_BODY_MS = 60_000
+"""A large body whose admission never comes goes away by itself."""
+MARGIN_MS = 120_000
+"""A record outlives the longest legal life of its job by this much, so that the end can still be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's Idempotency-Key, hashed with its token, and the hash of the body it came with."""
+
+    key: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What `admit` is asked to accept."""
+
+    id: str
+    model: str
+    token: TokenSettings
+    lane: Lane
+    owner: str
+    body: bytes
+    spec: JobSpec
+    cost: float
+    """Estimated tokens: prompt bytes / 4 and the longest answer."""
+    must_finish: bool = False
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An accepted job's place, and the token's request limit (0: none)."""
+
+    job_id: str
+    """Another id than was asked for: the job that this Idempotency-Key stands for."""
+    ahead: int
+    limit: int = 0
+    remaining: int = 0
+    reset_ms: int = 0
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
+        if not self.limit:
+            return []
+        return [
+            (b"x-ratelimit-limit-requests", b"%d" % self.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, self.remaining)),
+            (b"x-ratelimit-reset-requests", duration(self.reset_ms).encode()),
+        ]
+
+
+class Missed(NamedTuple):
+    """What a reader has missed of one job."""
+
+    state: bytes
+    """waiting, running, ended; empty: there is no such job."""
+    nonce: bytes
+    """Of the attempt whose events these are."""
+    length: int
+    """Of the log: events up to here have happened."""
+    events: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a model's settings say at each admission."""
+
+    life_ms: int
+    max_wait_seconds: float
+    max_queue_tokens: int
+    max_queue_bytes: int
+    tenant_share: int
+
+
+class Admissions:
+    """One API process's side of the waiting rooms."""
+
+    def __init__(self, client: RedisClient, bulk: Bulk, settings: Settings, owner: str) -> None:
+        self._scripts = Scripts(client)
+        self._bulk = bulk
+        self._settings = settings
+        self._owner = owner
+        self._clock_offset_ms = 0.0
+        self._limits = {name: self._limits_of(model) for name, model in settings.models.items()}
+        self._grace_ms = round(settings.testing.worker_grace_seconds * 1000)
+
+    def _limits_of(self, model: ModelSettings) -> _Limits:
+        return _Limits(
+            life_ms=round((model.max_wait_seconds + model.timeout_seconds) * 1000) + MARGIN_MS,
+            max_wait_seconds=model.max_wait_seconds,
+            max_queue_tokens=model.max_queue_tokens or 0,
+            max_queue_bytes=model.max_queue_bytes or 0,
+            tenant_share=max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
+        )
+
+    async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
+        """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.
+
+        Raises QueueFull, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may then still be
+        admitted: cancel it).
+        """
+        try:
+            asked = self._arguments(job, not_after_ms)
+            if len(job.body) <= INLINE_BYTES:
+                return _admitted(job, await self._scripts.run(ADMIT, asked))
+            # Whether there is room is asked first: what is refused is not even stored.
+            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1")))
+            if place.job_id != job.id:
+                return place
+            await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
+            return _admitted(job, await self._scripts.run(ADMIT, self._arguments(job, not_after_ms)))
+        except (RedisUnavailable, RedisRefused) as error:
+            raise broker_error(error) from error
+
+    def _arguments(self, job: Admission, not_after_ms: float | None) -> AdmitArguments:
+        model, limits, token = self._settings.models[job.model], self._limits[job.model], job.token
+        spec = job.spec.to_json()
+        is_large = len(job.body) > INLINE_BYTES
+        not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
+        # Past a plain request's own read timeout nobody listens any more.
+        max_wait_seconds = min(limits.max_wait_seconds, job.spec.client_seconds or limits.max_wait_seconds)
+        return AdmitArguments(
+            id=job.id,
+            model=job.model,
+            lane=job.lane,
+            tenant=token.name,
+            weight=token.weight,
+            cost=job.cost,
+            body=b"" if is_large else job.body,
+            apart=flag(is_large),
+            size=len(job.body) + len(spec),
+            spec=spec,
+            owner=job.owner,
+            must_finish=flag(job.must_finish),
+            ask="",
+            max_wait_ms=round(max_wait_seconds * 1000),
+            life_ms=limits.life_ms,
+            not_after=round(min(not_after, 1e15)),
+            max_queue=model.max_queue,
+            max_queue_tokens=limits.max_queue_tokens,
+            max_queue_bytes=limits.max_queue_bytes,
+            tenant_share=limits.tenant_share,
+            concurrency=model.concurrency,
+            batch_reserve=model.batch_reserve,
+            token=token.name,
+            requests_per_minute=token.requests_per_minute or 0,
+            concurrent_jobs=token.concurrent_jobs or 0,
+            grace_ms=self._grace_ms,
+            queue=keys.queue(job.model),
+            ticket=ticket(job.model),
+            max_tries=model.max_attempts,
+            idempotency=job.idempotency.key if job.idempotency else "",
+            body_hash=job.idempotency.body if job.idempotency else "",
+        )
+
+    async def cancel(self, job_ids: Sequence[str]) -> bytes:
+        """Take this process out of jobs, and cancel those that nobody else owns; one letter a job, see `cancel.lua`.
+
+        Raises RedisUnavailable or RedisRefused.
+        """
+        return await self._scripts.run(CANCEL, OwnerArguments(self._owner), map(IdRow, job_ids))
+
+    async def forget(self, job_ids: Sequence[str]) -> int:
+        """Drop what is left of ended jobs that are this process's alone; returns how many. Raises as `cancel`."""
+        return await self._scripts.run(FORGET, OwnerArguments(self._owner), map(IdRow, job_ids))
+
+    async def peek(self, wanted: Sequence[tuple[str, int]], budget_bytes: int) -> list[Missed]:
+        """Return, for as many of the (job id, next event number) as the budget allows, the state and missed events."""
+        reply = await self._scripts.run(PEEK, PeekArguments(budget_bytes), (PeekRow(*pair) for pair in wanted))
+        return [Missed(state, nonce, length, missed) for state, nonce, length, *missed in reply]
+
+    async def beat(self, *, gone: bool = False) -> None:
+        """Say that this process lives (or leaves), and measure Redis's clock. Raises as `cancel`."""
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        life_ms = round(self._settings.testing.owner_seconds * 1000)
+        beat = BeatArguments(self._owner, process_name(self._owner), life_ms, flag(gone))
+        now = await self._scripts.run(BEAT, beat)
+        self._clock_offset_ms = now - (before + loop.time()) / 2 * 1000
+
+    def redis_now_ms(self) -> float:
+        """Return Redis's clock in ms, as estimated from the last heartbeat."""
+        return asyncio.get_running_loop().time() * 1000 + self._clock_offset_ms
+
+
+def duration(milliseconds: int) -> str:
+    """Return a Go-style duration, as clients parse `x-ratelimit-reset-*`: `12ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    seconds = f"{rest / 1000:g}s"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
+    """Return what a caller is told when Redis is away, frozen, loading or full; the cause stays in our logs."""
+    return BrokerUnavailable(retry_after=2)
+
+
+def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
+    """Return where the job stands; raises what a refusal means for the caller."""
+    verdict, seconds = reply.verdict, reply.number / 1000
+    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms)
+    if verdict == b"ok":
+        return place
+    if verdict == b"join":
+        return replace(place, job_id=reply.joined.decode())
+    if verdict == b"full":
+        raise QueueFull(f"The queue of model `{job.model}` is full. Retry after {seconds:.0f} s.", retry_after=seconds)
+    if verdict == b"share":
+        text = f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
+        raise QueueFull(text, retry_after=seconds)
+    if verdict in (b"rate", b"jobs"):
+        raise _rate_limited(job, reply, place)
+    if verdict == b"reused":
+        raise Unprocessable(
+            "This Idempotency-Key was used with another body. Use a new key for a new request.",
+            code="idempotency_key_reused",
+        )
+    if verdict == b"no_worker":
+        raise NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
+    raise BrokerUnavailable(retry_after=2)
+
+
+def _rate_limited(job: Admission, reply: AdmitReply, place: Admitted) -> RateLimited:
+    headers = {key.decode(): value.decode() for key, value in place.headers()}
+    if reply.verdict == b"rate":
+        wait = duration(reply.number)
+        text = f"Rate limit reached: {reply.limit} requests per minute. Please try again in {wait}."
+    else:
+        text = f"This token may have {job.token.concurrent_jobs} requests in progress. Retry when one has ended."
+    return RateLimited(text, retry_after=reply.number / 1000, headers=headers)

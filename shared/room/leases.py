@@ -1,0 +1,208 @@
+"""What a worker process says of its jobs: taken, renewed, their events appended, given up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared import keys
+from shared.broker import ticket
+from shared.jobs import JobSpec, TakenJob
+from shared.protocol import NONCE_BYTES, process_name
+from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable
+from shared.redis.bulk import Bulk
+from shared.room.scripts import (
+    APPEND,
+    LEAVE,
+    RELEASE,
+    RENEW,
+    TAKE,
+    AppendRow,
+    HeldRow,
+    LeaveArguments,
+    ModelRow,
+    ReleaseArguments,
+    ReleaseRow,
+    RenewArguments,
+    TakeArguments,
+)
+from shared.room.wires import TIMEOUT_WIRE, UNREADABLE_WIRE
+from shared.scripting import Scripts, flag
+from shared.settings import Settings
+
+
+class Why(StrEnum):
+    """Why a job is not run on here."""
+
+    CANCELLED = "cancelled"
+    """Its client has left, or its API process is gone."""
+    STALE = "stale"
+    """Another attempt of it runs, or it waits again: this one's lease had run out."""
+    UNKNOWN = "unknown"
+    """Redis has no such job."""
+    GAP = "gap"
+    """Redis has lost events of it that were stored: it fell back by a moment."""
+    BROKEN = "broken"
+    """Redis cannot take its events."""
+    UNFETCHED = "unfetched"
+    """Its body could not be fetched in time."""
+    HANDED_OVER = "handed over"
+    """It waits again, for another worker."""
+    CUT_OFF = "cut off"
+    """The grace of a shutdown was over."""
+
+
+REFUSALS: Final = {ord(letter): why for letter, why in zip("csugx", Why, strict=False)}
+"""What the letters of `append.lua` mean for a job, but for `o` and `w`: those are stored."""
+STORED, STORED_OTHERS_WAIT = b"ow"
+_RENEWAL = {b"c": Why.CANCELLED, b"o": Why.CANCELLED, b"s": Why.STALE, b"u": Why.UNKNOWN}
+
+
+class How(StrEnum):
+    """What is to become of a job that a worker gives up."""
+
+    END = "end"
+    """It was cancelled: nothing of it stays."""
+    AWAY = "away"
+    """It waits again where it stood, if another worker lives that can take it."""
+    AGAIN = "again"
+    """It waits again where it stood; after its last try it fails."""
+    FAIL = "fail"
+    """It ends with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one take brought."""
+
+    jobs: Sequence[TakenJob]
+    more: bool
+    """Jobs are left for slots that are free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker hears when it renews its leases."""
+
+    lost: Sequence[tuple[str, bytes, Why]]
+    """Jobs to give up: id, attempt, and why."""
+    waiting: Sequence[str]
+    """Models for which jobs wait."""
+    lying: Sequence[str]
+    """Models on whose queues tickets lie."""
+
+
+class Leases:
+    """One worker process's side of the waiting rooms."""
+
+    def __init__(self, client: RedisClient, bulk: Bulk, settings: Settings, worker: str) -> None:
+        self._scripts = Scripts(client)
+        self._bulk = bulk
+        self._settings = settings
+        self._worker = worker
+        self._lease_ms = round(settings.testing.lease_seconds * 1000)
+
+    async def take(
+        self,
+        model_name: str,
+        *,
+        free: int,
+        mine: int,
+        surplus: bool,
+        concurrency: int | None = None,
+        awake_ms: int = 0,
+        bulk_bytes: int = 64 * 1024 * 1024,
+    ) -> Taken:
+        """Move waiting jobs into the running set; returns them, and whether more could be taken for free slots.
+
+        `mine` is how many this worker already runs; without `surplus` it takes no more than its fair part.
+        `concurrency` lowers the model's own limit, as when one of its backends is ejected. With `awake_ms` the caller
+        promises to take again within that time, so that no tickets need be pushed. Once the jobs' own bodies exceed
+        `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
+        """
+        model, lanes = self._settings.models[model_name], self._settings.lanes
+        reply = await self._scripts.run(
+            TAKE,
+            TakeArguments(
+                model=model_name,
+                nonce=os.urandom(NONCE_BYTES // 2).hex(),
+                free_slots=free,
+                mine=mine,
+                surplus=flag(surplus),
+                concurrency=concurrency or model.concurrency,
+                batch_reserve=model.batch_reserve,
+                lease_ms=self._lease_ms,
+                timeout_wire=TIMEOUT_WIRE,
+                weight_priority=lanes.priority,
+                weight_default=lanes.default,
+                weight_flex=lanes.flex,
+                weight_batch=lanes.batch,
+                awake_ms=awake_ms,
+                bulk_bytes=bulk_bytes,
+                queue=keys.queue(model_name),
+                ticket=ticket(model_name),
+            ),
+        )
+        jobs: list[TakenJob] = []
+        unreadable: list[ReleaseRow] = []
+        for at in range(2, len(reply), 6):
+            job_id, attempt, admitted, size, spec, body = reply[at : at + 6]
+            try:
+                read = JobSpec.from_json(spec)
+            except ValueError:  # each by itself: one that cannot be read harms no other
+                unreadable.append(ReleaseRow(job_id.decode(), attempt, How.FAIL, UNREADABLE_WIRE))
+                continue
+            jobs.append(
+                TakenJob(
+                    id=job_id.decode(), model=model_name, attempt=attempt, spec=read,
+                    body=body, queue_ms=max(0, reply[0] - int(admitted or reply[0])),
+                    size=size,
+                )
+            )  # fmt: skip
+        if unreadable:
+            await self._tell(model_name, unreadable)
+        return Taken(jobs, reply[1] == 1)
+
+    async def _tell(self, model: str, rows: Sequence[ReleaseRow]) -> None:
+        """Release without an answer being needed: what is not told is reclaimed and told after its last try."""
+        try:
+            await self._scripts.run(RELEASE, ReleaseArguments(self._worker, keys.queue(model), ticket(model)), rows)
+        except (RedisUnavailable, RedisRefused):
+            return
+
+    async def fetch(self, job_id: str) -> bytes | None:
+        """Return a job's large body, or None when Redis has it no more; raises RedisUnavailable or RedisRefused."""
+        return await self._bulk.fetch(keys.body(job_id))
+
+    async def append(self, parts: Iterable[Argument]) -> bytes:
+        """Store events of many jobs; `parts` as `append_parts` lays them out, returns one letter a job."""
+        return await self._scripts.run_flat(APPEND, [*parts])
+
+    async def release(self, model: str, jobs: Iterable[tuple[str, bytes, How, bytes]]) -> bytes:
+        """Give up running jobs: (id, attempt, how, error's wire or nothing); one letter a job, see `release.lua`."""
+        arguments = ReleaseArguments(self._worker, keys.queue(model), ticket(model))
+        return await self._scripts.run(RELEASE, arguments, (ReleaseRow(*job) for job in jobs))
+
+    async def renew(self, models: Sequence[str], jobs: Iterable[tuple[str, bytes]]) -> Renewal:
+        """Renew a process's leases and its presence among the live workers of its models."""
+        arguments = RenewArguments(self._worker, process_name(self._worker), self._lease_ms, "\n".join(models))
+        reply = await self._scripts.run(RENEW, arguments, (HeldRow(*job) for job in jobs))
+        lost = [(reply[i].decode(), reply[i + 1], _RENEWAL[reply[i + 2]]) for i in range(1, len(reply), 3)]
+        told = dict(zip(models, reply[0].decode(), strict=True))
+        return Renewal(
+            lost,
+            waiting=[model for model, digit in told.items() if digit in "13"],
+            lying=[model for model, digit in told.items() if digit in "23"],
+        )
+
+    async def leave(self, models: Sequence[str]) -> None:
+        """Say that this worker takes no more jobs of these models."""
+        await self._scripts.run(LEAVE, LeaveArguments(self._worker, process_name(self._worker)), map(ModelRow, models))
+
+
+def append_parts(row: AppendRow) -> list[Argument]:
+    """Return a row as `append` takes it, with the number of its payloads in front of them."""
+    return [*row[:-1], len(row.payloads), *row.payloads]

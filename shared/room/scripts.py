@@ -1,0 +1,272 @@
+"""What each script takes and answers: the one place where arguments are counted. The rules are the Lua files'."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, cast
+
+from shared.redis import Reply
+from shared.scripting import Flag, NoRow, Script
+
+
+class AdmitArguments(NamedTuple):
+    """One job that an API process wants accepted."""
+
+    id: str
+    model: str
+    lane: str
+    tenant: str
+    weight: float
+    cost: float
+    body: bytes
+    """Empty where it is stored apart."""
+    apart: Flag
+    """The body is large and was stored by itself."""
+    size: int
+    """Bytes of all that the job brings: body and spec."""
+    spec: bytes
+    owner: str
+    must_finish: Flag
+    ask: Flag
+    """Only say whether it would be accepted."""
+    max_wait_ms: int
+    life_ms: int
+    not_after: int
+    """Redis's clock; later the caller has been told 503."""
+    max_queue: int
+    max_queue_tokens: int
+    max_queue_bytes: int
+    tenant_share: int
+    concurrency: int
+    batch_reserve: int
+    token: str
+    requests_per_minute: int
+    concurrent_jobs: int
+    grace_ms: int
+    queue: str
+    ticket: bytes
+    max_tries: int
+    idempotency: str
+    """Name of the key, hashed with its token; empty for none."""
+    body_hash: str
+
+
+class AdmitReply(NamedTuple):
+    """The verdict: ok, join, reused, full, share, rate, jobs, no_worker, late or again."""
+
+    verdict: bytes
+    number: int
+    """ok: jobs ahead. A refusal: milliseconds until a try may succeed."""
+    now: int
+    limit: int
+    """The token's requests a minute; 0 for none."""
+    remaining: int
+    reset_ms: int
+    joined: bytes
+    """The id of the job that the idempotency key stands for."""
+
+
+class TakeArguments(NamedTuple):
+    """One worker's free slots for one model."""
+
+    model: str
+    nonce: str
+    free_slots: int
+    mine: int
+    """How many jobs of the model this worker runs already."""
+    surplus: Flag
+    """Take more than this worker's fair part."""
+    concurrency: int
+    batch_reserve: int
+    lease_ms: int
+    timeout_wire: bytes
+    weight_priority: int
+    weight_default: int
+    weight_flex: int
+    weight_batch: int
+    awake_ms: int
+    bulk_bytes: int
+    """How much in bodies of their own this worker can fetch now."""
+    queue: str
+    ticket: bytes
+
+
+class AppendArguments(NamedTuple):
+    """Nothing that all jobs of a call share."""
+
+
+class AppendRow(NamedTuple):
+    """Events of one job."""
+
+    id: str
+    attempt: bytes
+    number: int
+    ending: bytes
+    """The job's end as JSON where the last of these events ends it, else empty."""
+    payloads: tuple[bytes, ...]
+
+
+class ReleaseArguments(NamedTuple):
+    """A worker that gives jobs up, and what tells the others of it."""
+
+    worker: str
+    queue: str
+    ticket: bytes
+
+
+class ReleaseRow(NamedTuple):
+    """A job given up: how is end, away, again or fail."""
+
+    id: str
+    attempt: bytes
+    how: str
+    wire: bytes
+
+
+class RenewArguments(NamedTuple):
+    """A worker process, and the models it takes jobs of, a line each."""
+
+    worker: str
+    process: str
+    lease_ms: int
+    models: str
+
+
+class HeldRow(NamedTuple):
+    """A job that a worker holds."""
+
+    id: str
+    attempt: bytes
+
+
+class OwnerArguments(NamedTuple):
+    """An API process."""
+
+    owner: str
+
+
+class IdRow(NamedTuple):
+    """A job."""
+
+    id: str
+
+
+class PeekArguments(NamedTuple):
+    """How much a reading may bring."""
+
+    budget_bytes: int
+
+
+class PeekRow(NamedTuple):
+    """A job, and the number of the event that its reader wants next."""
+
+    id: str
+    number: int
+
+
+class BeatArguments(NamedTuple):
+    """An API process's heartbeat, or its last one."""
+
+    owner: str
+    process: str
+    life_ms: int
+    gone: Flag
+
+
+class LeaveArguments(NamedTuple):
+    """A worker process that takes no more."""
+
+    worker: str
+    process: str
+
+
+class ModelRow(NamedTuple):
+    """A model."""
+
+    model: str
+
+
+class HelloArguments(NamedTuple):
+    """A process that begins, or has met another Redis server."""
+
+    process: str
+    protocol: str
+    run_id: str
+    knew_another: Flag
+    lease_ms: int
+
+
+class SweepArguments(NamedTuple):
+    """The recovery clock's numbers, and the errors that it tells."""
+
+    sweeper: str
+    period_ms: int
+    lease_ms: int
+    grace_ms: int
+    timeout_wire: bytes
+    lost_wire: bytes
+    exhausted_wire: bytes
+    no_worker_wire: bytes
+
+
+class SweepRow(NamedTuple):
+    """A model to sweep."""
+
+    model: str
+    concurrency: int
+    max_wait_ms: int
+    queue: str
+    ticket: bytes
+
+
+class NoArguments(NamedTuple):
+    """Nothing."""
+
+
+class Swept(NamedTuple):
+    """What one sweep did."""
+
+    reclaimed: int
+    expired: int
+    orphaned: int
+    tickets: int
+    failures: tuple[str, ...]
+
+
+def _raw(reply: Reply) -> list[Reply]:
+    return cast("list[Reply]", reply)
+
+
+def _letters(reply: Reply) -> bytes:
+    return cast(bytes, reply)
+
+
+def _number(reply: Reply) -> int:
+    return int(reply)
+
+
+def _admitted(reply: Reply) -> AdmitReply:
+    return AdmitReply(*reply)
+
+
+def _swept(reply: Reply) -> Swept | None:
+    if not reply:
+        return None
+    reclaimed, expired, orphaned, tickets, *failures = reply[1:]
+    return Swept(reclaimed, expired, orphaned, tickets, tuple(text.decode(errors="replace") for text in failures))
+
+
+ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted)
+TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
+APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
+RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)
+RENEW: Final = Script("renew", RenewArguments, HeldRow, _raw)
+CANCEL: Final = Script("cancel", OwnerArguments, IdRow, _letters)
+FORGET: Final = Script("forget", OwnerArguments, IdRow, _number)
+PEEK: Final = Script("peek", PeekArguments, PeekRow, _raw)
+BEAT: Final = Script("beat", BeatArguments, NoRow, _number)
+LEAVE: Final = Script("leave", LeaveArguments, ModelRow, _number)
+HELLO: Final = Script("hello", HelloArguments, ModelRow, _raw)
+SWEEP: Final = Script("sweep", SweepArguments, SweepRow, _swept)
+DEPTH: Final = Script("depth", NoArguments, ModelRow, _raw)
+
+ALL: Final = (ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH)

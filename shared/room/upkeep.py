@@ -1,0 +1,128 @@
+"""What any process says of the waiting rooms: its first word, the sweep, and how full they are."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from shared import keys
+from shared.broker import ticket
+from shared.protocol import PROTOCOL, process_name
+from shared.redis import RedisClient, Reply
+from shared.room.scripts import (
+    ALL,
+    DEPTH,
+    HELLO,
+    SWEEP,
+    HelloArguments,
+    ModelRow,
+    NoArguments,
+    SweepArguments,
+    SweepRow,
+    Swept,
+)
+from shared.room.wires import EXHAUSTED_WIRE, LOST_WIRE, NO_WORKER_WIRE, TIMEOUT_WIRE
+from shared.scripting import Scripts, flag
+from shared.settings import LANES, Lane, Settings
+
+log = logging.getLogger("aqueduct.room")
+
+
+class OtherProtocol(Exception):
+    """Live processes on this Redis speak another protocol: nothing may be started beside them."""
+
+
+def check_protocol(reply: Reply) -> None:
+    """Raise OtherProtocol where the answer to a hello names processes of another protocol."""
+    if reply[0] == b"other":
+        theirs, names = reply[1].decode(), ", ".join(name.decode() for name in reply[2:])
+        raise OtherProtocol(
+            f"this Redis is in use by processes that speak protocol {theirs} ({names}); this version speaks protocol "
+            f"{PROTOCOL}. Stop them first, or give this one another database (redis_url)."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One model's queue at a moment."""
+
+    waiting: dict[Lane, int]
+    running: int
+    workers: int
+    oldest_ms: int
+    every_ms: float
+    """Mean time between two ends, in ms."""
+
+
+class Upkeep:
+    """The side of the waiting rooms that is everybody's."""
+
+    def __init__(self, client: RedisClient, settings: Settings, process: str) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+        self._settings = settings
+        self._process = process
+        self._run_id = ""
+        self._lease_ms = round(settings.testing.lease_seconds * 1000)
+
+    async def open(self) -> None:
+        """Load every script, make every ticket, and say hello, so that the first request is as fast as the last.
+
+        Raises OtherProtocol, RedisUnavailable or RedisRefused.
+        """
+        for name in self._settings.models:
+            ticket(name)
+        await self._scripts.load(*ALL)
+        await self.hello()
+
+    async def hello(self) -> None:
+        """Say that this process is here, and see whether Redis is another server than before. Raises as `open`.
+
+        To be said again after each reconnection: until another server's running set is known to be whole, nothing is
+        taken.
+        """
+        knew, self._run_id = self._run_id, self._client.run_id
+        hello = HelloArguments(
+            process=process_name(self._process),
+            protocol=str(PROTOCOL),
+            run_id=self._run_id,
+            knew_another=flag(knew and knew != self._run_id),
+            lease_ms=self._lease_ms,
+        )
+        check_protocol(await self._scripts.run(HELLO, hello, map(ModelRow, self._settings.models)))
+
+    async def sweep(self) -> Swept | None:
+        """Run the recovery clock if this process is elected; None where another is. Raises as `hello`."""
+        testing = self._settings.testing
+        swept = await self._scripts.run(
+            SWEEP,
+            SweepArguments(
+                sweeper=self._process,
+                period_ms=round(testing.sweep_seconds * 1000),
+                lease_ms=self._lease_ms,
+                grace_ms=round(testing.worker_grace_seconds * 1000),
+                timeout_wire=TIMEOUT_WIRE,
+                lost_wire=LOST_WIRE,
+                exhausted_wire=EXHAUSTED_WIRE,
+                no_worker_wire=NO_WORKER_WIRE,
+            ),
+            [
+                SweepRow(name, model.concurrency, round(model.max_wait_seconds * 1000), keys.queue(name), ticket(name))
+                for name, model in self._settings.models.items()
+            ],
+        )
+        for failure in swept.failures if swept else ():
+            log.error("a part of the sweep failed: %s", failure[:300])
+        return swept
+
+    async def depth(self) -> dict[str, Depth]:
+        """Return what waits and runs, per model."""
+        names = list(self._settings.models)
+        reply = await self._scripts.run(DEPTH, NoArguments(), map(ModelRow, names))
+        return {
+            name: Depth(
+                waiting=dict(zip(LANES, map(int, row[:4]), strict=True)), running=int(row[4]), workers=int(row[5]),
+                oldest_ms=int(row[6]), every_ms=float(row[7]),
+            )
+            for name, row in zip(names, reply, strict=True)
+        }  # fmt: skip

@@ -1,0 +1,104 @@
+-- What many scripts need. Only the definitions that a script uses, directly or through others, are put in front of it
+-- (shared/scripting.py), since each would be made anew in every call. NAMES.x becomes the key prefix itself; the numbers
+-- in capitals come from shared/protocol.py. Times are milliseconds of Redis's own clock. Scripts build key names from ids
+-- that they find, so Redis Cluster is refused.
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- At maxmemory Redis refuses a script's first write if it could grow memory, but no later one. Scripts that must work
+-- there (heartbeats, renewals, the sweep, ends) therefore begin with a write that can only shrink.
+local function write_at_maxmemory() redis.call('DEL', NAMES.job) end
+
+-- What kind of an error this is: 'redis' where Redis refuses all work for now (full, read-only, cannot write its file),
+-- 'ours' where one job made the script fail.
+local function error_text(failure) return type(failure) == 'table' and (failure.err or 'error') or tostring(failure) end
+local function is_refusal(text)
+  for _, word in ipairs({'OOM', 'READONLY', 'MISCONF', 'MASTERDOWN', 'NOREPLICAS', 'NOPERM'}) do
+    if string.find(text, word, 1, true) then return true end
+  end
+  return false
+end
+
+-- After a gap in the sweeps (Redis was away), or when its clock was set back, nobody is judged for having been silent:
+-- every lease and heartbeat gets one more life.
+local function stood_still(now)
+  local swept = tonumber(redis.call('GET', NAMES.swept) or now)
+  return swept > now or now - swept > STANDSTILL_MS
+end
+
+-- A key's lifetime is counted by the clock too: one that has longer to live than it was ever given is no key.
+local function stands(key, given_ms)
+  local left = redis.call('PTTL', key)
+  return left > 0 and left <= given_ms
+end
+
+local function live_workers(model, now, within)
+  return redis.call('ZCOUNT', NAMES.workers .. model, now - within, now)
+end
+
+-- Pushes a ticket unless as many as the model has live workers already lie there.
+local function push_ticket(queue, ticket, id, live)
+  if redis.call('LLEN', queue) < math.max(1, live) then
+    redis.call('LPUSH', queue, (string.gsub(ticket, '@ID@', id)))
+  end
+end
+
+-- Records ---------------------------------------------------------------------------------------------------------
+
+-- A job's record as a table, or nil when there is none. Its facts, which never change, are one JSON object; what changes
+-- are fields beside it; its spec and body are the worker's. A record that cannot be read counts as lost, and harms no other.
+local function load_job(id)
+  local key = NAMES.job .. id
+  local v = redis.call('HMGET', key, 'facts', 'owners', 'state', 'attempt', 'tries', 'cancelled', 'tag', 'deadline')
+  if not v[1] then return nil end
+  local ok, job = pcall(cjson.decode, v[1])
+  if not ok or type(job) ~= 'table' or type(job.model) ~= 'string' or type(job.lane) ~= 'string' then
+    redis.call('DEL', key)
+    return nil
+  end
+  job.tenant, job.token, job.idempotency = job.tenant or '', job.token or '', job.idempotency or ''
+  job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
+  job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''
+  job.tries, job.cancelled, job.tag, job.deadline = tonumber(v[5]) or 0, v[6] == '1', tonumber(v[7]) or 0, tonumber(v[8])
+  return job
+end
+
+-- Owners are names separated by blanks; nearly always there is one.
+local function each_owner(owners) return string.gmatch(owners, '%S+') end
+
+local function has_owner(owners, owner)
+  return string.find(' ' .. owners .. ' ', ' ' .. owner .. ' ', 1, true) ~= nil
+end
+
+local function without_owner(owners, owner)
+  local left = {}
+  for name in each_owner(owners) do if name ~= owner then left[#left + 1] = name end end
+  return table.concat(left, ' ')
+end
+
+-- Frames ----------------------------------------------------------------------------------------------------------
+
+local frames = {}
+
+-- The attempt's nonce, by which a reader tells one run of a job from another; of fixed length.
+local function nonce_of(attempt) return #attempt > NONCE_BYTES and string.sub(attempt, -NONCE_BYTES) or NO_NONCE end
+
+-- Remembers one event for a job's owners; publish_frames sends them all, one message an owner.
+local function frame(owners, id, nonce, number, payload)
+  local one
+  if #payload > INLINE_BYTES then one = id .. nonce .. struct.pack('>I4I4', number, LOG_ONLY)
+  else one = id .. nonce .. struct.pack('>I4I4', number, #payload) .. payload end
+  for owner in each_owner(owners) do
+    local list = frames[owner]
+    if not list then list = {}; frames[owner] = list end
+    list[#list + 1] = one
+  end
+end
+
+local function publish_frames()
+  for owner, list in pairs(frames) do redis.call('PUBLISH', NAMES.events .. owner, table.concat(list)) end
+  frames = {}
+end

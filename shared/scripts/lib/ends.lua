@@ -1,0 +1,79 @@
+-- How jobs end, or wait again.
+
+local function leave_running(id, job)
+  redis.call('ZREM', NAMES.running .. job.model, id)
+  if job.lane == 'batch' then redis.call('SREM', NAMES.batch_running .. job.model, id) end
+end
+
+-- Frees what only a worker needs. The first write of every end: it can only shrink, so a job can end at maxmemory.
+local function free(id, job)
+  redis.call('HDEL', NAMES.job .. id, 'spec', 'body')
+  if job.apart then redis.call('UNLINK', NAMES.body .. id) end
+end
+
+-- Whether an idempotency key still stands for this job: another may have taken it over after this one was cancelled.
+local function holds_key(id, job)
+  return job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id
+end
+
+-- Frees everything a job holds; its record and log stay for `keep_ms` so that a reader may still catch up. Whoever writes
+-- the last event gives the log its own lifetime.
+local function finish(id, job, keep_ms)
+  free(id, job)
+  leave_running(id, job)
+  for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
+  if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
+  if holds_key(id, job) then
+    if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
+  end
+  if keep_ms > 0 then
+    redis.call('HSET', NAMES.job .. id, 'state', 'ended')
+    redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
+  else
+    redis.call('DEL', NAMES.job .. id, NAMES.log .. id)
+  end
+end
+
+-- Ends a job with a failed event that the scripts themselves write. The event comes before the record's end, so that no
+-- end can be stored without being told. What its worker still sends is stale: the attempt keeps only its nonce, by which a
+-- reader knows whose log this is.
+local function fail(id, job, wire)
+  free(id, job)
+  if job.attempt ~= '' then redis.call('HSET', NAMES.job .. id, 'attempt', '0.' .. nonce_of(job.attempt)) end
+  local log = NAMES.log .. id
+  local number = redis.call('RPUSH', log, 'E' .. wire) - 1
+  redis.call('PEXPIRE', log, KEEP_MS)
+  finish(id, job, KEEP_MS)
+  frame(job.owners, id, nonce_of(job.attempt), number, 'E' .. wire)
+end
+
+-- Lets a job that was taken wait again, in front. It may wait and run as long as a new one from here on, so whatever lives
+-- as long as the job does is given its whole life again.
+local function wait_again(id, job, now, tries)
+  local key, life, deadline = NAMES.job .. id, tonumber(job.life) or DAY_MS, now + KEEP_MS
+  leave_running(id, job)
+  redis.call('HSET', key, 'state', 'waiting', 'attempt', '', 'tries', tries, 'deadline', deadline)
+  redis.call('PEXPIRE', key, life)
+  enter_lane_again(id, job)
+  count_waiting(job, 1)
+  redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
+  if job.apart then redis.call('PEXPIRE', NAMES.body .. id, life) end
+  if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
+  if job.token ~= '' then
+    redis.call('ZADD', NAMES.token_jobs .. job.token, 'XX', now + life, id)
+    redis.call('PEXPIRE', NAMES.token_jobs .. job.token, life + 1000)
+  end
+end
+
+-- The running mean of the time between two ends, from which Retry-After is told.
+local function count_ends(model, now, ends)
+  local room = NAMES.room .. model
+  local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
+  local every = tonumber(last[2] or 0)
+  if last[1] then
+    local gap = math.max(0, math.min(now - tonumber(last[1]), 60000)) / ends
+    local old = 0.95 ^ ends
+    every = (every == 0) and gap or (every * old + gap * (1 - old))
+  end
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+end

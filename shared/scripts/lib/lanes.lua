@@ -1,0 +1,82 @@
+-- Who goes next: lanes with weighted turns, and inside a lane start-time fair queuing between tenants.
+
+local function lane_key(lane, model) return NAMES.lane .. lane .. ':' .. model end
+local function tags_key(lane, model) return NAMES.tags .. lane .. ':' .. model end
+
+-- A lane that was empty must not have saved up turns: it joins at the present pass.
+local function open_lane(job)
+  local room = NAMES.room .. job.model
+  local passes = redis.call('HMGET', room, 'pass', 'pass:' .. job.lane)
+  local present = tonumber(passes[1] or 0)
+  if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
+end
+
+-- A new job's tag is the later of the lane's clock and its tenant's last finish.
+local function enter_lane(id, job)
+  local lane, tags = lane_key(job.lane, job.model), tags_key(job.lane, job.model)
+  if redis.call('EXISTS', lane) == 0 then open_lane(job) end
+  local at = redis.call('HMGET', tags, ':clock', job.tenant)
+  local tag = math.max(tonumber(at[1] or 0), tonumber(at[2] or 0))
+  redis.call('HSET', tags, job.tenant, tag + job.cost / job.weight)
+  redis.call('ZADD', lane, tag, id)
+  return tag
+end
+
+-- A job that comes back was first in line once. Should the lane have been empty since, its old tag would put it behind
+-- everybody.
+local function enter_lane_again(id, job)
+  local lane, tags = lane_key(job.lane, job.model), tags_key(job.lane, job.model)
+  if redis.call('EXISTS', lane) == 0 then open_lane(job) end
+  redis.call('ZADD', lane, math.min(job.tag, tonumber(redis.call('HGET', tags, ':clock') or 0)), id)
+end
+
+-- A model's limits hold for its batch lane and, apart from it, for its other lanes together: neither can fill the
+-- other's room. What must finish is let into the batch lane without limit, so it takes no place from others either.
+local function is_bounded(lane, must_finish) return lane ~= 'batch' or not must_finish end
+
+-- The field that counts for a lane's room; no tenant's name has a colon.
+local function room_field(lane, name) return lane == 'batch' and 'batch:' .. name or name end
+
+-- A job may leave that was not counted when it came: before Redis lost its last second.
+local function count_in(room, field, number)
+  if redis.call('HINCRBY', room, field, number) < 0 then redis.call('HSET', room, field, 0) end
+end
+
+-- Counters of what waits.
+local function count_waiting(job, sign)
+  local room = NAMES.room .. job.model
+  if not is_bounded(job.lane, job.must_finish) then
+    count_in(room, 'batch:must_finish', sign)
+    return
+  end
+  count_in(room, room_field(job.lane, 'bytes'), sign * job.bytes)
+  if job.counts_tokens then  -- only where the model has such a limit
+    count_in(room, room_field(job.lane, 'tokens'), sign * math.floor(job.cost))
+  end
+  local tenants, tenant = NAMES.tenants .. job.model, room_field(job.lane, job.tenant)
+  if redis.call('HINCRBY', tenants, tenant, sign) <= 0 then redis.call('HDEL', tenants, tenant) end
+end
+
+-- Moves a tenant's finish tag: back by what it did not use, on by what it used more. Never worth failing for.
+local function settle_share(job, tokens)
+  local tags = tags_key(job.lane, job.model)
+  if redis.call('HEXISTS', tags, job.tenant) == 1 then
+    redis.pcall('HINCRBYFLOAT', tags, job.tenant, tokens / job.weight)
+  end
+end
+
+-- Takes a waiting job out of its room, and gives its estimate back to the tenant (cancelled or expired work).
+local function leave_room(id, job)
+  redis.call('ZREM', NAMES.waits .. job.model, id)
+  if redis.call('ZREM', lane_key(job.lane, job.model), id) == 1 then count_waiting(job, -1) end
+  settle_share(job, -job.cost)
+  -- An empty lane resets its clock, so that no tenant pays for work of the past.
+  if redis.call('EXISTS', lane_key(job.lane, job.model)) == 0 then redis.call('DEL', tags_key(job.lane, job.model)) end
+end
+
+-- How many jobs wait in a lane's room, against max_queue.
+local function waiting(model, lane)
+  local batch = redis.call('ZCARD', lane_key('batch', model))
+  if lane ~= 'batch' then return redis.call('ZCARD', NAMES.waits .. model) - batch end
+  return batch - math.max(0, tonumber(redis.call('HGET', NAMES.room .. model, 'batch:must_finish') or 0))
+end
