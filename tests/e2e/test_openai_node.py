@@ -91,6 +91,21 @@ def test_raw_response(report: Report) -> None:
     assert raw["header"].startswith("req_")
 
 
+def test_completions(report: Report) -> None:
+    assert [choice["text"] for choice in report["completion"]["choices"]] == ["Hello 0 1 2 "] * 2
+    *chunks, last = report["completion_stream"]
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "0 1 2 "
+    assert last["usage"]["completion_tokens"] == 3
+
+
+def test_embeddings(report: Report) -> None:
+    first, second, third = (item["embedding"] for item in report["embeddings"]["data"])
+    assert len(first) == 8
+    assert first == third != second
+    assert [len(item["embedding"]) for item in report["embeddings_as_floats"]["data"]] == [8, 8]
+    assert report["embeddings"]["usage"]["prompt_tokens"] == 3
+
+
 def test_models(report: Report) -> None:
     assert {"demo", "vendor/family/model-7b"} <= set(report["models"])
     assert report["model"]["id"] == "vendor/family/model-7b"
@@ -100,6 +115,7 @@ def test_models(report: Report) -> None:
     ("case", "kind", "status", "code"),
     [
         ("bad_request", "BadRequestError", 400, "integer_above_max_value"),
+        ("bad_input", "BadRequestError", 400, "string_below_min_length"),
         ("bad_key", "AuthenticationError", 401, "invalid_api_key"),
         ("unknown_model", "NotFoundError", 404, "model_not_found"),
         ("rate_limited", "RateLimitError", 429, "own_code"),

@@ -23,19 +23,17 @@ def rewrite(body: bytes, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | Non
         item.setdefault("index", place)
         item["object"] = "embedding"
         try:
-            item["embedding"] = _base64(item.get("embedding")) if as_text else _floats(item.get("embedding"))
+            item["embedding"] = _vector(item.get("embedding"), as_text=as_text)
         except (struct.error, TypeError, OverflowError, ValueError):
             raise BadBackendResponse("The model's backend sent an embedding that is no vector.") from None
     answer.update(object="list", model=spec.public_model)
     return dumps(answer), read_usage(answer.get("usage"))
 
 
-def _base64(vector: Any) -> str:
-    return vector if isinstance(vector, str) else b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def _floats(vector: Any) -> list[float]:
-    if isinstance(vector, list):
-        return vector
-    raw = b64decode(vector, validate=True)
-    return list(struct.unpack(f"<{len(raw) // 4}f", raw))
+def _vector(given: Any, *, as_text: bool) -> list[float] | str:
+    if isinstance(given, str):
+        raw = b64decode(given, validate=True)
+        return given if as_text else list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    if not isinstance(given, list):
+        raise TypeError
+    return b64encode(struct.pack(f"<{len(given)}f", *given)).decode() if as_text else given
