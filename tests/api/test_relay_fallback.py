@@ -78,6 +78,18 @@ def test_an_end_that_redis_put_behind_the_reader_is_told(module_redis: RedisServ
 
 
 @asynchronous
+async def test_a_reader_is_told_though_nobody_runs_its_job_again(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
+        await reader.write(chunk(0))
+        await read(reader, 1)
+        await reader.bench.redis("DEL", keys.log(reader.job.id))
+        await reader.bench.expire_lease(reader.job.id)
+        await reader.bench.sweep()
+        assert (await reader.bench.record(reader.job.id))["state"] == "waiting"
+        assert_one_error(await reader.read_all())
+
+
+@asynchronous
 async def test_a_reader_that_was_given_nothing_gets_the_other_run_whole(module_redis: RedisServer) -> None:
     async with open_reader(module_redis) as reader:
         await reader.write(chunk(0), chunk(1))  # they lie ready, and nobody has read them
