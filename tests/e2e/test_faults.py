@@ -95,6 +95,7 @@ def test_a_stopped_worker_lets_answers_end_and_then_hands_over_what_published_no
     assert long.wait(2).assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(9 + 5).assert_complete(3)
+        # A hand-over costs all that the run has done, so it comes at the end of the grace.
         assert demo_backend.seen(call.prompt)[1]["started_at"] - stopped_at < grace + 2
     for call in ending:
         call.wait(10).assert_complete(TOKENS)
