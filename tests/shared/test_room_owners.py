@@ -215,3 +215,28 @@ async def test_processes_of_another_protocol_are_told_by_name(room_redis: RedisS
         await bench.redis("SET", "aq:owner:older-api", "1")
         with pytest.raises(OtherProtocol, match="older-api"):
             await bench.upkeep.hello()
+
+
+@asynchronous
+async def test_the_oldest_wait_is_seen_behind_requests_with_shorter_limits(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        oldest = await bench.admit()
+        admitted = int((await bench.record(oldest))["admitted"])
+        await bench.wait_ms(30)
+        await bench.admit(client_seconds=2)  # its deadline is nearer
+        (seconds, micros) = await bench.redis("TIME")
+        waited = int(seconds) * 1000 + int(micros) // 1000 - admitted
+        assert (await bench.upkeep.depth())["m"].oldest_ms >= waited >= 30
+
+
+@asynchronous
+async def test_of_large_bodies_a_worker_takes_what_it_has_room_for(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        large = [await bench.admit(body=b"x" * 100_000) for _ in range(3)]
+        small = await bench.admit()
+        taken = await bench.leases.take("m", free=4, mine=0, surplus=True, bulk_bytes=250_000)
+        assert [job.id for job in taken.jobs] == large[:2]
+        assert taken.more
+        again = await bench.leases.take("m", free=4, mine=2, surplus=True, bulk_bytes=250_000)
+        assert [job.id for job in again.jobs] == [large[2], small]
+        assert (await bench.upkeep.depth())["m"].running == 4
