@@ -136,9 +136,7 @@ async def test_a_cancel_that_overtakes_the_end_frees_the_slot_at_once(
         job_id = await bench.admit(body=b'{"messages":[{"role":"user","content":"x"}]}')
         runner.wake("m")
         await wait_until_async(is_running)
-        await bench.redis(
-            "HSET", keys.job(job_id), "cancelled", "1"
-        )  # its message is still on its way
+        await bench.redis("HSET", keys.job(job_id), "cancelled", "1")  # its message is still on its way
         await wait_until_async(is_gone)  # with no sweep to wait for
 
 
