@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aqueduct.demo.connection import Connection, Receive, connection_of
 from aqueduct.demo.content import INVALID_BYTES, INVALID_MARK, Answer, compact_json, make_answer, text_logprobs
 from aqueduct.demo.embeddings import embeddings_body
-from aqueduct.demo.exchange import Exchange, Send
 from aqueduct.demo.faults import GARBAGE, error_body, error_type
 from aqueduct.demo.options import PRESETS, InvalidOption, Options, parse_model
+from aqueduct.demo.presence import Presence, Receive, presence_of
 from aqueduct.demo.request import BadRequest, ChatRequest, read_completion, read_embeddings, read_request
 from aqueduct.demo.state import Record, State
 from aqueduct.demo.streaming import EventFormat, TextFormat, stream_answer
+from aqueduct.demo.writer import Send, Writer
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -101,7 +101,7 @@ async def _complete(state: State, scope: Scope, receive: Receive, send: Send) ->
         await _send_error(send, 400, "We could not parse the JSON body of your request.")
         return
     record = Record(state.next_id(), request.model, body, _headers(scope) if state.record else {}, time.time())
-    exchange = Exchange(send, connection_of(scope, receive), _options_now(state, request, options), record)
+    exchange = Writer(send, presence_of(scope, receive), _options_now(state, request, options), record)
     state.begin(record)
     try:
         await _answer(state, exchange, request, answer, plain, scope)
@@ -139,7 +139,7 @@ def _options_now(state: State, request: ChatRequest, options: Options) -> Option
 
 
 async def _answer(
-    state: State, exchange: Exchange, request: ChatRequest, answer: Answer, plain: bytes, scope: Scope
+    state: State, exchange: Writer, request: ChatRequest, answer: Answer, plain: bytes, scope: Scope
 ) -> None:
     options, connection, record = exchange.options, exchange.connection, exchange.record
     connection.count_as_open(state.open_connections)
@@ -157,7 +157,7 @@ async def _answer(
         await _answer_plain(exchange, answer, plain)
 
 
-async def _has_answer(exchange: Exchange, connection: Connection) -> bool:
+async def _has_answer(exchange: Writer, connection: Presence) -> bool:
     """Stall or cut where not even headers are to come."""
     if exchange.options.stall:
         await connection.wait(None)
@@ -168,7 +168,7 @@ async def _has_answer(exchange: Exchange, connection: Connection) -> bool:
     return True
 
 
-async def _answer_error(exchange: Exchange, options: Options) -> None:
+async def _answer_error(exchange: Writer, options: Options) -> None:
     if await exchange.connection.wait(options.answer_seconds or 0):
         return
     body, content_type = error_body(options, options.status or 500)
@@ -178,7 +178,7 @@ async def _answer_error(exchange: Exchange, options: Options) -> None:
     await exchange.reply(200 if options.error_in_200 else options.status or 500, content_type, body, headers)
 
 
-async def _answer_plain(exchange: Exchange, answer: Answer, plain: bytes) -> None:
+async def _answer_plain(exchange: Writer, answer: Answer, plain: bytes) -> None:
     options, connection = exchange.options, exchange.connection
     seconds = options.answer_seconds
     if seconds is None:

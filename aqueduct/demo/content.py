@@ -1,12 +1,13 @@
 """A request and its options in, the whole answer out: the deltas of a stream and the message of a plain answer.
 
-All choices of an answer hold the same, and the same request always gets the same.
+All choices of an answer hold the same, and the same request always gets the same, unless calls are to be told apart.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,7 +90,8 @@ def _pieces(request: ChatRequest, options: Options) -> list[str]:
     if request.schema is not None:
         pieces += _json_pieces(request.schema)
     elif options.tokens is not None:
-        pieces += [f"{number} " for number in range(options.tokens)]
+        mark = f".{secrets.token_hex(3)}" if options.call_marks else ""
+        pieces += [f"{number}{mark} " for number in range(options.tokens)]
     elif not options.huge:
         heard = request.last_user_text[:200]
         pieces += _words(f"You said: {heard}. This answer comes from Aqueduct's demo backend.")

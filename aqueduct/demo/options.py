@@ -35,6 +35,7 @@ class Options(BaseModel):
     # What the answer holds
     tokens: Count | None = Field(None, description="Content is '0 1 2 ...', one number a chunk.")
     prefix: bool = Field(False, description="The last user message and a space come first, as one chunk.")
+    call_marks: bool = Field(False, description="Each number bears the mark of this call: '0.4f1c2a 1.4f1c2a ...'.")
     huge: Annotated[int, Field(ge=1, le=268_435_456)] | None = Field(
         None, description="One chunk's content has this many bytes."
     )

@@ -7,10 +7,10 @@ import json
 import time
 
 from aqueduct.demo.content import Answer, compact_json, text_logprobs
-from aqueduct.demo.exchange import Exchange
 from aqueduct.demo.faults import GARBAGE, error_body
 from aqueduct.demo.options import Options
 from aqueduct.demo.request import ChatRequest
+from aqueduct.demo.writer import Writer
 
 _TURN_EVENTS = 32
 """An unpaced stream lets others run after so many tokens."""
@@ -95,7 +95,7 @@ class TextFormat(EventFormat):
 class EventWriter:
     """Collects events into writes of `batch` events."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Writer) -> None:
         self._exchange = exchange
         self._size = exchange.options.batch
         self._waiting: list[bytes] = []
@@ -118,7 +118,7 @@ class EventWriter:
 
 
 async def stream_answer(
-    exchange: Exchange, request: ChatRequest, answer: Answer, words: type[EventFormat] = EventFormat
+    exchange: Writer, request: ChatRequest, answer: Answer, words: type[EventFormat] = EventFormat
 ) -> None:
     """Stream the answer; return early if the client leaves or a fault ends the stream."""
     options, connection = exchange.options, exchange.connection
@@ -143,7 +143,7 @@ async def stream_answer(
         await exchange.end()
 
 
-async def _stream_tokens(exchange: Exchange, events: EventFormat, writer: EventWriter, n: int, answer: Answer) -> bool:
+async def _stream_tokens(exchange: Writer, events: EventFormat, writer: EventWriter, n: int, answer: Answer) -> bool:
     """Stream the tokens of all choices in turn. False if the stream is over before its end."""
     options, connection, record, logprobs = exchange.options, exchange.connection, exchange.record, answer.logprobs
     loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ def _has_fault_point(options: Options) -> bool:
     return options.garbage or any(point is not None for point in points)
 
 
-async def _fault(exchange: Exchange, events: EventFormat, writer: EventWriter) -> bool:
+async def _fault(exchange: Writer, events: EventFormat, writer: EventWriter) -> bool:
     """Do what goes wrong after this many chunks. True if that ends the stream."""
     options, connection, sent = exchange.options, exchange.connection, exchange.record.chunks_sent
     if options.garbage and sent == _GARBAGE_AFTER:

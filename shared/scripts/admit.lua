@@ -47,8 +47,8 @@ end
 local rate_key, next_clock = NAMES.rate .. token, nil
 if requests_per_minute > 0 then
   local step = 60000 / requests_per_minute
-  -- A clock that was set back must not keep a token waiting for as long.
-  local at = math.min(math.max(tonumber(redis.call('GET', rate_key) or 0), now), now + 60000)
+  local at = math.max(tonumber(redis.call('GET', rate_key) or 0), now)
+  if at > now + 60001 then at = now end  -- no request leaves it there: the clock was set back, and nobody waits for that
   limit = requests_per_minute
   reset = math.ceil(at - now)
   if at + step - now > 60000.5 then return refuse('rate', math.ceil(at + step - now - 60000)) end

@@ -11,6 +11,7 @@ write_at_maxmemory()
 if stands(NAMES.sweeper, period_ms) then return {} end
 redis.call('SET', NAMES.sweeper, sweeper, 'PX', math.max(1, math.floor(period_ms * 0.9)))
 local still = stood_still(now)
+local was_set_back = tonumber(redis.call('GET', NAMES.swept) or now) > now
 redis.call('SET', NAMES.swept, now, 'PX', DAY_MS)
 redis.call('ZREMRANGEBYSCORE', NAMES.processes, '-inf', now - 60000)
 
@@ -117,9 +118,13 @@ end
 
 local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   local waits, room = NAMES.waits .. model, NAMES.room .. model
-  clamp(waits, now + math.max(max_wait_ms, KEEP_MS))
+  clamp(waits, now + (was_set_back and max_wait_ms or math.max(max_wait_ms, KEEP_MS)))
   give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
   local count = redis.call('ZCARD', waits)
+  if count == 0 then -- what is still counted then is of a record that was lost, and would take a place for ever
+    redis.call('DEL', NAMES.tenants .. model)
+    redis.call('HDEL', room, 'bytes', 'tokens', 'batch:bytes', 'batch:tokens', 'batch:must_finish')
+  end
   if count == 0 or still then return end
   if is_unserved(model) then
     -- Told at the next sweep, so that a restarted Redis leaves the workers time to say that they live.

@@ -174,6 +174,17 @@ def test_text_and_finish_reason_are_the_same_streamed_or_not(
     assert (text_of(chunks), chunks[-1]["choices"][0]["finish_reason"]) == (text, finish)
 
 
+def test_every_number_bears_the_mark_of_its_call(http: httpx.Client) -> None:
+    marks = []
+    for _ in range(2):
+        words = text_of(chunks_of(complete(http, "demo?tokens=3&call_marks=1", stream=True).content)).split()
+        numbers, found = zip(*(word.split(".") for word in words), strict=True)
+        assert numbers == ("0", "1", "2")
+        marks.append(set(found))
+    assert len(marks[0]) == len(marks[1]) == 1
+    assert marks[0] != marks[1]
+
+
 def test_tool_calls_are_streamed_in_parts_that_the_sdk_joins(sdk: openai.OpenAI) -> None:
     parameters: dict[str, object] = {
         "type": "object",

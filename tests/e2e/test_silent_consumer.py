@@ -50,4 +50,4 @@ def test_a_worker_that_is_full_for_long_lives_on(make_system: MakeSystem) -> Non
     assert answers == [200] * 22  # 22 s of work that was there from the start, so that no ticket came meanwhile
     (worker,) = system.workers
     assert worker.running
-    assert "no ticket came" not in worker.log()
+    assert "tickets lie unfetched" not in worker.log()

@@ -10,7 +10,7 @@ import pytest
 from shared.broker import event_topic
 from shared.config import config_path, describe_settings, load_settings
 from shared.config_problems import ConfigError
-from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem, without_password
+from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem
 
 GOOD = """\
 models:
@@ -316,7 +316,6 @@ def test_the_parts_of_redis_urls() -> None:
     assert parts.sentinel_password == "s"
     assert certificate_check("rediss://h") == "required"
     assert certificate_check("rediss://h?ssl_cert_reqs=CERT_NONE") == "none"
-    assert without_password("redis://u:canary@h:1/0?x=canary") == "redis://h:1/0"
 
 
 def test_every_setting_is_described_with_its_variable() -> None:

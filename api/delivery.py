@@ -15,8 +15,8 @@ _SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _SSE_TYPE = b"text/event-stream; charset=utf-8"
 
 
-class Answer:
-    """The answer to one request."""
+class Delivery:
+    """The answer to one request, on its way out."""
 
     def __init__(self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay) -> None:
         self._kind = kind
