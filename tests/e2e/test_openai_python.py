@@ -331,7 +331,7 @@ def test_failure_in_mid_stream_is_an_api_error(
 
 def test_slow_stream_outlives_the_sdks_read_timeout_in_one_post(gateway: System, demo_backend: DemoBackend) -> None:
     messages: list[Any] = [{"role": "user", "content": f"slow {time.monotonic()}"}]
-    with _client(gateway, timeout=0.75, max_retries=2) as client:
+    with _client(gateway, timeout=1.05, max_retries=2) as client:
         chunks = client.chat.completions.create(model="slow", messages=messages, stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "0 1 "
     asked = [record for record in demo_backend.requests() if record["body"].get("messages") == messages]
