@@ -63,6 +63,17 @@ MODELS = {
 }
 
 
+OTHER_KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/completions", {"model": "echo", "prompt": f"say {PROMPT} please", "echo": True}),
+    ("/v1/completions", {"model": "cut", "prompt": [f"say {PROMPT} please"], "stream": True, "suffix": PROMPT}),
+    ("/v1/completions", {"model": "echo", "prompt": [PROMPT, 5], "logit_bias": {PROMPT: 1}}),
+    ("/v1/embeddings", {"model": "echo", "input": [f"say {PROMPT} please"], "user": PROMPT}),
+    ("/v1/embeddings", {"model": "refuses", "input": f"say {PROMPT} please"}),
+    ("/v1/embeddings", {"model": "echo", "input": [{"text": PROMPT}]}),
+]
+"""Answered, cut, refused by the backend and by us."""
+
+
 class Tap:
     """Everything that Redis was told (MONITOR) and every Celery event and control message, from now on."""
 
@@ -148,6 +159,8 @@ class Scene(Startable):
             client = stack.enter_context(self.system.client())
             for name, stream in (("echo", False), ("echo", True), ("refuses", False), ("cut", True)):
                 self._remember(client.post(CHAT, json=body(name, stream=stream)))
+            for path, asked in OTHER_KINDS:
+                self._remember(client.post(path, json=asked))
             large = body("echo")
             large["messages"][0]["content"] += " x" * (LARGE_BYTES // 2)
             self._remember(client.post(CHAT, json=large))

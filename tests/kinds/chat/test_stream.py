@@ -86,6 +86,13 @@ def test_values_stay_whatever_their_spelling(odd: str) -> None:
     assert repr(chunks[1]["choices"][0]["logprobs"]) == repr(json.loads(odd))
 
 
+@pytest.mark.parametrize("choice", [None, "a", [], 5])
+@pytest.mark.parametrize("earlier", [[], [ROLE, HELLO]])
+def test_a_choice_that_is_none_is_the_backends_fault(choice: object, earlier: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadBackendResponse, match="choice"):
+        run(stream([*earlier, {**chunk(), "choices": [chunk()["choices"][0], choice]}, STOP]))
+
+
 def test_no_piece_of_an_answer_stays_in_the_parsers_memory() -> None:
     values = [chunk({"content": "unforgettable"}) for _ in range(2)]
     first, second = (loads(json.dumps(one).encode())["choices"][0]["delta"]["content"] for one in values)
