@@ -16,6 +16,7 @@ from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
 from api.tokens import TokenTable
+from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
 from shared.kinds import KINDS
@@ -50,6 +51,7 @@ class Gateway:
         self.tokens = TokenTable(settings.tokens, settings.public_names())
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS)
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
+        self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
         bodies, dispatcher = Bodies(settings.api), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
@@ -144,6 +146,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         background.forever(gateway.beat_forever(), "heartbeat")
         background.forever(gateway.sweep_forever(), "sweep")
         background.forever(gateway.relays.recover_forever(), "log readings")
+        background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")

@@ -108,6 +108,11 @@ def owner(owner_id: str) -> str:
     return PREFIXES["owner"] + owner_id
 
 
+def owned(owner_id: str) -> str:
+    """Return the key of the ids of an API process's jobs."""
+    return PREFIXES["owned"] + owner_id
+
+
 def queue(model: str) -> str:
     """Return the name of a model's Celery queue, which is also its Redis list."""
     return QUEUE_PREFIX + model

@@ -13,6 +13,7 @@ from shared.room.leases import How
 from tests.api.test_relay import END, Reader, chunk, open_reader
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
+from tests.support.rooms import WIRE
 
 LIVE_OR_NOT = pytest.mark.parametrize("drop_live_events", [False, True], ids=["live", "log-alone"])
 
@@ -72,7 +73,10 @@ def test_an_end_that_redis_put_behind_the_reader_is_told(module_redis: RedisServ
             await reader.bench.redis("LTRIM", keys.log(job.id), 0, 1)
             assert await reader.bench.append(job, chunk(5), at=5) == "g"
             assert await reader.bench.release((job.id, job.attempt, How.FAIL)) == "f"
-            assert_one_error(await reader.read_all())
+            told = await reader.read_all()
+            assert_one_error(told)
+            if not drop_live_events:
+                assert told == [b"E" + WIRE]  # at once, and in the worker's own words
 
     asyncio.run(scenario())
 

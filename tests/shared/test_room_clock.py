@@ -89,3 +89,17 @@ async def test_a_silent_workers_job_is_reclaimed_soon_after_the_clock_was_set_ba
         shift(room_redis, 1.5)
         assert (await bench.sweep()).reclaimed == 1
         assert (await bench.record(job_id))["state"] == "waiting"
+
+
+@asynchronous
+async def test_a_worker_that_died_as_the_clock_was_set_back_is_no_live_one_for_long(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        await bench.sweep()
+        await bench.admit()
+        (job,) = await bench.take()
+        await bench.serve("w2")
+        shift(room_redis, -120)
+        await bench.sweep()
+        shift(room_redis, 7)  # as time passes; only w1 is heard
+        await bench.serve("w1")
+        assert await bench.release((job.id, job.attempt, How.AWAY), worker="w1") == "n"
