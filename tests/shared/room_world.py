@@ -1,0 +1,557 @@
+"""Random steps of API processes, workers and time in; every difference between Redis and the model out.
+
+A step is a name and a number; whatever else it needs is drawn from that number among what there is at that moment. So
+steps can be dropped and the others still mean something, which is what makes a failure small.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, NamedTuple, TypeVar
+
+from shared import keys
+from shared.protocol import OWNER_MS
+from shared.room.scripts import (
+    ADMIT,
+    APPEND,
+    BEAT,
+    CANCEL,
+    FORGET,
+    HELLO,
+    LEAVE,
+    PEEK,
+    RELEASE,
+    RENEW,
+    SWEEP,
+    TAKE,
+    AdmitArguments,
+    AppendRow,
+    BeatArguments,
+    HelloArguments,
+    LeaveArguments,
+    OwnerArguments,
+    PeekArguments,
+    ReleaseArguments,
+    RenewArguments,
+    SweepArguments,
+    SweepRow,
+    TakeArguments,
+)
+from shared.scripting import flag
+from tests.shared.room_model import LANES, Model, nonce_of
+from tests.shared.room_probe import Probe, Seen, Snapshot
+from tests.shared.room_views import broken_rules, differences
+
+APIS: Final = ("api-1", "api-2", "api-3")
+WORKERS: Final = ("w1", "w2", "w3")
+LEASE_MS: Final = 6_000
+GRACE_MS: Final = 15_000
+PERIOD_MS: Final = 1_000
+TICKET: Final = b"@ID@"
+Drawn = TypeVar("Drawn")
+
+
+class ModelLimits(NamedTuple):
+    """A model's settings."""
+
+    concurrency: int
+    batch_reserve: int
+    max_queue: int
+    max_queue_tokens: int
+    max_queue_bytes: int
+    tenant_share: int
+    max_wait_ms: int
+
+
+class Tenant(NamedTuple):
+    """A token's settings; weights are powers of two, so that every tag is an exact number."""
+
+    weight: float
+    requests_per_minute: int
+    concurrent_jobs: int
+
+
+MODELS: Final = {
+    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000),
+    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000),
+}
+TENANTS: Final = {"a": Tenant(1, 0, 0), "b": Tenant(2, 30, 0), "c": Tenant(0.5, 0, 4)}
+
+
+class Step(NamedTuple):
+    """What happens next."""
+
+    name: str
+    number: int
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in a worker's hands."""
+
+    id: str
+    model: str
+    attempt: str
+    sent: int = 0
+    has_ended: bool = False
+    until: float = math.inf
+    """The worker knows that it holds it up to here."""
+
+
+class Broken(AssertionError):
+    """Redis and the model differ, or a promise is broken."""
+
+
+@dataclass(slots=True)
+class World:
+    """The processes of one run, and the model beside Redis."""
+
+    probe: Probe
+    model: Model = field(default_factory=lambda: Model(MODELS))
+    held: dict[str, list[Held]] = field(default_factory=lambda: {worker: [] for worker in WORKERS})
+    moved: int = 0
+    """How much time was let pass."""
+    made: int = 0
+    """Ids, nonces and servers made so far."""
+    runs: int = 0
+    """Which server this is: each failover brings another."""
+    seen_ids: list[str] = field(default_factory=list)
+    snapshot: tuple[Snapshot, Model, int] | None = None
+    held_back_until: float = -math.inf
+    """Within a lease after a failover more may run than is allowed."""
+
+    def begin(self) -> None:
+        """Empty Redis; everybody says hello."""
+        self.probe.command("FLUSHDB")
+        for process in (*APIS, *WORKERS):
+            self._hello(process)
+
+    def do(self, step: Step) -> None:
+        """Take a step; raises Broken."""
+        STEPS[step.name](self, Random(step.number))
+
+    def finish(self) -> None:
+        """Let everything end: nothing may stay but what is allowed to."""
+        for worker in WORKERS:
+            self._leave(worker)
+        for api in APIS:
+            self._beat(api, gone=True)
+        for of_worker in self.held.values():
+            of_worker.clear()
+        for _ in range(45):  # nobody is judged after a longer silence
+            self._pass(2_900)
+            self._sweep(APIS[0])
+        self._pass(1_200_000)
+        self._compare(self.probe.look())
+        allowed = {keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
+        left = self.probe.look().keys.keys() - allowed
+        if left:
+            raise Broken(f"left behind: {sorted(left)}")
+
+    # How a step is judged ------------------------------------------------------------------------------------------
+
+    def _ran(self, seen: Seen) -> None:
+        self.model.at(seen.now + self.moved)
+
+    def _compare(self, seen: Seen, got: object = None, expected: object = None) -> None:
+        self._ran(seen)
+        if got != expected:
+            raise Broken(f"replied {got!r}, where the model says {expected!r}")
+        problems = differences(self.model, seen, self.moved) or broken_rules(seen, MODELS)
+        if problems:
+            raise Broken("; ".join(problems[:6]))
+        self._count_slots()
+
+    def _count_slots(self) -> None:
+        """Check that no more jobs of a model are truly in workers' hands than its concurrency."""
+        if self.model.now <= self.held_back_until:
+            return
+        for model, limits in MODELS.items():
+            busy = [held.id for of_worker in self.held.values() for held in of_worker
+                    if held.model == model and held.until > self.model.now and not held.has_ended]  # fmt: skip
+            if len(busy) > limits.concurrency:
+                raise Broken(f"{len(busy)} jobs of {model} run at once: {busy}")
+
+    def _id(self) -> str:
+        self.made += 1
+        return f"{self.made:032x}"
+
+    def _nonce(self) -> str:
+        self.made += 1
+        return f"{self.made:012x}"
+
+    # API processes ---------------------------------------------------------------------------------------------------
+
+    def admit(self, draw: Random) -> None:
+        """Some API process has a job accepted, or joins one."""
+        model, tenant = draw.choice([*MODELS]), draw.choice([*TENANTS])
+        limits, token = MODELS[model], TENANTS[tenant]
+        has_key, is_large = draw.random() < 0.25, draw.random() < 0.2
+        lane = draw.choice(LANES)
+        job_id = draw.choice(self.seen_ids) if self.seen_ids and draw.random() < 0.03 else self._id()
+        body = b"" if is_large else b"b" * draw.choice((1, 20, 60))
+        asked = AdmitArguments(
+            id=job_id, model=model, lane=lane, tenant=tenant, weight=token.weight,
+            cost=draw.choice((16, 64, 256, 1024, 2.5)), body=body, apart=flag(is_large),
+            size=100 if is_large else len(body) + 4, spec=b"spec", owner=draw.choice(APIS),
+            must_finish=flag(draw.random() < 0.2), ask="", max_wait_ms=draw.choice((limits.max_wait_ms, 4_000)),
+            life_ms=limits.max_wait_ms + 240_000, not_after=10**15 if draw.random() < 0.97 else 1,
+            max_queue=limits.max_queue, max_queue_tokens=limits.max_queue_tokens,
+            max_queue_bytes=limits.max_queue_bytes, tenant_share=limits.tenant_share, concurrency=limits.concurrency,
+            batch_reserve=limits.batch_reserve, token=tenant, requests_per_minute=token.requests_per_minute,
+            concurrent_jobs=token.concurrent_jobs, grace_ms=GRACE_MS, queue=keys.queue(model), ticket=TICKET,
+            max_tries=2, idempotency=f"k{draw.randrange(3)}" if has_key else "",
+            body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
+        )  # fmt: skip
+        if is_large:
+            if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
+                return
+            if draw.random() < 0.95:
+                seen = self.probe.say("SET", keys.body(job_id), "large", "PX", 60_000)
+                self._ran(seen)
+                self.model.bodies[job_id] = self.model.now + 60_000
+        self._admit(asked)
+
+    def _admit(self, asked: AdmitArguments) -> str:
+        seen = self.probe.run(ADMIT, asked)
+        self._ran(seen)
+        verdict, number, _, _, remaining, _, joined = seen.reply
+        ahead = self.model.waiting(asked.model, asked.lane)
+        model_asked = asked._replace(idempotency=asked.idempotency and keys.PREFIXES["idempotency"] + asked.idempotency)
+        expected = self.model.admit(model_asked)
+        self._compare(seen, (verdict.decode(), joined.decode()), expected)
+        if verdict == b"ok" and number != ahead:
+            raise Broken(f"{number} ahead, where {ahead} wait")
+        if verdict in (b"full", b"share") and not 1000 <= number <= 60_000 or remaining < 0:
+            raise Broken(f"refused for {number} ms, {remaining} remain")
+        if verdict == b"ok" and not asked.ask:
+            self.seen_ids = [*self.seen_ids[-30:], asked.id]
+        return str(expected[0])
+
+    def cancel(self, draw: Random) -> None:
+        """Some owner's client leaves."""
+        owner, ids = draw.choice(APIS), self._some_ids(draw)
+        if job := self._pick(draw, [job for job in self.model.jobs.values() if job.owners]):
+            owner, ids = draw.choice(job.owners), [*ids, job.id]
+        seen = self.probe.run(CANCEL, OwnerArguments(owner), [(job_id,) for job_id in ids])
+        self._ran(seen)
+        self._compare(seen, seen.reply.decode(), "".join(self.model.cancel(owner, job_id) for job_id in ids))
+
+    def forget(self, draw: Random) -> None:
+        """Some owner has handed ends on."""
+        owner = draw.choice(APIS)
+        ids = [job.id for job in self.model.jobs.values() if job.state == "ended" and draw.random() < 0.7]
+        ids += self._some_ids(draw)
+        seen = self.probe.run(FORGET, OwnerArguments(owner), [(job_id,) for job_id in ids])
+        self._ran(seen)
+        self._compare(seen, seen.reply, sum(self.model.forget(owner, job_id) for job_id in ids))
+
+    def peek(self, draw: Random) -> None:
+        """Some owner reads what it missed."""
+        wanted = [(job_id, draw.randrange(3)) for job_id in self._some_ids(draw)]
+        seen = self.probe.run(PEEK, PeekArguments(10**6), wanted)
+        self._ran(seen)
+        expected = []
+        for job_id, number in wanted:
+            job, log = self.model.jobs.get(job_id), self.model.logs.get(job_id)
+            events = log.events if log else []
+            expected.append([job.state if job else "", nonce_of(job.attempt if job else ""), len(events), *events[number:]])
+        got = [[part.decode() if isinstance(part, bytes) else part for part in parts] for parts in seen.reply]
+        self._compare(seen, got, expected)
+
+    def beat(self, draw: Random) -> None:
+        """API processes say that they live; now and then one leaves."""
+        gone = draw.random() < 0.1
+        for owner in [draw.choice(APIS)] if gone else APIS:
+            if gone or draw.random() < 0.85:
+                self._beat(owner, gone=gone)
+
+    def _beat(self, owner: str, *, gone: bool = False) -> None:
+        seen = self.probe.run(BEAT, BeatArguments(owner, f"2 {owner}", OWNER_MS, flag(gone)))
+        self._ran(seen)
+        self.model.beat(owner, f"2 {owner}", OWNER_MS, gone=gone)
+        self._compare(seen, seen.reply, seen.now)
+
+    # Workers ---------------------------------------------------------------------------------------------------------
+
+    def take(self, draw: Random) -> None:
+        """Some worker takes."""
+        self._take(draw, draw.choice(WORKERS), draw.choice([*MODELS]))
+
+    def _take(self, draw: Random, worker: str, model: str) -> None:
+        limits = MODELS[model]
+        mine = [held for held in self.held[worker] if held.model == model]
+        if draw.random() < 0.6:
+            seen = self.probe.say("RPOP", keys.queue(model))
+            self._ran(seen)
+            self.model.rooms[model].tickets = max(0, self.model.rooms[model].tickets - 1)
+        asked = TakeArguments(
+            model=model, nonce=self._nonce(), free_slots=draw.randrange(1, 4), mine=len(mine),
+            surplus=flag(draw.random() < 0.6), concurrency=max(1, limits.concurrency - (draw.random() < 0.1)),
+            batch_reserve=limits.batch_reserve, lease_ms=LEASE_MS, timeout_wire=b"timeout", weight_priority=8,
+            weight_default=4, weight_flex=2, weight_batch=1, awake_ms=draw.choice((0, 0, 20)),
+            bulk_bytes=draw.choice((150, 10**6, 10**6)), queue=keys.queue(model), ticket=TICKET,
+        )  # fmt: skip
+        seen = self.probe.run(TAKE, asked)
+        self._ran(seen)
+        expected = self.model.take(asked._replace(timeout_wire="timeout"))  # type: ignore[arg-type]
+        reply = seen.reply
+        ids = [job_id.decode() for job_id in reply[2::6]]
+        for job_id, attempt in zip(ids, reply[3::6], strict=True):
+            self.held[worker].append(Held(job_id, model, attempt.decode(), until=self.model.now + LEASE_MS))
+        self._compare(seen, (ids, reply[1] == 1), expected)
+
+    def append(self, draw: Random) -> None:
+        """Some worker sends events of one or more of its jobs, anew or again."""
+        worker = draw.choice(WORKERS)
+        chosen = [held for held in self.held[worker] if draw.random() < 0.7]
+        rows, told = list[AppendRow](), list[tuple[Held, int, float | None, list[str]]]()
+        for held in chosen:
+            start = max(0, held.sent - draw.choice((0, 0, 0, 1, 2, 9))) + (draw.random() < 0.05)
+            count = draw.randrange(0, 3)
+            ends = held.has_ended or draw.random() < 0.35
+            until = held.sent if held.has_ended else max(held.sent, start + count + ends)
+            if held.has_ended:
+                start = min(start, max(0, until - 1))
+            payloads = [event(held.attempt, number, "C") for number in range(start, until)]
+            if ends and payloads:
+                payloads[-1] = event(held.attempt, until - 1, "D")
+            cost = draw.choice((0.0, 16.0, 300.0)) if ends and payloads else None
+            ending = b"" if cost is None else json.dumps({"status": 200, "cost": cost}).encode()
+            rows.append(AppendRow(held.id, held.attempt.encode(), start, ending, tuple(map(str.encode, payloads))))
+            told.append((held, start, cost, payloads))
+        seen = self.probe.run(APPEND, (), rows)
+        self._ran(seen)
+        reply = seen.reply.decode()
+        expected = []
+        for letter, (held, start, cost, payloads) in zip(reply, told, strict=True):
+            expected.append(self.model.append(held.id, held.attempt, start, cost, payloads))
+            if letter in "ow":
+                held.sent, held.has_ended = max(held.sent, start + len(payloads)), held.has_ended or cost is not None
+        self._compare(seen, reply, "".join(expected))
+        for letter, (held, *_) in zip(reply, told, strict=True):
+            if letter in "sucg" or (held.has_ended and draw.random() < 0.7):
+                self.held[worker].remove(held)
+                if letter in "cg":
+                    self._release(worker, [(held, "end" if letter == "c" else "fail")])
+
+    def release(self, draw: Random) -> None:
+        """Some worker gives jobs up."""
+        worker = draw.choice(WORKERS)
+        jobs = [(held, draw.choice(("away", "away", "again", "fail"))) for held in self.held[worker] if draw.random() < 0.5]
+        for held, how in jobs:
+            if how != "away":
+                self.held[worker].remove(held)
+        self._release(worker, jobs)
+
+    def _release(self, worker: str, jobs: Sequence[tuple[Held, str]]) -> None:
+        for model in MODELS:
+            mine = [(held, how) for held, how in jobs if held.model == model]
+            if not mine:
+                continue
+            rows = [(held.id, held.attempt, how, b"given up") for held, how in mine]
+            seen = self.probe.run(RELEASE, ReleaseArguments(worker, keys.queue(model), TICKET), rows)
+            self._ran(seen)
+            reply = seen.reply.decode()
+            expected = [self.model.release(worker, held.id, held.attempt, how, "given up") for held, how in mine]
+            for letter, (held, _) in zip(reply, mine, strict=True):
+                if letter not in "pn" and held in self.held[worker]:
+                    self.held[worker].remove(held)
+            self._compare(seen, reply, "".join(expected))
+
+    def renew(self, draw: Random) -> None:
+        """Workers renew what they hold."""
+        for worker in WORKERS:
+            if draw.random() < 0.8:
+                self._renew(worker)
+
+    def _renew(self, worker: str) -> None:
+        held = [(job.id, job.attempt) for job in self.held[worker] if not job.has_ended]
+        models = [*MODELS]
+        arguments = RenewArguments(worker, f"2 {worker}", LEASE_MS, "\n".join(models))
+        seen = self.probe.run(RENEW, arguments, held)
+        self._ran(seen)
+        reply = [part.decode() for part in seen.reply]
+        expected = self.model.renew(worker, f"2 {worker}", LEASE_MS, models, held)
+        reasons = {(reply[at], reply[at + 1]): reply[at + 2] for at in range(1, len(reply), 3)}
+        given_up = [job for job in self.held[worker] if (job.id, job.attempt) in reasons]
+        self.held[worker] = [job for job in self.held[worker] if job not in given_up]
+        for job in self.held[worker]:
+            job.until = self.model.now + LEASE_MS
+        self._compare(seen, reply, expected)
+        self._release(worker, [(job, "end") for job in given_up if reasons[job.id, job.attempt] in "co"])
+
+    def leave(self, draw: Random) -> None:
+        """Some worker leaves, politely or not: what it holds is lost or handed back."""
+        worker = draw.choice(WORKERS)
+        if draw.random() < 0.6:
+            self._leave(worker)
+            self._release(worker, [(held, "away") for held in list(self.held[worker])])
+        self.held[worker] = []
+
+    def _leave(self, worker: str) -> None:
+        seen = self.probe.run(LEAVE, LeaveArguments(worker, f"2 {worker}"), [(model,) for model in MODELS])
+        self._ran(seen)
+        self.model.leave(worker, f"2 {worker}", [*MODELS])
+        self._compare(seen)
+
+    # Everybody, time, misfortune ----------------------------------------------------------------------------------------
+
+    def sweep(self, draw: Random) -> None:
+        """Some process sweeps, if a second has passed."""
+        if draw.random() < 0.8:
+            self._pass(PERIOD_MS)
+        self._sweep(draw.choice((*APIS, *WORKERS)))
+
+    def _sweep(self, process: str) -> None:
+        asked = SweepArguments(process, PERIOD_MS, LEASE_MS, GRACE_MS, b"timeout", b"lost", b"exhausted", b"nobody")
+        rows = [SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET) for name, it in MODELS.items()]
+        seen = self.probe.run(SWEEP, asked, rows)
+        self._ran(seen)
+        words = {name: value.decode() for name, value in asked._asdict().items() if name.endswith("_wire")}
+        expected = self.model.sweep(asked._replace(**words), rows)
+        if seen.reply[5:]:
+            raise Broken(f"the sweep failed: {seen.reply[5:]}")
+        self._compare(seen, seen.reply[1:] or None, expected)
+
+    def pass_time(self, draw: Random) -> None:
+        """Some time passes."""
+        self._pass(draw.choice((10, 30, 250, 1_000, 1_000, 2_500, 4_000, 7_000)))
+
+    def silence(self, draw: Random) -> None:
+        """Much time passes in which nobody says anything, as while Redis was away."""
+        self._pass(draw.choice((9_000, 20_000, 70_000, 400_000)))
+
+    def clock_back(self, draw: Random) -> None:
+        """The clock is set back."""
+        self._pass(-draw.choice((5_000, 120_000)))
+
+    def _pass(self, by_ms: int) -> None:
+        now = self.probe.pass_time(by_ms)
+        self.model.at(now + self.moved)
+        self.moved += by_ms
+        self.model.at(now + self.moved + 0.5)  # what has nothing left to live is gone
+        for of_worker in self.held.values():
+            for held in of_worker:
+                held.until += min(0, by_ms)  # a worker's own clock is never set back
+        self.held_back_until += min(0, by_ms)
+
+    def remember(self, _: Random) -> None:
+        """A replica copies everything."""
+        self.snapshot = (self.probe.snapshot(), copy.deepcopy(self.model), self.moved)
+
+    def fall_back(self, _: Random) -> None:
+        """That replica takes over: another server, an earlier state; the processes go on with what they hold."""
+        if self.snapshot is None:
+            return
+        snapshot, model, moved = self.snapshot
+        now = self.probe.look().now
+        moved_since = self.moved - moved
+        self.probe.restore(snapshot, now - snapshot.at + moved_since, moved_since)
+        self.model = copy.deepcopy(model)
+        self.runs += 1
+        for process in (*APIS, *WORKERS):
+            self._hello(process)
+        self.held_back_until = self.model.now + LEASE_MS + 500
+
+    def _hello(self, process: str) -> None:
+        arguments = HelloArguments(f"2 {process}", "2", f"run-{self.runs}", "", LEASE_MS)
+        seen = self.probe.run(HELLO, arguments, [(model,) for model in MODELS])
+        self._ran(seen)
+        self.model.hello(f"2 {process}", f"run-{self.runs}", knew_another=False, lease_ms=LEASE_MS)
+        self._compare(seen, seen.reply, [b"ok"])
+
+    def spoil(self, draw: Random) -> None:
+        """A record becomes unreadable."""
+        job = self._pick(draw, [job for job in self.model.jobs.values() if job.state != "ended"])
+        if job is not None:
+            self.probe.command("HSET", keys.job(job.id), "facts", "{")
+            job.is_readable = False
+
+    # Choices ---------------------------------------------------------------------------------------------------------
+
+    def _some_ids(self, draw: Random) -> list[str]:
+        return [job_id for job_id in self.seen_ids[-12:] if draw.random() < 0.15]
+
+    def _pick(self, draw: Random, among: Sequence[Drawn]) -> Drawn | None:
+        return draw.choice(among) if among else None
+
+
+def event(attempt: str, number: int, kind: str) -> str:
+    """Return an event that says whose it is."""
+    return f"{kind}{nonce_of(attempt)}.{number}"
+
+
+STEPS: Final[dict[str, Callable[[World, Random], None]]] = {
+    name: getattr(World, name)
+    for name in (
+        "admit", "cancel", "forget", "peek", "beat", "take", "append", "release", "renew", "leave", "sweep",
+        "pass_time", "silence", "clock_back", "remember", "fall_back", "spoil",
+    )
+}  # fmt: skip
+WEIGHTS: Final[dict[str, float]] = {
+    "admit": 24, "cancel": 5, "forget": 4, "peek": 2, "beat": 6, "take": 16, "append": 16, "release": 4, "renew": 9,
+    "leave": 1, "sweep": 8, "pass_time": 8, "silence": 0.4, "clock_back": 0.4, "remember": 1, "fall_back": 0.5,
+    "spoil": 0.3,
+}  # fmt: skip
+
+
+def steps_of(seed: int, count: int) -> list[Step]:
+    """Return a run's steps."""
+    draw = Random(seed)
+    names = draw.choices([*WEIGHTS], [*WEIGHTS.values()], k=count)
+    return [Step(name, draw.getrandbits(32)) for name in names]
+
+
+def play(probe: Probe, steps: Sequence[Step]) -> tuple[int, str] | None:
+    """Take steps from an empty Redis on; returns which one broke what, or None."""
+    world = World(probe)
+    number = -1
+    try:
+        world.begin()
+        for number, step in enumerate(steps):
+            world.do(step)
+        number = len(steps)
+        world.finish()
+    except Broken as broken:
+        return number, str(broken)
+    return None
+
+
+def shrunk(probe: Probe, steps: Sequence[Step], *, at_the_end: bool, plays: int = 300) -> list[Step]:
+    """Return fewer steps that break something still: drops ever smaller pieces while it does."""
+    least, size = list(steps), max(1, len(steps) // 2)
+    while plays > 0:
+        at = 0
+        while at < len(least) and plays > 0:
+            tried = least[:at] + least[at + size :]
+            plays -= 1
+            broke = play(probe, tried)
+            if broke and (broke[0] == len(tried)) == at_the_end:
+                least = tried[: broke[0] + 1]
+            else:
+                at += size
+        if size == 1:
+            break
+        size = max(1, size // 2)
+    return least
+
+
+def report(probe: Probe, seed: int, steps: Sequence[Step], broke: tuple[int, str]) -> str:
+    """Return what to read of a broken run: the seed, the fewest steps, what differs."""
+    fewest = shrunk(probe, steps[: broke[0] + 1], at_the_end=broke[0] == len(steps))
+    again = play(probe, fewest) or broke
+    lines = [f"seed {seed}, step {broke[0]}: {broke[1]}", f"the same in {len(fewest)} steps: {again[1]}"]
+    return "\n  ".join([*lines, *map(str, fewest)])
+
+
+def run_seed(probe: Probe, seed: int, count: int) -> str | None:
+    """Play one run; returns a report when it broke."""
+    steps = steps_of(seed, count)
+    broke = play(probe, steps)
+    return None if broke is None else report(probe, seed, steps, broke)
