@@ -216,3 +216,12 @@ async def test_a_body_too_large_to_travel_inside_the_script_arrives_whole(room_r
         small, apart = await bench.take(2)
         assert (small.body, apart.body) == (inline, None)
         assert await bench.leases.fetch(apart.id) == large
+
+
+@asynchronous
+async def test_a_lane_that_a_lost_record_leaves_empty_begins_anew(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        lost = await bench.admit()
+        await bench.redis("DEL", keys.job(lost))
+        assert await bench.take() == []
+        assert await bench.redis("EXISTS", keys.PREFIXES["tags"] + "default:m") == 0
