@@ -254,7 +254,8 @@ class Model:
 
     def _free(self, job: Job) -> None:
         job.has_spec = False
-        self.bodies.pop(job.id, None)
+        if job.asked.apart:
+            self.bodies.pop(job.id, None)
 
     def _holds_key(self, job: Job) -> bool:
         known = self.idempotency.get(job.asked.idempotency)
@@ -291,7 +292,7 @@ class Model:
         job.deadline, job.expires = self.now + KEEP_MS, self.now + life
         self._open_lane(job)
         self._wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))
-        if job.id in self.bodies:
+        if job.asked.apart and job.id in self.bodies:
             self.bodies[job.id] = self.now + life
         if self._holds_key(job):
             self.idempotency[job.asked.idempotency].expires = self.now + life
@@ -628,8 +629,11 @@ class Model:
             self.singles["hold"] = Kept("1", self.now + lease_ms)
         self.singles["run"] = Kept(run_id, self.now + DAY_MS)
 
-    def sweep(self, asked: SweepArguments, rows: Sequence[SweepRow]) -> list[int] | None:
-        """Return what must be counted: reclaimed, expired, orphaned, tickets; None where another sweeps."""
+    def sweep(self, asked: SweepArguments, rows: Sequence[SweepRow], owners: Sequence[str]) -> list[int] | None:
+        """Return what must be counted: reclaimed, expired, orphaned, tickets; None where another sweeps.
+
+        `owners` are all, in the order in which they are looked at: of two dead ones the last counts a job.
+        """
         sweeper = self.singles.get("sweeper")
         if sweeper is not None and self.stands(sweeper.expires, asked.period_ms):
             return None
@@ -638,7 +642,7 @@ class Model:
         self.swept = self.now
         self.processes = {name: at for name, at in self.processes.items() if at > self.now - 60_000}
         did = [0, 0, 0, 0]
-        for owner in sorted(self.owners):
+        for owner in owners:
             self._sweep_owner(owner, still, did)
         for row in rows:
             self._sweep_leases(asked, row, still, did)
@@ -701,6 +705,11 @@ class Model:
         late = sorted((at, name) for name, at in room.waits.items() if at <= self.now)
         self._give_up(room, [name for _, name in late], str(asked.timeout_wire), did)
         if room.met_lost:
+            for lane, ids in room.lanes.items():
+                if not ids:
+                    room.tags[lane].clear()
+                for job_id in ids:
+                    self.load(job_id)
             room.met_lost = False
             room.lost.clear()
         if not room.waits or still:

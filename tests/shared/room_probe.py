@@ -117,6 +117,11 @@ class Probe:
         """Say something to Redis itself."""
         return self._call(*words)
 
+    def members(self, key: str) -> list[str]:
+        """Return a set's members in the order in which scripts meet them."""
+        members: list[bytes] = self._run("return redis.call('SMEMBERS', ARGV[1])", [key])
+        return [member.decode() for member in members]
+
     def pass_time(self, by_ms: int, *, lifetimes: bool = True) -> int:
         """Let so much time pass, or, where negative, set the clock back; returns Redis's own time."""
         return int(self._run(_shift(), [by_ms, "1" if lifetimes else ""]))
@@ -131,12 +136,12 @@ class Probe:
         now, values = self._run(source, [])
         return Snapshot(now, [(key, left, value) for key, left, value in values])
 
-    def restore(self, snapshot: Snapshot, passed_ms: int, moved_ms: int) -> None:
-        """Go back to what was; `passed_ms` have passed since then, `moved_ms` of them by `pass_time`."""
+    def restore(self, snapshot: Snapshot, moved_ms: int) -> None:
+        """Go back to what was; `moved_ms` is by how much `pass_time` has moved the clock since."""
         self._call("FLUSHDB")
         for key, left, value in snapshot.values:
-            if left == -1 or left - passed_ms > 0:
-                self._call("RESTORE", key, 0 if left == -1 else left - passed_ms, value)
+            until = 0 if left == -1 else max(1, snapshot.at + left - moved_ms)  # what is past is not restored
+            self._call("RESTORE", key, until, value, "ABSTTL")
         self.pass_time(moved_ms, lifetimes=False)
 
     def _run(self, source: str, flat: list[Any]) -> Any:

@@ -1,0 +1,25 @@
+"""The scripts against the model: some random runs, as in `python -m tests.chaos scripts`, which plays many more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.shared.room_probe import Probe
+from tests.shared.room_world import run_seed, steps_of
+from tests.support.processes import RedisServer
+
+STEPS = 300
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
+    with RedisServer(tmp_path_factory.mktemp("model-redis"), settings=("appendonly no",)) as server:
+        with server.client() as client:
+            yield Probe(client)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_the_scripts_do_as_the_model_says(probe: Probe, seed: int) -> None:
+    assert run_seed(probe, seed, STEPS) is None
