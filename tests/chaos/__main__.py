@@ -1,5 +1,7 @@
-"""`python -m tests.chaos`: every fault under load and a table, then the scripts against their model; `soak`, `cancels`,
-`scripts`: one long run. A breach ends with 1."""
+"""`python -m tests.chaos`: every fault under load and a table, then the scripts beside their model. A breach ends with 1.
+
+`soak`, `cancels` and `scripts` are long runs of one kind.
+"""
 
 from __future__ import annotations
 

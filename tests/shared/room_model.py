@@ -1,7 +1,8 @@
-"""A plain Python model of the waiting rooms: what was asked, and when, goes in; what must come back and stand comes out.
+"""A plain Python model of the waiting rooms: what was asked and when goes in, what must be answered and stand comes out.
 
 It keeps jobs, who waits where, and who lives. Every counter is reckoned from those anew at each look, so a script that
-counts wrongly differs at once. Its times are its own: `now` at which the step ran, on a clock that time steps cannot move.
+counts wrongly differs at once. Its times are its own: the moment at which the step ran, on a clock that counts all time
+that was let pass.
 """
 
 from __future__ import annotations
@@ -111,6 +112,23 @@ class Kept:
     expires: float
 
 
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is among the lanes, while a worker takes."""
+
+    passes: dict[str, float]
+    weights: dict[str, float]
+    present: float | None = None
+    clocks: dict[str, float] = field(default_factory=dict)
+
+    def take(self, lane: str, tag: float) -> float:
+        """Count a turn of a lane; returns its next pass."""
+        self.present = self.passes[lane]
+        self.passes[lane] += 1 / self.weights[lane]
+        self.clocks[lane] = tag
+        return self.passes[lane]
+
+
 class Model:
     """The rooms. Each method is a script: it returns the reply that must come, and leaves what must then stand."""
 
@@ -139,17 +157,14 @@ class Model:
         self.now = now
         for job in [job for job in self.jobs.values() if job.expires < now]:
             self._lose(job)
-        for known in (self.logs, self.idempotency, self.singles):
-            for name in [name for name, kept in known.items() if kept.expires < now]:  # type: ignore[attr-defined]
-                del known[name]  # type: ignore[attr-defined]
-        for lives in (self.bodies, self.alive):
-            for name in [name for name, until in lives.items() if until < now]:
-                del lives[name]
-        for token in [token for token, (_, until) in self.rates.items() if until < now]:
-            del self.rates[token]
-        for token in [token for token, until in self.token_jobs_expire.items() if until < now]:
-            self.token_jobs.pop(token, None)
-            del self.token_jobs_expire[token]
+        self.logs = {name: log for name, log in self.logs.items() if log.expires >= now}
+        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires >= now}
+        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires >= now}
+        self.bodies = {name: until for name, until in self.bodies.items() if until >= now}
+        self.alive = {name: until for name, until in self.alive.items() if until >= now}
+        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] >= now}
+        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until >= now}
+        self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
         for room in self.rooms.values():
             if room.awake < now:
                 room.awake = -math.inf
@@ -339,31 +354,36 @@ class Model:
         return job.state == "ended" and log is not None and log.events[-1].startswith(FAILED)
 
     def _room_verdict(self, asked: AdmitArguments) -> str:
-        room, model, now = self.rooms[asked.model], asked.model, self.now
         if asked.requests_per_minute:
             step = 60_000 / asked.requests_per_minute
-            at = min(max(self.rates.get(asked.token, (0, 0))[0], now), now + 60_000)
-            if at + step - now > 60_000.5:
+            if self._rate_clock(asked) + step - self.now > 60_000.5:
                 return "rate"
-        if asked.concurrent_jobs:
-            ends = self.token_jobs.get(asked.token, {}).values()
-            if sum(end > now for end in ends) >= asked.concurrent_jobs:
-                return "jobs"
-        if self.live(model) == 0 and self.live(model, asked.grace_ms) == 0:
-            if room.left_at > now or now - room.left_at > asked.grace_ms:
-                return "no_worker"
+        ends = self.token_jobs.get(asked.token, {}).values()
+        if asked.concurrent_jobs and sum(end > self.now for end in ends) >= asked.concurrent_jobs:
+            return "jobs"
+        if not self._is_served(asked):
+            return "no_worker"
         if asked.lane == "batch" and asked.must_finish:
             return "ok"
-        ahead, open_slots, counts = self.waiting(model, asked.lane), self._open(asked), self.counters(model)
+        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         prefix = "batch:" if asked.lane == "batch" else ""
-        if ahead >= asked.max_queue + open_slots:
-            return "full"
+        is_full = ahead >= asked.max_queue + open_slots
         if ahead >= open_slots:
-            if asked.max_queue_tokens and counts[prefix + "tokens"] + asked.cost > asked.max_queue_tokens:
-                return "full"
-            if asked.max_queue_bytes and counts[prefix + "bytes"] + asked.size > asked.max_queue_bytes:
-                return "full"
+            tokens, size = counts[prefix + "tokens"] + asked.cost, counts[prefix + "bytes"] + asked.size
+            is_full = is_full or tokens > (asked.max_queue_tokens or math.inf)
+            is_full = is_full or size > (asked.max_queue_bytes or math.inf)
+        if is_full:
+            return "full"
         return "share" if counts["@" + prefix + asked.tenant] >= asked.tenant_share + open_slots else "ok"
+
+    def _rate_clock(self, asked: AdmitArguments) -> float:
+        """Return the token's request clock; one set back keeps nobody waiting."""
+        return min(max(self.rates.get(asked.token, (0, 0))[0], self.now), self.now + 60_000)
+
+    def _is_served(self, asked: AdmitArguments) -> bool:
+        if self.live(asked.model) or self.live(asked.model, asked.grace_ms):
+            return True
+        return 0 <= self.now - self.rooms[asked.model].left_at <= asked.grace_ms
 
     def _open(self, asked: AdmitArguments) -> int:
         room = self.rooms[asked.model]
@@ -385,8 +405,7 @@ class Model:
         if asked.apart:
             self.bodies[job.id] = now + asked.life_ms
         if asked.requests_per_minute:
-            at = min(max(self.rates.get(asked.token, (0, 0))[0], now), now + 60_000)
-            self.rates[asked.token] = (at + 60_000 / asked.requests_per_minute, now + 120_000)
+            self.rates[asked.token] = (self._rate_clock(asked) + 60_000 / asked.requests_per_minute, now + 120_000)
         if asked.concurrent_jobs:
             of_token = {name: end for name, end in self.token_jobs.get(asked.token, {}).items() if end > now}
             self.token_jobs[asked.token] = {**of_token, job.id: now + asked.life_ms}
@@ -454,12 +473,26 @@ class Model:
         n = min(asked.free_slots, asked.concurrency - len(room.running))
         if n > 0 and not asked.surplus:
             n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
-        taken, bulk, present = list[str](), 0, None
-        weights = dict(zip(LANES, (asked.weight_priority, asked.weight_default, asked.weight_flex, asked.weight_batch)))
-        passes = {lane: room.passes.get(lane, 0.0) for lane in LANES}
-        clocks: dict[str, float] = {}
-        judged = not self.stood_still()
-        while len(taken) < n and (lane := self._next_lane(asked, passes)):
+        turns = Turns({lane: room.passes.get(lane, 0.0) for lane in LANES}, weights_of(asked))
+        taken = self._take_jobs(room, asked, turns, n)
+        if turns.present is not None:
+            room.passes[""] = turns.present
+            is_shut = len(room.batch_running) + asked.batch_reserve >= asked.concurrency
+            if turns.passes["batch"] < turns.present and is_shut:
+                room.passes["batch"] = turns.present
+        for lane, tag in turns.clocks.items():
+            room.tags[lane][":clock"] = tag
+        more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
+        if not more:
+            self._promise(room, asked)
+        elif room.awake >= self.now:
+            room.awake = -math.inf
+            self.push(asked.model)
+        return taken, more
+
+    def _take_jobs(self, room: Room, asked: TakeArguments, turns: Turns, n: int) -> list[str]:
+        taken, bulk = list[str](), 0
+        while len(taken) < n and (lane := self._next_lane(asked, turns.passes)):
             job_id, tag = min(room.lanes[lane].items(), key=lambda pair: (pair[1], pair[0]))
             job = self.load(job_id)
             if job is not None and job.asked.apart:
@@ -471,36 +504,25 @@ class Model:
             room.waits.pop(job_id, None)
             if job is None:
                 room.met_lost = True
-            else:
-                if not self.is_heard(job, judged=judged):
-                    self._settle(job, -job.asked.cost)
-                    self._finish(job, 0)
-                elif job.deadline <= self.now:
-                    self._settle(job, -job.asked.cost)
-                    self._fail(job, str(asked.timeout_wire))
-                else:
-                    self._run(job, asked)
-                    taken.append(job_id)
-                    present = passes[lane]
-                    passes[lane] += 1 / weights[lane]
-                    room.passes[lane] = passes[lane]
-                    clocks[lane] = tag
+            elif not self._is_dropped(job, asked):
+                self._run(job, asked)
+                taken.append(job_id)
+                room.passes[lane] = turns.take(lane, tag)
             if not room.lanes[lane]:
                 room.tags[lane].clear()
-                clocks.pop(lane, None)
-        if present is not None:
-            room.passes[""] = present
-            if passes["batch"] < present and len(room.batch_running) + asked.batch_reserve >= asked.concurrency:
-                room.passes["batch"] = present
-        for lane, tag in clocks.items():
-            room.tags[lane][":clock"] = tag
-        more = len(room.running) < asked.concurrency and self._next_lane(asked, passes) is not None
-        if not more:
-            self._promise(room, asked)
-        elif room.awake >= self.now:
-            room.awake = -math.inf
-            self.push(asked.model)
-        return taken, more
+                turns.clocks.pop(lane, None)
+        return taken
+
+    def _is_dropped(self, job: Job, asked: TakeArguments) -> bool:
+        is_heard = self.is_heard(job, judged=not self.stood_still())
+        if is_heard and job.deadline > self.now:
+            return False
+        self._settle(job, -job.asked.cost)
+        if is_heard:
+            self._fail(job, str(asked.timeout_wire))
+        else:
+            self._finish(job, 0)
+        return True
 
     def _promise(self, room: Room, asked: TakeArguments) -> None:
         if asked.awake_ms:
@@ -727,7 +749,9 @@ class Model:
         if room.unserved is None:
             room.unserved = self.now
         else:
-            self._give_up(room, sorted(room.waits, key=lambda name: (room.waits[name], name)), str(asked.no_worker_wire), did)
+            self._give_up(
+                room, sorted(room.waits, key=lambda name: (room.waits[name], name)), str(asked.no_worker_wire), did
+            )
 
     def _give_up(self, room: Room, ids: Sequence[str], wire: str, did: list[int]) -> None:
         for job_id in ids:
@@ -746,3 +770,9 @@ class Model:
 def nonce_of(attempt: str) -> str:
     """Return what tells one run of a job from another."""
     return attempt[-NONCE_BYTES:] if len(attempt) > NONCE_BYTES else NO_NONCE
+
+
+def weights_of(asked: TakeArguments) -> dict[str, float]:
+    """Return the lanes' weights."""
+    weights = (asked.weight_priority, asked.weight_default, asked.weight_flex, asked.weight_batch)
+    return dict(zip(LANES, weights, strict=True))

@@ -149,7 +149,9 @@ def _normal(key: str, shown: Shown) -> Any:
 def broken_rules(seen: Seen, models: Mapping[str, Any]) -> list[str]:
     """Return which rules the keys break by themselves, whatever was done before."""
     problems = list[str]()
-    jobs = {key.removeprefix(NAMES["job"]): shown.value for key, shown in seen.keys.items() if key.startswith(NAMES["job"])}
+    jobs = {
+        key.removeprefix(NAMES["job"]): shown.value for key, shown in seen.keys.items() if key.startswith(NAMES["job"])
+    }
     for key, shown in seen.keys.items():
         if key.startswith(NAMES["log"]):
             problems += _broken_log(key, shown.value, jobs.get(key.removeprefix(NAMES["log"])))
@@ -192,4 +194,3 @@ def _broken_log(key: str, events: list[str], record: Mapping[str, str] | None) -
     if record is not None and (record["state"] == "ended") != bool(endings):
         problems.append(f"{key} of a job that is {record['state']}: {events}")
     return problems
-

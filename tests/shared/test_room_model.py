@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.shared.room_probe import Probe
-from tests.shared.room_world import run_seed, steps_of
+from tests.shared.room_world import run_seed
 from tests.support.processes import RedisServer
 
 STEPS = 300
@@ -15,9 +15,9 @@ STEPS = 300
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
-    with RedisServer(tmp_path_factory.mktemp("model-redis"), settings=("appendonly no",)) as server:
-        with server.client() as client:
-            yield Probe(client)
+    folder = tmp_path_factory.mktemp("model-redis")
+    with RedisServer(folder, settings=("appendonly no",)) as server, server.client() as client:
+        yield Probe(client)
 
 
 @pytest.mark.parametrize("seed", range(12))
