@@ -134,6 +134,8 @@ class Model:
 
     def __init__(self, models: Iterable[str]) -> None:
         self.now = 0.0
+        self.ttl_now = 0.0
+        """The moment from which Redis counts lifetimes: TIME may say a millisecond less or more."""
         self.rooms = {model: Room() for model in models}
         self.jobs: dict[str, Job] = {}
         self.logs: dict[str, Log] = {}
@@ -149,31 +151,34 @@ class Model:
         self.singles: dict[str, Kept] = {}
         """sweeper, hold, run."""
         self.swept: float | None = None
+        self.swept_expires = 0.0
+        self.told: list[tuple[str, ...]] = []
+        """What owners and workers must hear: (owner, job, nonce, number, event), and ("", job) for a cancel."""
 
     # What time does -----------------------------------------------------------------------------------------------
 
-    def at(self, now: float) -> None:
+    def at(self, now: float, ttl_now: float) -> None:
         """Let it be so late; what has outlived its lifetime is gone."""
-        self.now = now
-        for job in [job for job in self.jobs.values() if job.expires < now]:
+        self.now, self.ttl_now = now, ttl_now
+        for job in [job for job in self.jobs.values() if job.expires < ttl_now]:
             self._lose(job)
-        self.logs = {name: log for name, log in self.logs.items() if log.expires >= now}
-        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires >= now}
-        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires >= now}
-        self.bodies = {name: until for name, until in self.bodies.items() if until >= now}
-        self.alive = {name: until for name, until in self.alive.items() if until >= now}
-        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] >= now}
-        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until >= now}
+        self.logs = {name: log for name, log in self.logs.items() if log.expires >= ttl_now}
+        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires >= ttl_now}
+        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires >= ttl_now}
+        self.bodies = {name: until for name, until in self.bodies.items() if until >= ttl_now}
+        self.alive = {name: until for name, until in self.alive.items() if until >= ttl_now}
+        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] >= ttl_now}
+        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until >= ttl_now}
         self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
         for room in self.rooms.values():
-            if room.awake < now:
+            if room.awake < ttl_now:
                 room.awake = -math.inf
-            if room.workers_expire < now:
+            if room.workers_expire < ttl_now:
                 room.workers.clear()
 
     def stands(self, until: float, given_ms: float) -> bool:
         """Say whether a key with a lifetime counts."""
-        return 0 < until - self.now <= given_ms
+        return 0 < until - self.ttl_now <= given_ms
 
     def stood_still(self) -> bool:
         """Say whether nobody is to be judged."""
@@ -284,11 +289,11 @@ class Model:
         self.token_jobs.get(job.asked.token, {}).pop(job.id, None)
         if self._holds_key(job):
             if keep_ms:
-                self.idempotency[job.asked.idempotency].expires = self.now + keep_ms
+                self.idempotency[job.asked.idempotency].expires = self.ttl_now + keep_ms
             else:
                 del self.idempotency[job.asked.idempotency]
         if keep_ms:
-            job.state, job.expires = "ended", self.now + keep_ms
+            job.state, job.expires = "ended", self.ttl_now + keep_ms
         else:
             self.jobs.pop(job.id, None)
             self.logs.pop(job.id, None)
@@ -297,25 +302,30 @@ class Model:
         if job.attempt:
             job.attempt = "0." + nonce_of(job.attempt)
         events = self.logs[job.id].events if job.id in self.logs else []
-        self.logs[job.id] = Log([*events, FAILED + wire], self.now + KEEP_MS)
+        self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + KEEP_MS)
+        self._tell(job, len(events), FAILED + wire)
         self._finish(job, KEEP_MS)
+
+    def _tell(self, job: Job, number: int, payload: str) -> None:
+        told = (job.id, nonce_of(job.attempt), str(number), payload)
+        self.told += [(owner, *told) for owner in job.owners]
 
     def _wait_again(self, job: Job, tries: int) -> None:
         room, life = self.rooms[job.model], job.asked.life_ms
         self._leave_running(job)
         job.state, job.attempt, job.tries = "waiting", "", tries
-        job.deadline, job.expires = self.now + KEEP_MS, self.now + life
+        job.deadline, job.expires = self.now + KEEP_MS, self.ttl_now + life
         self._open_lane(job)
         self._wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))
         if job.asked.apart and job.id in self.bodies:
-            self.bodies[job.id] = self.now + life
+            self.bodies[job.id] = self.ttl_now + life
         if self._holds_key(job):
-            self.idempotency[job.asked.idempotency].expires = self.now + life
+            self.idempotency[job.asked.idempotency].expires = self.ttl_now + life
         token = job.asked.token
         if job.asked.concurrent_jobs and token in self.token_jobs:
             if job.id in self.token_jobs[token]:
                 self.token_jobs[token][job.id] = self.now + life
-            self.token_jobs_expire[token] = self.now + life + 1000
+            self.token_jobs_expire[token] = self.ttl_now + life + 1000
 
     # What an API process says ---------------------------------------------------------------------------------------
 
@@ -394,7 +404,7 @@ class Model:
 
     def _accept(self, asked: AdmitArguments) -> None:
         room, now = self.rooms[asked.model], self.now
-        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, now + asked.life_ms)
+        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, self.ttl_now + asked.life_ms)
         open_slots = self._open(asked)
         self._open_lane(job)
         tags = room.tags[job.lane]
@@ -403,15 +413,15 @@ class Model:
         self.jobs[job.id] = job
         self._wait(job, job.tag)
         if asked.apart:
-            self.bodies[job.id] = now + asked.life_ms
+            self.bodies[job.id] = self.ttl_now + asked.life_ms
         if asked.requests_per_minute:
-            self.rates[asked.token] = (self._rate_clock(asked) + 60_000 / asked.requests_per_minute, now + 120_000)
+            self.rates[asked.token] = (self._rate_clock(asked) + 60_000 / asked.requests_per_minute, self.ttl_now + 120_000)
         if asked.concurrent_jobs:
             of_token = {name: end for name, end in self.token_jobs.get(asked.token, {}).items() if end > now}
             self.token_jobs[asked.token] = {**of_token, job.id: now + asked.life_ms}
-            self.token_jobs_expire[asked.token] = now + asked.life_ms + 1000
+            self.token_jobs_expire[asked.token] = self.ttl_now + asked.life_ms + 1000
         if asked.idempotency:
-            self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", now + asked.life_ms)
+            self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + asked.life_ms)
         self.owned.setdefault(asked.owner, set()).add(job.id)
         if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
             self.push(asked.model)
@@ -434,6 +444,7 @@ class Model:
             return "w"
         self._free(job)
         job.is_cancelled = True
+        self.told.append(("", job_id))
         return "r"
 
     def forget(self, owner: str, job_id: str) -> int:
@@ -451,7 +462,7 @@ class Model:
             self.alive.pop(owner, None)
             self.processes.pop(process, None)
         else:
-            self.alive[owner] = self.now + life_ms
+            self.alive[owner] = self.ttl_now + life_ms
             self.owners.add(owner)
             self.processes[process] = self.now
 
@@ -485,7 +496,7 @@ class Model:
         more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
         if not more:
             self._promise(room, asked)
-        elif room.awake >= self.now:
+        elif room.awake >= self.ttl_now:
             room.awake = -math.inf
             self.push(asked.model)
         return taken, more
@@ -526,7 +537,7 @@ class Model:
 
     def _promise(self, room: Room, asked: TakeArguments) -> None:
         if asked.awake_ms:
-            room.awake = self.now + asked.awake_ms
+            room.awake = self.ttl_now + asked.awake_ms
 
     def _next_lane(self, asked: TakeArguments, passes: dict[str, float]) -> str | None:
         room = self.rooms[asked.model]
@@ -560,13 +571,15 @@ class Model:
         if ending is not None and self.load(job_id) is None:
             return "u"
         fresh = payloads[len(known) - number :]
+        for at, payload in enumerate(fresh, len(known)):
+            self._tell(job, at, payload)
         if fresh and log is None:
-            self.logs[job_id] = Log([*fresh], self.now + max(60_000, job.expires - self.now))
+            self.logs[job_id] = Log([*fresh], self.ttl_now + max(60_000, job.expires - self.ttl_now))
         elif log is not None:
             log.events += fresh
         if ending is None:
             return "o"
-        self.logs[job_id].expires = self.now + KEEP_MS
+        self.logs[job_id].expires = self.ttl_now + KEEP_MS
         self._finish(job, KEEP_MS)
         self._settle(job, ending - job.asked.cost)
         self.rooms[job.model].ended_at = self.now
@@ -613,7 +626,7 @@ class Model:
             room = self.rooms[model]
             room.workers[worker] = self.now
             room.workers = {name: at for name, at in room.workers.items() if at > self.now - 60_000}
-            room.workers_expire = self.now + 60_000
+            room.workers_expire = self.ttl_now + 60_000
         judged = not self.stood_still()
         digits = (bool(self.rooms[model].waits) + 2 * (self.rooms[model].tickets > 0) for model in models)
         out = ["".join(map(str, digits))]
@@ -648,8 +661,8 @@ class Model:
         self.processes[process] = self.now
         run = self.singles.get("run")
         if (run is not None and run.value != run_id) or (run is None and knew_another):
-            self.singles["hold"] = Kept("1", self.now + lease_ms)
-        self.singles["run"] = Kept(run_id, self.now + DAY_MS)
+            self.singles["hold"] = Kept("1", self.ttl_now + lease_ms)
+        self.singles["run"] = Kept(run_id, self.ttl_now + DAY_MS)
 
     def sweep(self, asked: SweepArguments, rows: Sequence[SweepRow], owners: Sequence[str]) -> list[int] | None:
         """Return what must be counted: reclaimed, expired, orphaned, tickets; None where another sweeps.
@@ -659,9 +672,9 @@ class Model:
         sweeper = self.singles.get("sweeper")
         if sweeper is not None and self.stands(sweeper.expires, asked.period_ms):
             return None
-        self.singles["sweeper"] = Kept(asked.sweeper, self.now + math.floor(asked.period_ms * 0.9))
+        self.singles["sweeper"] = Kept(asked.sweeper, self.ttl_now + math.floor(asked.period_ms * 0.9))
         still = self.stood_still()
-        self.swept = self.now
+        self.swept, self.swept_expires = self.now, self.ttl_now + DAY_MS
         self.processes = {name: at for name, at in self.processes.items() if at > self.now - 60_000}
         did = [0, 0, 0, 0]
         for owner in owners:
@@ -673,9 +686,9 @@ class Model:
 
     def _sweep_owner(self, owner: str, still: bool, did: list[int]) -> None:
         if still:
-            self.alive[owner] = self.now + OWNER_MS
+            self.alive[owner] = self.ttl_now + OWNER_MS
         elif owner in self.alive:
-            self.alive[owner] = min(self.alive[owner], self.now + OWNER_MS)
+            self.alive[owner] = min(self.alive[owner], self.ttl_now + OWNER_MS)
         else:
             for job_id in sorted(self.owned.get(owner, ())):
                 self._orphan(owner, job_id, did)
@@ -695,6 +708,7 @@ class Model:
             did[2] += 1
         else:
             job.is_cancelled = True
+            self.told.append(("", job_id))
             did[2] += 1
 
     def _sweep_leases(self, asked: SweepArguments, row: SweepRow, still: bool, did: list[int]) -> None:

@@ -1,7 +1,7 @@
 """A step of a script in; its reply, the moment it ran and everything Redis then holds out, all in one atomic call.
 
-Each script runs unaltered, as a function inside a longer one that tells the time and lists every key behind it. Redis
-keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes by
+Each script runs unaltered, as a function inside a longer one that tells the time and lists every key behind it. It notes
+what they publish. Redis keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes by
 moving everything that is stored: that is the same as a clock which moves the other way, whichever way.
 """
 
@@ -20,10 +20,29 @@ from shared import keys
 from shared.redis import Reply
 from shared.scripting import Script
 
+_TTL_CLOCK: Final = """
+local function ttl_clock()
+  redis.call('SET', 'probe', '', 'PX', 1000)
+  local at = redis.call('PEXPIRETIME', 'probe') - 1000
+  redis.call('DEL', 'probe')
+  return at
+end
+"""
+_HEAD: Final = f"""{_TTL_CLOCK}
+local published, plain = {{}}, redis
+local redis = setmetatable({{call = function(command, ...)
+  if command == 'PUBLISH' then
+    published[#published + 1] = select(1, ...)
+    published[#published + 1] = select(2, ...)
+  end
+  return plain.call(command, ...)
+end}}, {{__index = plain}})
+"""
 _TAIL: Final = """
 local t = redis.call('TIME')
 local reply = script()
 local shown = {}
+local ttl_now = ttl_clock()
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local value
@@ -34,7 +53,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   else value = redis.call('LRANGE', key, 0, -1) end
   shown[#shown + 1] = {key, kind, redis.call('PTTL', key), value}
 end
-return {reply, t[1] * 1000 + math.floor(t[2] / 1000), cjson.encode(shown)}
+return {reply, t[1] * 1000 + math.floor(t[2] / 1000), ttl_now, cjson.encode(shown), published}
 """
 _SHIFT: Final = """
 local by, lifetimes = tonumber(ARGV[1]), ARGV[2] == '1'
@@ -58,8 +77,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     if left - by <= 0 then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - by) end
   end
 end
-local t = redis.call('TIME')
-return t[1] * 1000 + math.floor(t[2] / 1000)
+return ttl_clock()
 """
 
 
@@ -78,7 +96,12 @@ class Seen:
 
     reply: Reply
     now: int
+    """As TIME tells it."""
+    ttl_now: int
+    """As lifetimes are counted from: it may differ by a millisecond."""
     keys: dict[str, Shown]
+    published: list[tuple[bytes, bytes]]
+    """Channel and message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +124,7 @@ class Probe:
         flat: list[Any] = [*arguments]
         for row in rows:
             flat += [*row[:-1], len(row[-1]), *row[-1]] if isinstance(row[-1], tuple) else [*row]
-        reply, now, shown = self._run(_wrapped(script), flat)
-        return Seen(reply, now, _parsed(shown))
+        return self._seen(_wrapped(script), flat)
 
     def look(self) -> Seen:
         """Look without doing anything."""
@@ -110,8 +132,7 @@ class Probe:
 
     def say(self, *words: str | bytes | int | float) -> Seen:
         """Say one command to Redis itself, and look."""
-        reply, now, shown = self._run(f"local function script() return redis.call(unpack(ARGV)) end{_TAIL}", [*words])
-        return Seen(reply, now, _parsed(shown))
+        return self._seen(f"{_HEAD}local function script() return redis.call(unpack(ARGV)) end{_TAIL}", [*words])
 
     def command(self, *words: str | bytes | int | float) -> Reply:
         """Say something to Redis itself."""
@@ -129,9 +150,8 @@ class Probe:
     def snapshot(self) -> Snapshot:
         """Remember everything."""
         source = (
-            "local t, all = redis.call('TIME'), {} for _, key in ipairs(redis.call('KEYS', '*')) do "
-            "all[#all + 1] = {key, redis.call('PTTL', key), redis.call('DUMP', key)} end "
-            "return {t[1] * 1000 + math.floor(t[2] / 1000), all}"
+            f"{_TTL_CLOCK} local all = {{}} for _, key in ipairs(redis.call('KEYS', '*')) do "
+            "all[#all + 1] = {key, redis.call('PTTL', key), redis.call('DUMP', key)} end return {ttl_clock(), all}"
         )
         now, values = self._run(source, [])
         return Snapshot(now, [(key, left, value) for key, left, value in values])
@@ -144,6 +164,10 @@ class Probe:
             self._call("RESTORE", key, until, value, "ABSTTL")
         self.pass_time(moved_ms, lifetimes=False)
 
+    def _seen(self, source: str, flat: list[Any]) -> Seen:
+        reply, now, ttl_now, shown, published = self._run(source, flat)
+        return Seen(reply, now, ttl_now, _parsed(shown), list(zip(published[::2], published[1::2], strict=True)))
+
     def _run(self, source: str, flat: list[Any]) -> Any:
         sha1 = _sha1(source)
         try:
@@ -155,12 +179,12 @@ class Probe:
 
 @cache
 def _wrapped(script: Script[Any, Any, Any]) -> str:
-    return f"local function script()\n{script.source}\nend{_TAIL}"
+    return f"{_HEAD}local function script()\n{script.source}\nend{_TAIL}"
 
 
 @cache
 def _shift() -> str:
-    text = _SHIFT
+    text = _TTL_CLOCK + _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
     for word in ("LANE", "JOB", "ROOM", "RATE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from shared import keys
-from shared.protocol import DAY_MS
+from shared.events import frames
 from tests.shared.room_model import LANES, Job, Model, Room, nonce_of
 from tests.shared.room_probe import Seen, Shown
 
@@ -31,8 +31,8 @@ def differences(model: Model, seen: Seen, moved: int) -> list[str]:
         if got != value:
             problems.append(f"{key} is {got}, should be {value}")
         if until != ANY:
-            left = -1 if until is None else round(until - moved - seen.now)
-            if abs(left - shown.left_ms) > 1:
+            left = -1 if until is None else round(until - moved - seen.ttl_now)
+            if left != shown.left_ms:
                 problems.append(f"{key} has {shown.left_ms} ms to live, should have {left}")
     return problems
 
@@ -63,7 +63,7 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     if model.processes:
         yield keys.PROCESSES, (_times(model.processes, moved), None)
     if model.swept is not None:
-        yield keys.SWEPT, (model.swept - moved, model.swept + DAY_MS)
+        yield keys.SWEPT, (model.swept - moved, model.swept_expires)
     for name, room in model.rooms.items():
         yield from _of_room(model, name, room, moved)
 
@@ -98,7 +98,7 @@ def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[
         yield NAMES["tenants"] + name, (tenants, ANY)
     if room.workers:
         yield keys.workers(name), (_times(room.workers, moved), room.workers_expire)
-    if room.awake >= model.now:
+    if room.awake >= model.ttl_now:
         yield NAMES["awake"] + name, ("1", room.awake)
     if room.tickets:
         yield keys.queue(name), (room.tickets, None)
@@ -141,6 +141,20 @@ def _normal(key: str, shown: Shown) -> Any:
     if key.startswith("aqueduct."):
         return len(value)
     return float(value) if key == keys.SWEPT or key.startswith(NAMES["rate"]) else value
+
+
+def heard(seen: Seen) -> list[tuple[str, ...]]:
+    """Return what was published: (owner, job, nonce, number, event), and ("", job) for each job to cancel."""
+    out = list[tuple[str, ...]]()
+    for channel, message in seen.published:
+        name = channel.decode()
+        if name == keys.CONTROL:
+            out += [("", job_id) for job_id in message.decode().split(" ")]
+            continue
+        for job_id, nonce, number, event in frames(message):
+            told = (job_id.decode(), nonce.decode(), str(number), (event or b"").decode())
+            out.append((name.removeprefix(NAMES["events"]), *told))
+    return out
 
 
 # Rules that need no model -------------------------------------------------------------------------------------------

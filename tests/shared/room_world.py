@@ -46,7 +46,7 @@ from shared.room.scripts import (
 from shared.scripting import flag
 from tests.shared.room_model import LANES, Model, nonce_of
 from tests.shared.room_probe import Probe, Seen, Snapshot
-from tests.shared.room_views import broken_rules, differences
+from tests.shared.room_views import broken_rules, differences, heard
 
 APIS: Final = ("api-1", "api-2", "api-3")
 WORKERS: Final = ("w1", "w2", "w3")
@@ -193,12 +193,15 @@ class World:
     # How a step is judged ------------------------------------------------------------------------------------------
 
     def _ran(self, seen: Seen) -> None:
-        self.model.at(seen.now + self.moved)
+        self.model.at(seen.now + self.moved, seen.ttl_now + self.moved)
 
     def _compare(self, seen: Seen, got: object = None, expected: object = None) -> None:
         self._ran(seen)
         if got != expected:
             raise Broken(f"replied {got!r}, where the model says {expected!r}")
+        told, self.model.told = self.model.told, []
+        if sorted(told) != sorted(heard(seen)):
+            raise Broken(f"told {sorted(heard(seen))}, where the model says {sorted(told)}")
         problems = differences(self.model, seen, self.moved) or broken_rules(seen, MODELS)
         if problems:
             raise Broken("; ".join(problems[:6]))
@@ -251,7 +254,7 @@ class World:
             if draw.random() < 0.95:
                 seen = self.probe.say("SET", keys.body(job_id), "large", "PX", 60_000)
                 self._ran(seen)
-                self.model.bodies[job_id] = self.model.now + 60_000
+                self.model.bodies[job_id] = self.model.ttl_now + 60_000
         self._admit(asked)
 
     def _admit(self, asked: AdmitArguments) -> str:
@@ -475,9 +478,9 @@ class World:
 
     def _pass(self, by_ms: int) -> None:
         now = self.probe.pass_time(by_ms)
-        self.model.at(now + self.moved)
+        self.model.at(now + self.moved, now + self.moved)
         self.moved += by_ms
-        self.model.at(now + self.moved + 0.5)  # what has nothing left to live is gone
+        self.model.at(now + self.moved, now + self.moved + 0.5)  # what has nothing left to live is gone
         for of_worker in self.held.values():
             for held in of_worker:
                 held.until += min(0, by_ms)  # a worker's own clock is never set back
@@ -494,6 +497,9 @@ class World:
         snapshot, model, moved = self.snapshot
         self.probe.restore(snapshot, self.moved - moved)
         self.model = copy.deepcopy(model)
+        for name, room in self.model.rooms.items():  # promises of milliseconds are over
+            self.probe.command("DEL", keys.PREFIXES["awake"] + name)
+            room.awake = -math.inf
         self.runs += 1
         for process in (*APIS, *WORKERS):
             self._hello(process)
