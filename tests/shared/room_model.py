@@ -160,20 +160,20 @@ class Model:
     def at(self, now: float, ttl_now: float) -> None:
         """Let it be so late; what has outlived its lifetime is gone."""
         self.now, self.ttl_now = now, ttl_now
-        for job in [job for job in self.jobs.values() if job.expires < ttl_now]:
+        for job in [job for job in self.jobs.values() if job.expires <= ttl_now]:
             self._lose(job)
-        self.logs = {name: log for name, log in self.logs.items() if log.expires >= ttl_now}
-        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires >= ttl_now}
-        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires >= ttl_now}
-        self.bodies = {name: until for name, until in self.bodies.items() if until >= ttl_now}
-        self.alive = {name: until for name, until in self.alive.items() if until >= ttl_now}
-        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] >= ttl_now}
-        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until >= ttl_now}
+        self.logs = {name: log for name, log in self.logs.items() if log.expires > ttl_now}
+        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires > ttl_now}
+        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires > ttl_now}
+        self.bodies = {name: until for name, until in self.bodies.items() if until > ttl_now}
+        self.alive = {name: until for name, until in self.alive.items() if until > ttl_now}
+        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] > ttl_now}
+        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until > ttl_now}
         self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
         for room in self.rooms.values():
-            if room.awake < ttl_now:
+            if room.awake <= ttl_now:
                 room.awake = -math.inf
-            if room.workers_expire < ttl_now:
+            if room.workers_expire <= ttl_now:
                 room.workers.clear()
 
     def stands(self, until: float, given_ms: float) -> bool:
@@ -496,7 +496,7 @@ class Model:
         more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
         if not more:
             self._promise(room, asked)
-        elif room.awake >= self.ttl_now:
+        elif room.awake > self.ttl_now:
             room.awake = -math.inf
             self.push(asked.model)
         return taken, more

@@ -29,6 +29,10 @@ local function ttl_clock()
 end
 """
 _HEAD: Final = f"""{_TTL_CLOCK}
+-- At its very last millisecond a key may be there still, or be gone: here it is gone.
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('PTTL', key) == 0 then redis.call('DEL', key) end
+end
 local published, plain = {{}}, redis
 local redis = setmetatable({{call = function(command, ...)
   if command == 'PUBLISH' then

@@ -98,7 +98,7 @@ def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[
         yield NAMES["tenants"] + name, (tenants, ANY)
     if room.workers:
         yield keys.workers(name), (_times(room.workers, moved), room.workers_expire)
-    if room.awake >= model.ttl_now:
+    if room.awake > model.ttl_now:
         yield NAMES["awake"] + name, ("1", room.awake)
     if room.tickets:
         yield keys.queue(name), (room.tickets, None)

@@ -480,7 +480,7 @@ class World:
         now = self.probe.pass_time(by_ms)
         self.model.at(now + self.moved, now + self.moved)
         self.moved += by_ms
-        self.model.at(now + self.moved, now + self.moved + 0.5)  # what has nothing left to live is gone
+        self.model.at(now + self.moved, now + self.moved)
         for of_worker in self.held.values():
             for held in of_worker:
                 held.until += min(0, by_ms)  # a worker's own clock is never set back
