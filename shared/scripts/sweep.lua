@@ -142,13 +142,14 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
   if redis.call('HEXISTS', room, 'lost') == 1 then recount(model) end
   local count = redis.call('ZCARD', waits)
+  local unserved = count > 0 and not still and is_unserved(model)
+  if not unserved then redis.call('HDEL', room, 'unserved') end
   if count == 0 or still then return end
-  if is_unserved(model) then
+  if unserved then
     -- Told at the next sweep, so that a restarted Redis leaves the workers time to say that they live.
     if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGE', waits, 0, 499), no_worker_wire) end
     return
   end
-  redis.call('HDEL', room, 'unserved')
   if redis.call('ZCARD', NAMES.running .. model) >= concurrency then return end
   local live = live_workers(model, now, LIVE_WORKER_MS)
   if redis.call('LLEN', queue) < math.min(math.max(1, live), count) then

@@ -749,6 +749,7 @@ class Model:
             room.met_lost = False
             room.lost.clear()
         if not room.waits or still:
+            room.unserved = None
             return
         heard = max([room.left_at, *room.workers.values()])
         if self.now - heard > asked.grace_ms:

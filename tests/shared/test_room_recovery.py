@@ -348,3 +348,23 @@ def test_a_room_no_longer_counts_a_job_whose_record_was_lost(room_redis: RedisSe
             assert [int(number or 0) for number in counted] == [size, 100, 0, 0]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("between", ["its room was empty", "redis stood still"])
+def test_a_model_found_without_workers_is_given_another_sweep_each_time(room_redis: RedisServer, between: str) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url) as bench:
+            first = await bench.admit()
+            await bench.redis("ZADD", keys.workers("m"), 1, "w1")
+            assert (await bench.sweep()).expired == 0
+            if between == "its room was empty":
+                await bench.cancel(first)
+            else:
+                await bench.stood_still(20)
+            await bench.sweep()
+            await bench.serve("w1")
+            await bench.admit()
+            await bench.redis("ZADD", keys.workers("m"), 1, "w1")  # long ago again, as after an outage
+            assert (await bench.sweep()).expired == 0
+
+    asyncio.run(scenario())
