@@ -581,7 +581,7 @@ def _kind(text: str) -> str:
     return re.sub(r"[0-9a-f.]{8,}|\d", "", text)[:24]
 
 
-def shrunk(probe: Probe, steps: Sequence[Step], kind: str, plays: int = 150) -> list[Step]:
+def shrunk(probe: Probe, steps: Sequence[Step], kind: str, plays: int) -> list[Step]:
     """Return fewer steps that break something still: drops ever smaller pieces while it does."""
     least, size = list(steps), max(1, len(steps) // 2)
     while plays > 0:
@@ -600,16 +600,16 @@ def shrunk(probe: Probe, steps: Sequence[Step], kind: str, plays: int = 150) -> 
     return least
 
 
-def report(probe: Probe, seed: int, steps: Sequence[Step], broke: tuple[int, str]) -> str:
+def report(probe: Probe, seed: int, steps: Sequence[Step], broke: tuple[int, str], plays: int) -> str:
     """Return what to read of a broken run: the seed, the fewest steps, what differs."""
-    fewest = shrunk(probe, steps[: broke[0] + 1], _kind(broke[1]))
+    fewest = shrunk(probe, steps[: broke[0] + 1], kind=_kind(broke[1]), plays=plays)
     again = play(probe, fewest) or broke
     lines = [f"seed {seed}, step {broke[0]}: {broke[1]}", f"the same in {len(fewest)} steps: {again[1]}"]
     return "\n  ".join([*lines, *map(str, fewest)])
 
 
-def run_seed(probe: Probe, seed: int, count: int) -> str | None:
-    """Play one run; returns a report when it broke."""
+def run_seed(probe: Probe, seed: int, count: int, *, plays: int = 150) -> str | None:
+    """Play one run; returns a report when it broke, with the fewest steps that `plays` tries have found."""
     steps = steps_of(seed, count)
     broke = play(probe, steps)
-    return None if broke is None else report(probe, seed, steps, broke)
+    return None if broke is None else report(probe, seed, steps, broke, plays)
