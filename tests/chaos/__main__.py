@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: every fault under load and a table, then the scripts beside their model. A breach ends with 1.
+"""`python -m tests.chaos`: every fault under load and a table, then the scripts beside their model. A breach: 1.
 
 `soak`, `cancels` and `scripts` are long runs of one kind.
 """

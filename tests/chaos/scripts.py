@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.shared.room_probe import Probe
-from tests.shared.room_world import run_seed
+from tests.shared.room_runs import run_seed
 from tests.support.processes import RedisServer
 
 STEPS_A_RUN = 400

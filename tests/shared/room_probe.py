@@ -1,8 +1,8 @@
-"""A step of a script in; its reply, the moment it ran and everything Redis then holds out, all in one atomic call.
+"""A step of a script in; its reply, the moment it ran and everything that Redis then holds out, in one atomic call.
 
-Each script runs unaltered, as a function inside a longer one that tells the time and lists every key behind it. It notes
-what they publish. Redis keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes by
-moving everything that is stored: that is the same as a clock which moves the other way, whichever way.
+Each script runs unaltered, as a function inside a longer one that notes what it publishes and lists all keys behind it.
+Redis keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes
+by moving everything that is stored: that is the same as a clock which moves the other way, whichever way.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   end
   local left = redis.call('PTTL', key)
   if lifetimes and left >= 0 then
-    if left - by <= 0 then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - by) end
+    if left == 0 or left - by <= 0 then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - by) end
   end
 end
 return ttl_clock()
@@ -155,7 +155,8 @@ class Probe:
         """Remember everything."""
         source = (
             f"{_TTL_CLOCK} local all = {{}} for _, key in ipairs(redis.call('KEYS', '*')) do "
-            "all[#all + 1] = {key, redis.call('PTTL', key), redis.call('DUMP', key)} end return {ttl_clock(), all}"
+            "local left = redis.call('PTTL', key) "
+            "if left ~= 0 then all[#all + 1] = {key, left, redis.call('DUMP', key)} end end return {ttl_clock(), all}"
         )
         now, values = self._run(source, [])
         return Snapshot(now, [(key, left, value) for key, left, value in values])

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from shared import keys
 from shared.events import frames
-from tests.shared.room_model import LANES, Job, Model, Room, nonce_of
+from tests.shared.room_model import Model
 from tests.shared.room_probe import Seen, Shown
+from tests.shared.room_state import LANES, Job, Room, nonce_of
 
 NAMES: Final = keys.PREFIXES
 ANY: Final = -2.0
@@ -51,6 +52,12 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     for token, ends in model.token_jobs.items():
         if ends:
             yield NAMES["token_jobs"] + token, (_times(ends, moved), model.token_jobs_expire[token])
+    yield from _of_processes(model, moved)
+    for name, room in model.rooms.items():
+        yield from _of_room(model, name, room, moved)
+
+
+def _of_processes(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     for owner, ids in model.owned.items():
         if ids:
             yield NAMES["owned"] + owner, (ids, ANY)
@@ -64,8 +71,6 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
         yield keys.PROCESSES, (_times(model.processes, moved), None)
     if model.swept is not None:
         yield keys.SWEPT, (model.swept - moved, model.swept_expires)
-    for name, room in model.rooms.items():
-        yield from _of_room(model, name, room, moved)
 
 
 def _record(job: Job, moved: int) -> dict[str, Any]:

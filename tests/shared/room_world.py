@@ -1,4 +1,4 @@
-"""Random steps of API processes, workers and time in; every difference between Redis and the model out.
+"""The processes of one random run: each step in, a comparison of Redis with the model out.
 
 A step is a name and a number; whatever else it needs is drawn from that number among what there is at that moment. So
 steps can be dropped and the others still mean something, which is what makes a failure small.
@@ -7,13 +7,11 @@ steps can be dropped and the others still mean something, which is what makes a 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final, NamedTuple, TypeVar
+from typing import TypeVar
 
 from shared import keys
 from shared.protocol import OWNER_MS
@@ -31,7 +29,6 @@ from shared.room.scripts import (
     SWEEP,
     TAKE,
     AdmitArguments,
-    AppendRow,
     BeatArguments,
     HelloArguments,
     LeaveArguments,
@@ -44,83 +41,27 @@ from shared.room.scripts import (
     TakeArguments,
 )
 from shared.scripting import flag
-from tests.shared.room_model import LANES, Model, nonce_of
+from tests.shared.room_cast import (
+    APIS,
+    GRACE_MS,
+    LEASE_MS,
+    MODELS,
+    PERIOD_MS,
+    TENANTS,
+    TICKET,
+    WORKERS,
+    Broken,
+    Held,
+    Sent,
+    Step,
+    event,
+)
+from tests.shared.room_model import Model
 from tests.shared.room_probe import Probe, Seen, Snapshot
+from tests.shared.room_state import LANES, nonce_of
 from tests.shared.room_views import broken_rules, differences, heard
 
-APIS: Final = ("api-1", "api-2", "api-3")
-WORKERS: Final = ("w1", "w2", "w3")
-LEASE_MS: Final = 6_000
-GRACE_MS: Final = 15_000
-PERIOD_MS: Final = 1_000
-TICKET: Final = b"@ID@"
 Drawn = TypeVar("Drawn")
-
-
-class ModelLimits(NamedTuple):
-    """A model's settings."""
-
-    concurrency: int
-    batch_reserve: int
-    max_queue: int
-    max_queue_tokens: int
-    max_queue_bytes: int
-    tenant_share: int
-    max_wait_ms: int
-
-
-class Tenant(NamedTuple):
-    """A token's settings; weights are powers of two, so that every tag is an exact number."""
-
-    weight: float
-    requests_per_minute: int
-    concurrent_jobs: int
-
-
-MODELS: Final = {
-    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000),
-    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000),
-}
-TENANTS: Final = {"a": Tenant(1, 0, 0), "b": Tenant(2, 30, 0), "c": Tenant(0.5, 0, 4)}
-
-
-class Step(NamedTuple):
-    """What happens next."""
-
-    name: str
-    number: int
-
-
-@dataclass(slots=True)
-class Held:
-    """A job in a worker's hands."""
-
-    id: str
-    model: str
-    attempt: str
-    sent: int = 0
-    has_ended: bool = False
-    until: float = math.inf
-    """The worker knows that it holds it up to here."""
-
-
-class Sent(NamedTuple):
-    """Events of one job, and what it cost where the last one ends it."""
-
-    held: Held
-    start: int
-    cost: float | None
-    payloads: list[str]
-
-    def row(self) -> AppendRow:
-        """Return it as the script takes it."""
-        ending = b"" if self.cost is None else json.dumps({"status": 200, "cost": self.cost}).encode()
-        payloads = tuple(map(str.encode, self.payloads))
-        return AppendRow(self.held.id, self.held.attempt.encode(), self.start, ending, payloads)
-
-
-class Broken(AssertionError):
-    """Redis and the model differ, or a promise is broken."""
 
 
 @dataclass(slots=True)
@@ -138,6 +79,8 @@ class World:
     """Which server this is: each failover brings another."""
     seen_ids: list[str] = field(default_factory=list)
     snapshot: tuple[Snapshot, Model, int] | None = None
+    hung: dict[str, float] = field(default_factory=dict)
+    """Workers that hang, and until when."""
     held_back_until: float = -math.inf
     """Within a lease after a failover more may run than is allowed."""
 
@@ -149,53 +92,14 @@ class World:
 
     def do(self, step: Step) -> None:
         """Take a step; raises Broken."""
-        STEPS[step.name](self, Random(step.number))
-
-    def serve_out(self) -> None:
-        """Let everybody do their work: whatever waits or runs must end, by tickets and renewals alone."""
-        draw = Random(1)
-        for _ in range(90):
-            if not any(room.waits or room.running for room in self.model.rooms.values()):
-                return
-            self._pass(1_000)
-            for api in APIS:
-                self._beat(api)
-            for worker in WORKERS:
-                self._renew(worker)
-            self._sweep(APIS[0])
-            for worker in WORKERS:
-                for model in MODELS:
-                    if self.model.rooms[model].tickets:
-                        self._take(draw, worker, model)
-                for _ in range(4):
-                    self._append(draw, worker, [self._sent(draw, held) for held in self.held[worker]])
-        raise Broken(f"still there: {[(job.id, job.state) for job in self.model.jobs.values()]}")
-
-    def finish(self) -> None:
-        """Let everything end: nothing may stay but what is allowed to."""
-        for worker in WORKERS:
-            self._leave(worker)
-        for api in APIS:
-            self._beat(api)  # as each does at once where it meets another server
-            self._beat(api, gone=True)
-        for of_worker in self.held.values():
-            of_worker.clear()
-        for _ in range(45):  # nobody is judged after a longer silence
-            self._pass(2_900)
-            self._sweep(APIS[0])
-        self._pass(1_200_000)
-        self._compare(self.probe.look())
-        allowed = {keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
-        left = self.probe.look().keys.keys() - allowed
-        if left:
-            raise Broken(f"left behind: {sorted(left)}")
+        getattr(self, step.name)(Random(step.number))
 
     # How a step is judged ------------------------------------------------------------------------------------------
 
     def _ran(self, seen: Seen) -> None:
         self.model.at(seen.now + self.moved, seen.ttl_now + self.moved)
 
-    def _compare(self, seen: Seen, got: object = None, expected: object = None) -> None:
+    def compare(self, seen: Seen, got: object = None, expected: object = None) -> None:
         self._ran(seen)
         if got != expected:
             raise Broken(f"replied {got!r}, where the model says {expected!r}")
@@ -264,7 +168,7 @@ class World:
         ahead = self.model.waiting(asked.model, asked.lane)
         model_asked = asked._replace(idempotency=asked.idempotency and keys.PREFIXES["idempotency"] + asked.idempotency)
         expected = self.model.admit(model_asked)
-        self._compare(seen, (verdict.decode(), joined.decode()), expected)
+        self.compare(seen, (verdict.decode(), joined.decode()), expected)
         if verdict == b"ok" and number != ahead:
             raise Broken(f"{number} ahead, where {ahead} wait")
         if (verdict in (b"full", b"share") and not 1000 <= number <= 60_000) or remaining < 0:
@@ -280,7 +184,7 @@ class World:
             owner, ids = draw.choice(job.owners), [*ids, job.id]
         seen = self.probe.run(CANCEL, OwnerArguments(owner), [(job_id,) for job_id in ids])
         self._ran(seen)
-        self._compare(seen, seen.reply.decode(), "".join(self.model.cancel(owner, job_id) for job_id in ids))
+        self.compare(seen, seen.reply.decode(), "".join(self.model.cancel(owner, job_id) for job_id in ids))
 
     def forget(self, draw: Random) -> None:
         """Some owner has handed ends on."""
@@ -289,7 +193,7 @@ class World:
         ids += self._some_ids(draw)
         seen = self.probe.run(FORGET, OwnerArguments(owner), [(job_id,) for job_id in ids])
         self._ran(seen)
-        self._compare(seen, seen.reply, sum(self.model.forget(owner, job_id) for job_id in ids))
+        self.compare(seen, seen.reply, sum(self.model.forget(owner, job_id) for job_id in ids))
 
     def peek(self, draw: Random) -> None:
         """Some owner reads what it missed."""
@@ -304,28 +208,28 @@ class World:
                 [job.state if job else "", nonce_of(job.attempt if job else ""), len(events), *events[number:]]
             )
         got = [[part.decode() if isinstance(part, bytes) else part for part in parts] for parts in seen.reply]
-        self._compare(seen, got, expected)
+        self.compare(seen, got, expected)
 
     def beat(self, draw: Random) -> None:
         """API processes say that they live; now and then one leaves."""
         gone = draw.random() < 0.04
         for owner in [draw.choice(APIS)] if gone else APIS:
             if gone or draw.random() < 0.9:
-                self._beat(owner, gone=gone)
+                self.beat_one(owner, gone=gone)
 
-    def _beat(self, owner: str, *, gone: bool = False) -> None:
+    def beat_one(self, owner: str, *, gone: bool = False) -> None:
         seen = self.probe.run(BEAT, BeatArguments(owner, f"2 {owner}", OWNER_MS, flag(gone)))
         self._ran(seen)
         self.model.beat(owner, f"2 {owner}", OWNER_MS, gone=gone)
-        self._compare(seen, seen.reply, seen.now)
+        self.compare(seen, seen.reply, seen.now)
 
     # Workers ---------------------------------------------------------------------------------------------------------
 
     def take(self, draw: Random) -> None:
         """Some worker takes."""
-        self._take(draw, draw.choice(WORKERS), draw.choice([*MODELS]))
+        self.take_for(draw, draw.choice([*filter(self.is_awake, WORKERS)] or WORKERS), draw.choice([*MODELS]))
 
-    def _take(self, draw: Random, worker: str, model: str) -> None:
+    def take_for(self, draw: Random, worker: str, model: str) -> None:
         limits = MODELS[model]
         mine = [held for held in self.held[worker] if held.model == model]
         if draw.random() < 0.6:
@@ -346,16 +250,16 @@ class World:
         ids = [job_id.decode() for job_id in reply[2::6]]
         for job_id, attempt in zip(ids, reply[3::6], strict=True):
             self.held[worker].append(Held(job_id, model, attempt.decode(), until=self.model.now + LEASE_MS))
-        self._compare(seen, (ids, reply[1] == 1), expected)
+        self.compare(seen, (ids, reply[1] == 1), expected)
 
     def append(self, draw: Random) -> None:
         """Workers send events of their jobs, anew or again."""
         for worker in WORKERS:
-            if draw.random() < 0.6:
-                sent = [self._sent(draw, held) for held in self.held[worker] if draw.random() < 0.8]
-                self._append(draw, worker, sent)
+            if draw.random() < 0.6 and self.is_awake(worker):
+                sent = [self.some_events(draw, held) for held in self.held[worker] if draw.random() < 0.8]
+                self.append_for(draw, worker, sent)
 
-    def _sent(self, draw: Random, held: Held) -> Sent:
+    def some_events(self, draw: Random, held: Held) -> Sent:
         start = max(0, held.sent - draw.choice((0, 0, 0, 1, 2, 9))) + (draw.random() < 0.05)
         ends = held.has_ended or draw.random() < 0.45
         until = held.sent if held.has_ended else max(held.sent, start + draw.randrange(3)) + ends
@@ -366,7 +270,7 @@ class World:
         payloads[-1] = event(held.attempt, until - 1, "D")
         return Sent(held, start, draw.choice((0.0, 16.0, 300.0)), payloads)
 
-    def _append(self, draw: Random, worker: str, sent: Sequence[Sent]) -> None:
+    def append_for(self, draw: Random, worker: str, sent: Sequence[Sent]) -> None:
         seen = self.probe.run(APPEND, (), [one.row() for one in sent])
         self._ran(seen)
         letters = seen.reply.decode()
@@ -375,12 +279,20 @@ class World:
                 one.held.sent = max(one.held.sent, one.start + len(one.payloads))
                 one.held.has_ended = one.held.has_ended or one.cost is not None
         expected = [self.model.append(it.held.id, it.held.attempt, it.start, it.cost, it.payloads) for it in sent]
-        self._compare(seen, letters, "".join(expected))
+        self.compare(seen, letters, "".join(expected))
         for letter, (held, *_) in zip(letters, sent, strict=True):
             if letter in "sucg" or (held.has_ended and draw.random() < 0.7):
                 self.held[worker].remove(held)
             if letter in "cg":
                 self._release(worker, [(held, "end" if letter == "c" else "fail")])
+
+    def hang(self, draw: Random) -> None:
+        """Some worker stops where it is for longer than a lease, and then goes on with what it holds."""
+        self.hung[draw.choice(WORKERS)] = self.model.now + draw.choice((5_000, 9_000, 12_000))
+
+    def is_awake(self, worker: str) -> bool:
+        """Say whether a worker does not hang."""
+        return self.hung.get(worker, -math.inf) <= self.model.now
 
     def release(self, draw: Random) -> None:
         """Some worker gives jobs up."""
@@ -406,15 +318,15 @@ class World:
             for letter, (held, _) in zip(reply, mine, strict=True):
                 if letter not in "pn" and held in self.held[worker]:
                     self.held[worker].remove(held)
-            self._compare(seen, reply, "".join(expected))
+            self.compare(seen, reply, "".join(expected))
 
     def renew(self, draw: Random) -> None:
         """Workers renew what they hold."""
         for worker in WORKERS:
-            if draw.random() < 0.8:
-                self._renew(worker)
+            if draw.random() < 0.8 and self.is_awake(worker):
+                self.renew_one(worker)
 
-    def _renew(self, worker: str) -> None:
+    def renew_one(self, worker: str) -> None:
         held = [(job.id, job.attempt) for job in self.held[worker] if not job.has_ended]
         models = [*MODELS]
         arguments = RenewArguments(worker, f"2 {worker}", LEASE_MS, "\n".join(models))
@@ -427,33 +339,34 @@ class World:
         self.held[worker] = [job for job in self.held[worker] if job not in given_up]
         for job in self.held[worker]:
             job.until = self.model.now + LEASE_MS
-        self._compare(seen, reply, expected)
+        self.compare(seen, reply, expected)
         self._release(worker, [(job, "end") for job in given_up if reasons[job.id, job.attempt] in "co"])
 
     def leave(self, draw: Random) -> None:
         """Some worker leaves, politely or not: what it holds is lost or handed back."""
         worker = draw.choice(WORKERS)
         if draw.random() < 0.6:
-            self._leave(worker)
+            self.leave_one(worker)
             self._release(worker, [(held, "away") for held in list(self.held[worker])])
         self.held[worker] = []
 
-    def _leave(self, worker: str) -> None:
+    def leave_one(self, worker: str) -> None:
         seen = self.probe.run(LEAVE, LeaveArguments(worker, f"2 {worker}"), [(model,) for model in MODELS])
         self._ran(seen)
         self.model.leave(worker, f"2 {worker}", [*MODELS])
-        self._compare(seen)
+        self.compare(seen)
 
-    # Everybody, time, misfortune ----------------------------------------------------------------------------------------
+    # Everybody, time, misfortune --------------------------------------------------------------------------------------
 
     def sweep(self, draw: Random) -> None:
         """Some process sweeps, if a second has passed."""
         if draw.random() < 0.8:
-            self._pass(PERIOD_MS)
-        self._sweep(draw.choice((*APIS, *WORKERS)))
+            self.let_pass(PERIOD_MS)
+        self.sweep_now(draw.choice((*APIS, *WORKERS)))
 
-    def _sweep(self, process: str) -> None:
-        asked = SweepArguments(process, PERIOD_MS, LEASE_MS, GRACE_MS, b"timeout", b"lost", b"exhausted", b"nobody")
+    def sweep_now(self, process: str) -> None:
+        wires = (b"timeout", b"lost", b"exhausted", b"nobody")
+        asked = SweepArguments(process, PERIOD_MS, LEASE_MS, GRACE_MS, *wires)
         rows = [SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET) for name, it in MODELS.items()]
         order = self.probe.members(keys.OWNERS)
         seen = self.probe.run(SWEEP, asked, rows)
@@ -462,21 +375,21 @@ class World:
         expected = self.model.sweep(asked._replace(**words), rows, order)
         if seen.reply[5:]:
             raise Broken(f"the sweep failed: {seen.reply[5:]}")
-        self._compare(seen, seen.reply[1:] or None, expected)
+        self.compare(seen, seen.reply[1:] or None, expected)
 
     def pass_time(self, draw: Random) -> None:
         """Some time passes."""
-        self._pass(draw.choice((10, 30, 250, 1_000, 1_000, 2_500, 2_500, 7_000)))
+        self.let_pass(draw.choice((10, 30, 250, 1_000, 1_000, 2_500, 2_500, 7_000)))
 
     def silence(self, draw: Random) -> None:
         """Much time passes in which nobody says anything, as while Redis was away."""
-        self._pass(draw.choice((9_000, 9_000, 20_000, 70_000, 400_000)))
+        self.let_pass(draw.choice((9_000, 9_000, 20_000, 70_000, 400_000)))
 
     def clock_back(self, draw: Random) -> None:
         """The clock is set back."""
-        self._pass(-draw.choice((5_000, 120_000)))
+        self.let_pass(-draw.choice((5_000, 120_000)))
 
-    def _pass(self, by_ms: int) -> None:
+    def let_pass(self, by_ms: int) -> None:
         now = self.probe.pass_time(by_ms)
         self.model.at(now + self.moved, now + self.moved)
         self.moved += by_ms
@@ -488,7 +401,9 @@ class World:
 
     def remember(self, _: Random) -> None:
         """A replica copies everything."""
-        self.snapshot = (self.probe.snapshot(), copy.deepcopy(self.model), self.moved)
+        snapshot = self.probe.snapshot()
+        self.model.at(snapshot.at + self.moved, snapshot.at + self.moved)
+        self.snapshot = (snapshot, copy.deepcopy(self.model), self.moved)
 
     def fall_back(self, _: Random) -> None:
         """That replica takes over: another server, an earlier state; the processes go on with what they hold."""
@@ -510,7 +425,7 @@ class World:
         seen = self.probe.run(HELLO, arguments, [(model,) for model in MODELS])
         self._ran(seen)
         self.model.hello(f"2 {process}", f"run-{self.runs}", knew_another=False, lease_ms=LEASE_MS)
-        self._compare(seen, seen.reply, [b"ok"])
+        self.compare(seen, seen.reply, [b"ok"])
 
     def spoil(self, draw: Random) -> None:
         """A record becomes unreadable."""
@@ -526,90 +441,3 @@ class World:
 
     def _pick(self, draw: Random, among: Sequence[Drawn]) -> Drawn | None:
         return draw.choice(among) if among else None
-
-
-def event(attempt: str, number: int, kind: str) -> str:
-    """Return an event that says whose it is."""
-    return f"{kind}{nonce_of(attempt)}.{number}"
-
-
-STEPS: Final[dict[str, Callable[[World, Random], None]]] = {
-    name: getattr(World, name)
-    for name in (
-        "admit", "cancel", "forget", "peek", "beat", "take", "append", "release", "renew", "leave", "sweep",
-        "pass_time", "silence", "clock_back", "remember", "fall_back", "spoil",
-    )
-}  # fmt: skip
-WEIGHTS: Final[dict[str, float]] = {
-    "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
-    "leave": 0.8, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2, "fall_back": 0.6,
-    "spoil": 0.2,
-}  # fmt: skip
-MISFORTUNES: Final = ("leave", "silence", "clock_back", "fall_back", "spoil")
-
-
-def steps_of(seed: int, count: int) -> list[Step]:
-    """Return a run's steps. Runs differ in how fast time passes, how much is asked and how much goes wrong."""
-    draw = Random(seed)
-    moods = [(MISFORTUNES, (0.0, 0.5, 1, 4)), (("pass_time",), (0.3, 1, 2)), (("admit",), (0.5, 1, 1.5))]
-    weights = dict(WEIGHTS)
-    for names, factors in moods:
-        factor = draw.choice(factors)
-        weights |= {name: weights[name] * factor for name in names}
-    chosen = draw.choices([*weights], [*weights.values()], k=count)
-    return [Step(name, draw.getrandbits(32)) for name in chosen]
-
-
-def play(probe: Probe, steps: Sequence[Step]) -> tuple[int, str] | None:
-    """Take steps from an empty Redis on; returns which one broke what, or None."""
-    world = World(probe)
-    number = -1
-    try:
-        world.begin()
-        for number, step in enumerate(steps):
-            world.do(step)
-        number = len(steps)
-        world.serve_out()
-        world.finish()
-    except Broken as broken:
-        return number, str(broken)
-    return None
-
-
-def _kind(text: str) -> str:
-    """Return what a failure is about, whatever it happened to."""
-    return re.sub(r"[0-9a-f.]{8,}|\d", "", text)[:24]
-
-
-def shrunk(probe: Probe, steps: Sequence[Step], kind: str, plays: int) -> list[Step]:
-    """Return fewer steps that break something still: drops ever smaller pieces while it does."""
-    least, size = list(steps), max(1, len(steps) // 2)
-    while plays > 0:
-        at = 0
-        while at < len(least) and plays > 0:
-            tried = least[:at] + least[at + size :]
-            plays -= 1
-            broke = play(probe, tried)
-            if broke and _kind(broke[1]) == kind:
-                least = tried[: broke[0] + 1]
-            else:
-                at += size
-        if size == 1:
-            break
-        size = max(1, size // 2)
-    return least
-
-
-def report(probe: Probe, seed: int, steps: Sequence[Step], broke: tuple[int, str], plays: int) -> str:
-    """Return what to read of a broken run: the seed, the fewest steps, what differs."""
-    fewest = shrunk(probe, steps[: broke[0] + 1], kind=_kind(broke[1]), plays=plays)
-    again = play(probe, fewest) or broke
-    lines = [f"seed {seed}, step {broke[0]}: {broke[1]}", f"the same in {len(fewest)} steps: {again[1]}"]
-    return "\n  ".join([*lines, *map(str, fewest)])
-
-
-def run_seed(probe: Probe, seed: int, count: int, *, plays: int = 150) -> str | None:
-    """Play one run; returns a report when it broke, with the fewest steps that `plays` tries have found."""
-    steps = steps_of(seed, count)
-    broke = play(probe, steps)
-    return None if broke is None else report(probe, seed, steps, broke, plays)

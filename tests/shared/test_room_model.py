@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.shared.room_probe import Probe
-from tests.shared.room_world import run_seed
+from tests.shared.room_runs import run_seed
 from tests.support.processes import RedisServer
 
 STEPS = 300
