@@ -14,7 +14,7 @@ from tests.shared.room_world import World
 
 WEIGHTS: Final[dict[str, float]] = {
     "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
-    "leave": 0.8, "hang": 0.8, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
+    "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
     "fall_back": 0.6, "spoil": 0.2,
 }  # fmt: skip
 MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "spoil")
@@ -23,7 +23,7 @@ MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "sp
 def steps_of(seed: int, count: int) -> list[Step]:
     """Return a run's steps. Runs differ in how fast time passes, how much is asked and how much goes wrong."""
     draw = Random(seed)
-    moods = [(MISFORTUNES, (0.0, 0.5, 1, 4)), (("pass_time",), (0.3, 1, 2)), (("admit",), (0.5, 1, 1.5))]
+    moods = [(MISFORTUNES, (0.0, 1, 1, 3)), (("pass_time",), (0.3, 1, 2)), (("admit",), (0.5, 1, 1.5))]
     weights = dict(WEIGHTS)
     for names, factors in moods:
         factor = draw.choice(factors)

@@ -288,7 +288,8 @@ class World:
 
     def hang(self, draw: Random) -> None:
         """Some worker stops where it is for longer than a lease, and then goes on with what it holds."""
-        self.hung[draw.choice(WORKERS)] = self.model.now + draw.choice((5_000, 9_000, 12_000))
+        busy = [worker for worker in WORKERS if self.held[worker]]
+        self.hung[draw.choice(busy or WORKERS)] = self.model.now + draw.choice((5_000, 9_000, 12_000))
 
     def is_awake(self, worker: str) -> bool:
         """Say whether a worker does not hang."""

@@ -11,6 +11,8 @@ from tests.shared.room_runs import run_seed
 from tests.support.processes import RedisServer
 
 STEPS = 300
+SEEDS = (3, 8, 9, 17, 20, 21, 27, 38, 44, 46)
+"""Chosen from eighty so that everything rare happens in some of them."""
 PLAYS = 60
 """So often at most is a broken run tried with fewer steps."""
 
@@ -22,6 +24,6 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
         yield Probe(client)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_the_scripts_do_as_the_model_says(probe: Probe, seed: int) -> None:
     assert run_seed(probe, seed, STEPS, plays=PLAYS) is None
