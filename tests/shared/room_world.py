@@ -283,8 +283,8 @@ class World:
         for letter, (held, *_) in zip(letters, sent, strict=True):
             if letter in "sucg" or (held.has_ended and draw.random() < 0.7):
                 self.held[worker].remove(held)
-            if letter in "cg":
-                self._release(worker, [(held, "end" if letter == "c" else "fail")])
+            if letter in "cgs":  # a stale one has no say any more
+                self._release(worker, [(held, {"c": "end", "g": "fail", "s": "again"}[letter])])
 
     def hang(self, draw: Random) -> None:
         """Some worker stops where it is for longer than a lease, and then goes on with what it holds."""

@@ -11,9 +11,9 @@ from tests.shared.room_runs import run_seed
 from tests.support.processes import RedisServer
 
 STEPS = 300
-SEEDS = (3, 8, 9, 17, 20, 21, 27, 38, 44, 46)
+SEEDS = (3, 8, 9, 17, 20, 27, 38, 46, 61, 65)
 """Chosen from eighty so that everything rare happens in some of them."""
-PLAYS = 60
+PLAYS = 30
 """So often at most is a broken run tried with fewer steps."""
 
 
