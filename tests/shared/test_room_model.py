@@ -11,7 +11,7 @@ from tests.shared.room_runs import run_seed
 from tests.support.processes import RedisServer
 
 STEPS = 300
-SEEDS = (3, 8, 9, 17, 20, 27, 38, 46, 61, 65)
+SEEDS = (3, 8, 9, 17, 20, 27, 38, 46, 61, 65, 85)
 """Chosen from eighty so that everything rare happens in some of them."""
 PLAYS = 30
 """So often at most is a broken run tried with fewer steps."""
