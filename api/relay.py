@@ -172,6 +172,10 @@ class Relay:
             # It waits again, or another attempt runs, though this one's words were handed on: Redis fell back.
             self.lose("The answer was begun by a run of this request that the queue has lost. Retry.")
             return
+        if missed.state == b"ended" and missed.length <= asked.number and not self.is_closed:
+            # Its end stands where the reader has had other words, or is gone with the log: it will not come any more.
+            self.lose("The queue lost a part of this answer. Retry.")
+            return
         before = self.next_number
         for offset, event in enumerate(missed.events):
             self.feed(missed.nonce, asked.number + offset, event)

@@ -1,12 +1,13 @@
 """A request and its options in, the whole answer out: the deltas of a stream and the message of a plain answer.
 
-All choices of an answer hold the same, and the same request always gets the same.
+All choices of an answer hold the same, and the same request always gets the same, unless calls are to be told apart.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,13 +84,14 @@ def _pieces(request: ChatRequest, options: Options) -> list[str]:
     """Return the content as tokens, before any limit."""
     if options.refusal:
         return _words(_REFUSAL)
-    pieces = [f"{request.last_user_text} "] if options.prefix else []
+    pieces = [f"{request.last_user_text} "] if options.prefix or request.echo else []
     if options.huge:
         pieces.append("x" * options.huge)
     if request.schema is not None:
         pieces += _json_pieces(request.schema)
     elif options.tokens is not None:
-        pieces += [f"{number} " for number in range(options.tokens)]
+        mark = f".{secrets.token_hex(3)}" if options.call_marks else ""
+        pieces += [f"{number}{mark} " for number in range(options.tokens)]
     elif not options.huge:
         heard = request.last_user_text[:200]
         pieces += _words(f"You said: {heard}. This answer comes from Aqueduct's demo backend.")
@@ -198,6 +200,20 @@ def _logprob(token: str, logprob: float) -> dict[str, Any]:
 
 def _streamed_logprobs(logprobs: list[dict[str, Any]]) -> list[bytes]:
     return [compact_json({"content": [one], "refusal": None}) for one in logprobs]
+
+
+def text_logprobs(logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return log probabilities in the words of `/completions`."""
+    offsets, end = [], 0
+    for one in logprobs:
+        offsets.append(end)
+        end += len(one["token"])
+    return {
+        "tokens": [one["token"] for one in logprobs],
+        "token_logprobs": [one["logprob"] for one in logprobs],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in one["top_logprobs"]} for one in logprobs],
+        "text_offset": offsets,
+    }
 
 
 def _message(text: str, calls: list[dict[str, Any]], options: Options) -> dict[str, Any]:

@@ -35,12 +35,19 @@ class Options(BaseModel):
     # What the answer holds
     tokens: Count | None = Field(None, description="Content is '0 1 2 ...', one number a chunk.")
     prefix: bool = Field(False, description="The last user message and a space come first, as one chunk.")
+    call_marks: bool = Field(False, description="Each number bears the mark of this call: '0.4f1c2a 1.4f1c2a ...'.")
     huge: Annotated[int, Field(ge=1, le=268_435_456)] | None = Field(
         None, description="One chunk's content has this many bytes."
     )
     reasoning: bool = Field(False, description="reasoning_content comes before the content.")
     refusal: bool = Field(False, description="The model refuses: message.refusal, content null.")
     tool_calls: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="This many parallel tool calls.")
+    dimensions: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Numbers in an embedding, where the request does not say; 16 by default."
+    )
+    encoding: Literal["float", "base64"] | None = Field(
+        None, description="Embeddings come in this format whatever the request asks for."
+    )
     finish: str | None = Field(None, description="This finish_reason, such as eos, abort or tool_call.")
 
     # When it comes

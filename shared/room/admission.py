@@ -39,8 +39,9 @@ ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 STORED_BODY_MS = 60_000
 """A large body whose admission never comes goes away by itself."""
-MARGIN_MS = 120_000
-"""A record outlives the longest legal life of its job by this much, so that the end can still be told."""
+MARGIN_MS = 900_000
+"""A record outlives the longest legal life of its job by this much, so that the end can still be told; and so that a
+clock that is set on by some minutes, by which Redis counts lifetimes too, takes no running job's record away."""
 
 
 @dataclass(frozen=True, slots=True)

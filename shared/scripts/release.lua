@@ -14,7 +14,7 @@ local out = {}
 local function others_live(model)
   local others = live_workers(model, now, LIVE_WORKER_MS)
   local seen = tonumber(redis.call('ZSCORE', NAMES.workers .. model, worker) or -1)
-  if seen >= now - LIVE_WORKER_MS and seen <= now then others = others - 1 end
+  if seen >= now - LIVE_WORKER_MS then others = others - 1 end
   return others > 0
 end
 

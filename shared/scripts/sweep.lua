@@ -11,6 +11,7 @@ write_at_maxmemory()
 if stands(NAMES.sweeper, period_ms) then return {} end
 redis.call('SET', NAMES.sweeper, sweeper, 'PX', math.max(1, math.floor(period_ms * 0.9)))
 local still = stood_still(now)
+local was_set_back = tonumber(redis.call('GET', NAMES.swept) or now) > now
 redis.call('SET', NAMES.swept, now, 'PX', DAY_MS)
 redis.call('ZREMRANGEBYSCORE', NAMES.processes, '-inf', now - 60000)
 
@@ -138,7 +139,7 @@ end
 
 local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   local waits, room = NAMES.waits .. model, NAMES.room .. model
-  clamp(waits, now + math.max(max_wait_ms, KEEP_MS))
+  clamp(waits, now + (was_set_back and max_wait_ms or math.max(max_wait_ms, KEEP_MS)))
   give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
   if redis.call('HEXISTS', room, 'lost') == 1 then recount(model) end
   local count = redis.call('ZCARD', waits)

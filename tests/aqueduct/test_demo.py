@@ -174,6 +174,17 @@ def test_text_and_finish_reason_are_the_same_streamed_or_not(
     assert (text_of(chunks), chunks[-1]["choices"][0]["finish_reason"]) == (text, finish)
 
 
+def test_every_number_bears_the_mark_of_its_call(http: httpx.Client) -> None:
+    marks = []
+    for _ in range(2):
+        words = text_of(chunks_of(complete(http, "demo?tokens=3&call_marks=1", stream=True).content)).split()
+        numbers, found = zip(*(word.split(".") for word in words), strict=True)
+        assert numbers == ("0", "1", "2")
+        marks.append(set(found))
+    assert len(marks[0]) == len(marks[1]) == 1
+    assert marks[0] != marks[1]
+
+
 def test_tool_calls_are_streamed_in_parts_that_the_sdk_joins(sdk: openai.OpenAI) -> None:
     parameters: dict[str, object] = {
         "type": "object",
@@ -235,6 +246,28 @@ def test_schema_instance_is_valid(schema: Json) -> None:
 def test_endless_schema_is_refused() -> None:
     with pytest.raises(UnusableSchema):
         make_instance({"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]})
+
+
+def doubling(keyword: str) -> Json:
+    """Return a schema of 40 levels, each of which names the next one twice."""
+    levels = {f"l{n}": {keyword: [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(39)}
+    return {"$defs": {**levels, "l39": {"type": "string"}}, "$ref": "#/$defs/l0"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling("allOf"),
+        {**doubling("prefixItems"), "type": "array"},
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 10**9}},
+        {"type": "string", "minLength": 10**11},
+        {"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "properties": {f"p{n}": True for n in range(50_000)}},
+    ],
+    ids=["allOf", "prefixItems", "minItems", "minLength", "properties"],
+)
+def test_schema_that_unfolds_without_measure_is_refused(schema: Json) -> None:
+    with pytest.raises(UnusableSchema, match="unfolds to more than 100,000 steps"):
+        make_instance(schema)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -106,14 +106,16 @@ class Stands:
 
     def for_fault(self, fault: Fault) -> Stand:
         """Return a running stand with the fault's settings."""
-        settings = (fault.settings, fault.model_settings)
+        settings = (fault.settings, fault.model_settings, fault.replicated)
         if self._stand is not None and settings == self._settings and not self.broken:
             self._stand.forget()
             return self._stand
         if self._stand is not None:
             self._stand.stop()
         self._made += 1
-        self._stand = Stand(self._folder / f"stand-{self._made}", fault.settings, fault.model_settings)
+        self._stand = Stand(
+            self._folder / f"stand-{self._made}", fault.settings, fault.model_settings, replicated=fault.replicated
+        )
         self._settings, self.broken = settings, False
         self._stand.start()
         return self._stand

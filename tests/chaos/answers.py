@@ -1,10 +1,12 @@
 """What one request got, judged: its bytes in, a verdict out. Contents are numbered and begin with the request's marker.
 
 A right answer to `r7a1` of four tokens is `r7a1 0 1 2 3 `: another request's text, a gap or a repeat cannot hide in it.
+Each number bears the mark of the backend call that it is from (`0.4f1c2a`), so that neither can a splice of two runs.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,8 +16,11 @@ import orjson
 Verdict = Literal["open", "completed", "errored", "lost", "cut", "cancelled"]
 
 
+_MARK = re.compile(r"\.([0-9a-f]{6})(?= )")
+
+
 def expected_content(marker: str, tokens: int) -> str:
-    """Return what the demo backend answers with `prefix=1&tokens=<tokens>`."""
+    """Return what the demo backend answers with `prefix=1&tokens=<tokens>`, without the marks of `call_marks=1`."""
     return f"{marker} " + "".join(f"{number} " for number in range(tokens))
 
 
@@ -33,7 +38,10 @@ class Answer:
     """Of its error."""
     ended_at: float = 0.0
     content: str = ""
+    """Without the marks of calls."""
     ids: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    """Marks of the backend calls that its text is from."""
     progress_at: list[float] = field(default_factory=list)
     """When data came; comments do not count."""
     finishes: int = 0
@@ -52,6 +60,11 @@ class Answer:
         return not self.expected.startswith(self.content) or len(self.ids) > 1
 
     @property
+    def is_spliced(self) -> bool:
+        """Whether its text is from more than one run of the request."""
+        return len(self.calls) > 1
+
+    @property
     def is_doubled(self) -> bool:
         """Whether a second answer, or a second end, came."""
         return (
@@ -61,6 +74,10 @@ class Answer:
             or self.errors > 1
             or self.spoke_after_end
         )
+
+    def _take_text(self, text: str) -> None:
+        self.calls.update(_MARK.findall(text))
+        self.content += _MARK.sub("", text)
 
     def end(self, verdict: Verdict, detail: str = "") -> None:
         """Note how it ended."""
@@ -78,7 +95,7 @@ class Answer:
             self.end("errored")
             return
         (choice,) = body["choices"]
-        self.content = choice["message"]["content"]
+        self._take_text(choice["message"]["content"])
         self.ids.add(body["id"])
         self.finishes += 1
         self.end("completed")
@@ -115,7 +132,7 @@ class Answer:
             self.spoke_after_end = True
         self.ids.add(chunk["id"])
         for choice in chunk["choices"]:
-            self.content += choice["delta"].get("content") or ""
+            self._take_text(choice["delta"].get("content") or "")
             self.finishes += choice.get("finish_reason") is not None
 
     def end_stream(self) -> None:

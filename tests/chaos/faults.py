@@ -11,11 +11,15 @@ from typing import Any, Literal
 from shared import keys
 from tests.chaos.load import Load
 from tests.chaos.stand import Stand
+from tests.support.clock import set_clock
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
 Errors = Literal["none", "published", "told"]
 
+FORGOTTEN_SECONDS = 0.7
+SLOW_BYTES_PER_SECOND = 5e6
+SLOW_SECONDS = 12
 ORPHAN_SECONDS = 15.0
 """Jobs of a dead API process are cancelled within this time."""
 
@@ -33,6 +37,8 @@ class Fault:
     recovery_seconds: float = 20.0
     """Longest that a request which was under way may hear nothing once the harm is over."""
     times: int = 1
+    replicated: bool = False
+    """Redis has a replica, and is reached through a line of the harness."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     model_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -174,6 +180,36 @@ def _end(stand: Stand, process: Process, name: str) -> None:
         stand.exits.append(f"{name} exited {status} on SIGTERM")
 
 
+def fail_over(stand: Stand, load: Load) -> None:
+    """A replica misses most of a second, then the master dies and the replica takes its place: Redis falls back."""
+    assert stand.servers is not None
+    began_at = time.monotonic()
+    stand.servers.fall_back(FORGOTTEN_SECONDS)
+    stand.note(began_at, time.monotonic())
+    wait_for_load(load, 60)
+    stand.servers.add_replica()
+
+
+def slow_line(stand: Stand, load: Load) -> None:
+    """The line to Redis is slow for a while, and every twentieth request brings a megabyte."""
+    assert stand.servers is not None
+    line = stand.servers.front
+    began_at = time.monotonic()
+    line.bytes_per_second, line.latency_seconds, load.large_bytes = SLOW_BYTES_PER_SECOND, 0.01, 1_000_000
+    time.sleep(SLOW_SECONDS)
+    line.bytes_per_second, line.latency_seconds, load.large_bytes = None, 0.0, 0
+    stand.note(began_at, time.monotonic())
+
+
+def set_clock_back(stand: Stand, load: Load) -> None:
+    """Redis's clock is set back by two minutes."""
+    began_at = time.monotonic()
+    with stand.redis.client() as client:
+        set_clock(client, -120)
+    stand.note(began_at)
+    wait_for_load(load, 60)
+
+
 def nothing(stand: Stand, load: Load) -> None:
     """No fault of a moment: the system runs with a standing one."""
 
@@ -187,6 +223,7 @@ FAULTS = (
     Fault(name="Redis restart, file", harm=restart_redis, times=3, recovery_seconds=30),
     Fault(name="Redis restart, empty", harm=empty_redis, errors="told", times=2, recovery_seconds=30),
     Fault(name="CLIENT KILL of all x5", harm=drop_connections),
+    Fault(name="clock back by 2 min", harm=set_clock_back, times=2),
     Fault(name="backend SIGKILL", harm=kill_backend, errors="published", times=3),
     Fault(name="backend SIGSTOP 5 s", harm=freeze_backend(5), times=2),
     Fault(
@@ -197,5 +234,7 @@ FAULTS = (
     ),
     Fault(name="rolling restart", harm=restart_everything),
     Fault(name="all pub/sub dropped", harm=nothing, settings={"testing": {"drop_live_events": True}}),
+    Fault(name="slow line to Redis", harm=slow_line, replicated=True, times=2),
+    Fault(name="failover, lagging", harm=fail_over, errors="told", replicated=True, times=4, recovery_seconds=30),
 )
 """In the order of the table."""

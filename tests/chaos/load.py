@@ -22,6 +22,7 @@ from tests.support.chat import CHAT, chat_body
 TOKENS_OF = {"talk": 24, "quick": 8}
 """Tokens of each model's answers; `tests/chaos/stand.py` makes the models."""
 NEWCOMER_SECONDS = 0.5
+LARGE_EVERY = 20
 ANSWER_SECONDS = 100
 """Nothing accepted may take longer; what does is lost."""
 REFUSED_CODES = frozenset({"server_is_overloaded", "no_worker", "draining", "queue_full", "rate_limit_exceeded"})
@@ -29,9 +30,12 @@ REFUSAL_SECONDS = 2.5
 """A refusal comes sooner; the same code later is the end of a job that was accepted."""
 
 
-def request_body(answer: Answer) -> bytes:
-    """Return the request that the answer is for."""
-    return orjson.dumps(chat_body(answer.model, answer.marker, stream=answer.stream))
+def request_body(answer: Answer, padding_bytes: int = 0) -> bytes:
+    """Return the request that the answer is for, with so much in front of what counts."""
+    body = chat_body(answer.model, answer.marker, stream=answer.stream)
+    if padding_bytes:
+        body["messages"].insert(0, {"role": "system", "content": "x" * padding_bytes})
+    return orjson.dumps(body)
 
 
 def is_refusal(status: int, raw: bytes) -> bool:
@@ -66,6 +70,8 @@ class Load:
         self._sent = 0
         self.answers: list[Answer] = []
         self.open = 0
+        self.large_bytes = 0
+        """Every twentieth request brings so much."""
         self.stopping = False
         self.refused = 0
         self.slowest_refusal_seconds = 0.0
@@ -126,6 +132,7 @@ class Load:
             await self._one(session, self._sent, model, stream=self._chance.random() < 0.65)
 
     async def _one(self, session: aiohttp.ClientSession, number: int, model: str, *, stream: bool) -> None:
+        padding_bytes = self.large_bytes if number % LARGE_EVERY == 0 else 0
         for attempt in range(1, 1000):
             marker = f"r{number}a{attempt}"
             answer = Answer(
@@ -134,7 +141,7 @@ class Load:
             )  # fmt: skip
             self.open += 1
             try:
-                if await self._attempt(session, answer):
+                if await self._attempt(session, answer, padding_bytes):
                     self.answers.append(answer)
                     return
             finally:
@@ -143,12 +150,13 @@ class Load:
                 return
             await asyncio.sleep(min(1.0, 0.2 * attempt) * self._chance.uniform(0.5, 1.5))
 
-    async def _attempt(self, session: aiohttp.ClientSession, answer: Answer) -> bool:
+    async def _attempt(self, session: aiohttp.ClientSession, answer: Answer, padding_bytes: int) -> bool:
         """Send once; returns whether it was accepted. The answer has ended then."""
         url = f"{self._chance.choice(self._urls)}{CHAT}"
         status = 0
+        body = request_body(answer, padding_bytes)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), session.post(url, data=request_body(answer)) as response:
+            async with asyncio.timeout(ANSWER_SECONDS), session.post(url, data=body) as response:
                 status = response.status
                 return await read_answer(answer, response, partial(self._was_refused, answer))
         except TimeoutError:

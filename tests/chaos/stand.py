@@ -15,12 +15,15 @@ import httpx
 from shared import keys
 from tests.chaos.load import TOKENS_OF
 from tests.support.chat import prompt_of
+from tests.support.fallback import Failover
 from tests.support.keys import ALLOWED_WITHOUT_LIFETIME, keys_without_lifetime
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
 TOKEN_SECONDS = {"talk": 0.08, "quick": 0.02}
+MARKED = "prefix=1&call_marks=1"
+"""Answers begin with the request's marker, and each of their numbers bears the mark of its call."""
 CONCURRENCY = {"talk": 32, "quick": 8}
 
 
@@ -107,8 +110,12 @@ class Gateway(System):
 class Stand:
     """Everything that a fault may harm; whoever starts it stops it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], model_settings: Mapping[str, Any]) -> None:
-        self.redis = RedisServer(folder / "redis")
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], model_settings: Mapping[str, Any], *, replicated: bool = False
+    ) -> None:
+        """Take further settings; `replicated` puts a line in front of Redis, and a replica beside it."""
+        self.servers = Failover(folder / "redis") if replicated else None
+        self._redis = RedisServer(folder / "redis")
         self.backends = [Backend(folder, name) for name in ("one", "two")]
         self.episodes: list[Episode] = []
         self.calls: Counter[str] = Counter()
@@ -121,23 +128,29 @@ class Stand:
         self._model_settings = dict(model_settings)
         self.system: Gateway
 
+    @property
+    def redis(self) -> RedisServer:
+        """The Redis that is in charge."""
+        return self._redis if self.servers is None else self.servers.master
+
     def start(self) -> None:
         """Start all."""
-        self.redis.start()
+        (self.servers or self._redis).start()
         for backend in self.backends:
             backend.start()
         models = {
             name: {
                 "concurrency": CONCURRENCY[name], "max_wait_seconds": 90, "timeout_seconds": 60, **self._model_settings,
                 "backends": [
-                    {"url": one.url, "model": f"demo?prefix=1&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
+                    {"url": one.url, "model": f"demo?{MARKED}&tokens={tokens}&token_seconds={TOKEN_SECONDS[name]}"}
                     for one in self.backends
                 ],
             }
             for name, tokens in TOKENS_OF.items()
         }  # fmt: skip
         self.system = Gateway(
-            self._folder / "system", redis_url=self.redis.url, backend_url=self.backends[0].url, models=models,
+            self._folder / "system", redis_url=(self.servers or self._redis).url,
+            backend_url=self.backends[0].url, models=models,
             settings=self._settings, workers=[(), ()],
         )  # fmt: skip
         self.system.start()
@@ -159,7 +172,7 @@ class Stand:
             self.system.stop()
         for backend in self.backends:
             backend.stop()
-        self.redis.stop()
+        (self.servers or self._redis).stop()
 
     # --- harm -------------------------------------------------------------------------------------------------
 

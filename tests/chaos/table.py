@@ -13,7 +13,7 @@ from tests.chaos.load import REFUSAL_SECONDS, Load
 from tests.chaos.stand import Episode, Stand
 
 COLUMNS = (
-    "fault", "accepted", "completed", "errored", "client cut", "lost", "twice", "altered", "ran again",
+    "fault", "accepted", "completed", "errored", "client cut", "lost", "twice", "altered", "spliced", "ran again",
     "served again s", "slowest recovery s", "refused", "slowest refusal s", "leaked slots", "leaked keys",
 )  # fmt: skip
 EXAMPLES = 5
@@ -61,12 +61,14 @@ def judge(fault: Fault, stand: Stand, load: Load, wanted: int) -> Row:
     lost = [answer for answer in answers if answer.verdict == "lost"] + ([] if fault.cuts else cut)
     twice = [answer for answer in answers if answer.is_doubled]
     altered = [answer for answer in answers if answer.is_altered]
+    spliced = [answer for answer in answers if answer.is_spliced]
     again = sum(1 for answer in answers if calls[answer.marker] > 1)
     recovery = recovery_seconds(answers, stand.episodes)
     problems = [
         *_examples("lost", lost),
         *_examples("answered twice", twice),
         *_examples("altered", altered),
+        *_examples("spliced from two runs", spliced),
         *_examples("an error that this fault does not excuse", _unexcused(fault, answers)),
         *stand.unexpected_exits(),
     ]
@@ -84,8 +86,8 @@ def judge(fault: Fault, stand: Stand, load: Load, wanted: int) -> Row:
         problems.append(f"jobs of a dead API process lived for {stand.slowest_orphan_seconds:.1f} s")
     cells = (
         fault.name, len(answers), verdicts["completed"], verdicts["errored"], len(cut) if fault.cuts else 0, len(lost),
-        len(twice), len(altered), again, f"{served_again_seconds(answers, stand.episodes):.1f}", f"{recovery:.1f}",
-        load.refused, f"{load.slowest_refusal_seconds:.1f}", slots, len(leaked),
+        len(twice), len(altered), len(spliced), again, f"{served_again_seconds(answers, stand.episodes):.1f}",
+        f"{recovery:.1f}", load.refused, f"{load.slowest_refusal_seconds:.1f}", slots, len(leaked),
     )  # fmt: skip
     return Row(tuple(map(str, cells)), tuple(problems))
 

@@ -68,6 +68,13 @@ def test_a_second_answer_is_seen(parts: tuple[bytes, ...]) -> None:
     assert streamed(*parts).is_doubled
 
 
+def test_a_splice_of_two_runs_is_seen_though_no_number_is_missing() -> None:
+    spliced = streamed(chunk("r1a1 "), chunk("0.aaaaaa "), chunk("1.bbbbbb "), chunk("2.bbbbbb "), END, DONE)
+    assert (spliced.verdict, spliced.is_altered, spliced.is_spliced) == ("completed", False, True)
+    whole = streamed(chunk("r1a1 "), chunk("0.aaaaaa "), chunk("1.aaaaaa "), chunk("2.aaaaaa "), END, DONE)
+    assert (whole.is_altered, whole.is_spliced) == (False, False)
+
+
 @pytest.mark.parametrize("parts", [(chunk("r1a1 0 "),), (chunk("r1a1 0 1 2 "), END), (DONE,)])
 def test_a_stream_without_its_end_is_lost(parts: tuple[bytes, ...]) -> None:
     assert streamed(*parts).verdict == "lost"

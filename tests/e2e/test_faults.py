@@ -75,7 +75,7 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     assert len(demo_backend.seen(begun.prompt)) == 1
 
 
-def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end(
+def test_a_stopped_worker_lets_answers_end_and_then_hands_over_what_published_nothing(
     make_system: MakeSystem, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
     grace = 5.0
@@ -95,11 +95,30 @@ def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end
     assert long.wait(2).assert_one_error()["code"] == "job_lost"
     for call in (stream, plain):
         call.wait(9 + 5).assert_complete(3)
-        assert demo_backend.seen(call.prompt)[1]["started_at"] - stopped_at < 2
+        # A hand-over costs all that the run has done, so it comes at the end of the grace.
+        assert demo_backend.seen(call.prompt)[1]["started_at"] - stopped_at < grace + 2
     for call in ending:
         call.wait(10).assert_complete(TOKENS)
         assert len(demo_backend.seen(call.prompt)) == 1
     assert_serves(system)
+
+
+def test_what_a_models_only_worker_runs_ends_well_within_its_grace(
+    make_system: MakeSystem, demo_backend: DemoBackend
+) -> None:
+    demo_backend.clear()
+    system = make_system(models=MODELS, settings={"worker": {"drain_seconds": 20}})
+    calls = [Call(system, "thinks", f"only-{stream}", stream=stream) for stream in (True, False)]
+    begun = Call(system, "steady", "only-begun")
+    wait_for_content(begun)
+    wait_for_backend(demo_backend, *calls)
+    (worker,) = system.workers
+    worker.terminate()
+    assert worker.wait(20) == 0
+    for call in calls:
+        call.wait(2).assert_complete(3)
+    begun.wait(2).assert_complete(TOKENS)
+    assert [len(demo_backend.seen(call.prompt)) for call in (*calls, begun)] == [1, 1, 1]
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""A retried request joins the job it repeats: by its Idempotency-Key, or by taking over an open connection."""
+"""A retried request joins the job it repeats: by its Idempotency-Key, or while its older connection is still open."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -15,16 +16,20 @@ import pytest
 
 from api.retries import LINGER_SECONDS
 from tests.support.calls import DONE, Call, wait_for_content
+from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
 TOKENS = 20
+PACED_TOKENS, PACE_SECONDS = 16, 0.3
 MODELS = {
     "steady": model(f"tokens={TOKENS}&token_seconds=0.05&answer_seconds=1"),
     "long": model("tokens=2000&token_seconds=0.05&answer_seconds=100", timeout_seconds=120),
     "slow": model("tokens=4&first_token_seconds=3&answer_seconds=3"),
+    "late": model("tokens=4&first_token_seconds=4&answer_seconds=4", timeout_seconds=60),
+    "paced": model(f"tokens={PACED_TOKENS}&token_seconds={PACE_SECONDS}", timeout_seconds=60),
     "fails": model("status=500", max_attempts=1),
 }
 
@@ -141,43 +146,127 @@ def test_a_job_with_a_key_outlives_its_client_for_a_while(pair: tuple[System, Sy
     follower.leave()
 
 
-# --- takeover ------------------------------------------------------------------------------------------------------
+# --- one key, two processes ----------------------------------------------------------------------------------------
+
+
+class Ticking(Post):
+    """A stream that notes when its text grew."""
+
+    def longest_pause(self) -> float:
+        """Return the longest that it brought nothing, from its first word until it ended or was left."""
+        return max((after - before for before, after in itertools.pairwise(self.heard_at)), default=0.0)
+
+
+@pytest.mark.parametrize("leaver", [0, 1], ids=["the-first-leaves", "the-second-leaves"])
+def test_one_of_two_processes_clients_leaves_and_the_other_hears_all_of_it_live(
+    pair: tuple[System, System], backend: DemoBackend, leaver: int
+) -> None:
+    prompt = f"leaves-{leaver}"
+    posts = [Ticking(pair[0], "paced", prompt, stream=True, idempotency_key=prompt)]
+    wait_for_content(*posts)
+    posts.append(Ticking(pair[1], "paced", prompt, stream=True, idempotency_key=prompt))
+    wait_for_content(*posts)
+    posts[leaver].leave()
+    stays = posts[1 - leaver].wait(30)
+    assert stays.content().strip() == numbers(PACED_TOKENS)
+    assert stays.longest_pause() < PACE_SECONDS + 0.7
+    (seen,) = backend.seen(prompt)
+    assert not seen["closed_by_client"]
+
+
+def test_a_job_that_clients_of_two_processes_have_left_is_cancelled_after_the_linger(
+    pair: tuple[System, System], backend: DemoBackend
+) -> None:
+    posts = [Post(one, "long", "both-leave", stream=True, idempotency_key="both-leave") for one in pair]
+    wait_for_content(*posts)
+    for post in posts:
+        post.leave()
+    left_at = time.monotonic()
+    wait_until(lambda: backend.seen("both-leave")[0]["closed_by_client"], LINGER_SECONDS + 5, "the job to be cancelled")
+    assert time.monotonic() - left_at > LINGER_SECONDS - 1
+    assert len(backend.seen("both-leave")) == 1
+
+
+# --- retries without a key -----------------------------------------------------------------------------------------
+
+
+READ_TIMEOUT_SECONDS = 2
+
+
+def older_and_newer(
+    system: System,
+    backend: DemoBackend,
+    prompt: str,
+    *,
+    stream: bool,
+    count: str = "1",
+    tenant: str = "test",
+    older_timeout: float = READ_TIMEOUT_SECONDS,
+) -> list[Post]:
+    """Send a request, and the same again once a client that reads for two seconds must have given it up."""
+    older = Post(
+        system, "late", prompt, stream=stream, x_stainless_retry_count="0", x_stainless_read_timeout=str(older_timeout)
+    )
+    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
+    wait_past_the_read_timeout(older)
+    newer = Post(
+        system, "late", prompt, stream=stream, tenant=tenant, x_stainless_retry_count=count,
+        x_stainless_read_timeout=str(READ_TIMEOUT_SECONDS),
+    )  # fmt: skip
+    return [older, newer]
+
+
+def wait_past_the_read_timeout(older: Post) -> None:
+    wait_until(lambda: time.monotonic() - older.began_at > READ_TIMEOUT_SECONDS, 10, "the read timeout to pass")
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
-def test_a_retry_takes_over_the_open_request(pair: tuple[System, System], backend: DemoBackend, stream: bool) -> None:
-    prompt = f"takeover-{stream}"
-    older = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="0")
-    began = time.monotonic()
-    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
-    wait_until(lambda: time.monotonic() - began > 0.5, 2, "the client's read timeout to pass")
-    newer = Post(pair[0], "steady", prompt, stream=stream, x_stainless_retry_count="1", x_stainless_read_timeout="0.5")
-    assert newer.wait().content().strip() == numbers(TOKENS)
-    assert len(backend.seen(prompt)) == 1
-    older.wait()
-    assert "[DONE]" not in older.text
+def test_a_retry_joins_what_was_sent_nothing_and_does_not_cut_it(
+    pair: tuple[System, System], backend: DemoBackend, stream: bool
+) -> None:
+    prompt = f"joined-{stream}"
+    posts = older_and_newer(pair[0], backend, prompt, stream=stream)
+    assert [post.wait().content().strip() for post in posts] == [numbers(4)] * 2
+    # A stream's client hears comments within its own read timeout, so it has not timed out.
+    assert len(backend.seen(prompt)) == (2 if stream else 1)
+
+
+def test_a_retry_that_leaves_takes_nothing_from_the_request_that_it_joined(
+    pair: tuple[System, System], backend: DemoBackend
+) -> None:
+    older = Post(pair[0], "late", "left-again", stream=False, x_stainless_read_timeout=str(READ_TIMEOUT_SECONDS))
+    wait_until(lambda: backend.seen("left-again"), 10, "the backend to be called")
+    wait_past_the_read_timeout(older)
+    body = json.dumps(chat_body("late", "left-again"), separators=(",", ":")).encode()  # the same to the byte
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair[0].token}\r\n"
+        "Content-Type: application/json\r\n"
+        f"x-stainless-retry-count: 1\r\nx-stainless-read-timeout: 2\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(pair[0].address, timeout=10) as connection:
+        connection.sendall(head.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+    assert older.wait().content().strip() == numbers(4)
+    (seen,) = backend.seen("left-again")
+    assert not seen["closed_by_client"]
 
 
 @pytest.mark.parametrize(("count", "token"), [("0", "test"), ("1", "other")], ids=["not-a-retry", "another-token"])
-def test_only_a_retry_of_the_same_token_takes_over(
+def test_only_a_retry_of_the_same_token_joins(
     pair: tuple[System, System], backend: DemoBackend, count: str, token: str
 ) -> None:
     prompt = f"independent-{count}-{token}"
-    older = Post(pair[0], "steady", prompt, stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: backend.seen(prompt), 10, "the backend to be called")
-    newer = Post(pair[0], "steady", prompt, stream=False, tenant=token, x_stainless_retry_count=count)
-    assert [post.wait().status for post in (older, newer)] == [200, 200]
+    posts = older_and_newer(pair[0], backend, prompt, stream=False, count=count, tenant=token)
+    assert [post.wait().status for post in posts] == [200, 200]
     assert len(backend.seen(prompt)) == 2
 
 
 def test_a_retry_leaves_a_request_alone_that_cannot_have_timed_out(
     pair: tuple[System, System], backend: DemoBackend
 ) -> None:
-    """Equal bodies are often independent samples, of which one was refused and comes again."""
-    older = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="0")
-    wait_until(lambda: backend.seen("sample"), 10, "the backend to be called")
-    newer = Post(pair[0], "steady", "sample", stream=False, x_stainless_retry_count="1", x_stainless_read_timeout="600")
-    assert [post.wait().status for post in (older, newer)] == [200, 200]
+    """Equal bodies are often independent samples, of which one was refused and comes again, and the other reads on."""
+    posts = older_and_newer(pair[0], backend, "sample", stream=False, older_timeout=600)
+    assert [post.wait().status for post in posts] == [200, 200]
     assert len(backend.seen("sample")) == 2
 
 

@@ -149,7 +149,7 @@ async def test_equal_tags_are_served_in_order_of_arrival(room_redis: RedisServer
         for number, job_id in reversed(list(enumerate(ids))):
             await bench.admit(job_id, tenant=f"t{number}")
         assert await bench.take_ids(8) == sorted(ids)  # of one microsecond may be two
-        assert ids == sorted(ids)
+        assert [job_id[:14] for job_id in ids] == sorted(job_id[:14] for job_id in ids)
 
 
 @asynchronous

@@ -46,6 +46,8 @@ class Call:
         self._has_left = threading.Event()
         self.began_at = time.monotonic()
         self.ended_at = 0.0
+        self.heard_at: list[float] = []
+        """When something came."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -55,6 +57,7 @@ class Call:
                 self.status = answer.status_code
                 for part in answer.iter_text():
                     self.text += part
+                    self.heard_at.append(time.monotonic())
                     if self._has_left.is_set():
                         return
         except httpx.HTTPError as error:

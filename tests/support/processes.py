@@ -124,9 +124,9 @@ class Process(Startable):
 class RedisServer(Startable):
     """A real Redis of the test's own: `.url`, `.client()`, and every misfortune a Redis can have."""
 
-    def __init__(self, folder: Path, *, settings: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, settings: Sequence[str] = (), password: str | None = None) -> None:
         self.folder = folder
-        self.password = secrets.token_urlsafe(12)
+        self.password = password or secrets.token_urlsafe(12)
         self.port = 0
         self._settings = tuple(settings)
         self._process: Process | None = None

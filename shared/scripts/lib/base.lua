@@ -35,8 +35,9 @@ local function stands(key, given_ms)
   return left > 0 and left <= given_ms
 end
 
+-- A heartbeat that lies in the future is of before the clock was set back; the next sweep puts it right.
 local function live_workers(model, now, within)
-  return redis.call('ZCOUNT', NAMES.workers .. model, now - within, now)
+  return redis.call('ZCOUNT', NAMES.workers .. model, now - within, '+inf')
 end
 
 -- Pushes a ticket unless as many as the model has live workers already lie there.

@@ -1,0 +1,53 @@
+"""Redis's clock, set: every absolute time that is stored moves by as much the other way, which is the same.
+
+Only what a process remembers of Redis's clock (the API's estimate, corrected by its next heartbeat) is not touched.
+"""
+
+from __future__ import annotations
+
+import redis
+
+_SHIFT = """
+local delta, moved = tonumber(ARGV[1]), 0
+local function shift_field(key, field)
+  local value = tonumber(redis.call('HGET', key, field) or '')
+  if value then redis.call('HSET', key, field, string.format('%.0f', value - delta)) end
+end
+local function shift_scores(key)
+  local flat = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  for i = 1, #flat, 2 do redis.call('ZADD', key, 'XX', tonumber(flat[i + 1]) - delta, flat[i]) end
+end
+local function shift_string(key)
+  local value, left = tonumber(redis.call('GET', key)), redis.call('PTTL', key)
+  redis.call('SET', key, string.format('%.3f', value - delta))
+  if left > 0 then redis.call('PEXPIRE', key, left) end
+end
+local times = {waits = true, running = true, workers = true, token_jobs = true, processes = true}
+local function shift_job(key)
+  shift_field(key, 'deadline')
+  local facts = redis.call('HGET', key, 'facts')
+  if facts then
+    local known = cjson.decode(facts)
+    known.admitted = known.admitted - delta
+    redis.call('HSET', key, 'facts', cjson.encode(known))
+  end
+end
+for _, key in ipairs(redis.call('KEYS', 'aq*')) do
+  local kind = string.match(key, '^aq2?:([a-z_]+)')
+  local left = redis.call('PTTL', key)
+  if times[kind] then shift_scores(key)
+  elseif kind == 'swept' or kind == 'rate' then shift_string(key)
+  elseif kind == 'job' then shift_job(key)
+  elseif kind == 'room' then
+    for _, field in ipairs({'left_at', 'ended_at', 'unserved'}) do shift_field(key, field) end
+  end
+  if left > 0 then redis.call('PEXPIRE', key, math.max(0, left - delta)) end
+  moved = moved + 1
+end
+return moved
+"""
+
+
+def set_clock(client: redis.Redis, seconds: float) -> int:
+    """Set the clock on (or back, below 0) by so much, in one step; returns how many keys there were."""
+    return int(client.eval(_SHIFT, 0, round(seconds * 1000)))
