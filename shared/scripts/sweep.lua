@@ -143,10 +143,6 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
   if redis.call('HEXISTS', room, 'lost') == 1 then recount(model) end
   local count = redis.call('ZCARD', waits)
-  if count == 0 then -- what is still counted then is of a record that was lost, and would take a place for ever
-    redis.call('DEL', NAMES.tenants .. model)
-    redis.call('HDEL', room, 'bytes', 'tokens', 'batch:bytes', 'batch:tokens', 'batch:must_finish')
-  end
   local unserved = count > 0 and not still and is_unserved(model)
   if not unserved then redis.call('HDEL', room, 'unserved') end
   if count == 0 or still then return end

@@ -75,7 +75,8 @@ class Model(Upkeep):
 
     def _rate_clock(self, asked: AdmitArguments) -> float:
         """Return the token's request clock; one set back keeps nobody waiting."""
-        return min(max(self.rates.get(asked.token, (0, 0))[0], self.now), self.now + 60_000)
+        at = max(self.rates.get(asked.token, (0, 0))[0], self.now)
+        return self.now if at > self.now + 60_001 else at
 
     def _is_served(self, asked: AdmitArguments) -> bool:
         if self.live(asked.model) or self.live(asked.model, asked.grace_ms):
@@ -297,7 +298,7 @@ class Model(Upkeep):
             if job.id in self.logs:
                 return "p"
             seen = self.rooms[job.model].workers.get(worker, -math.inf)
-            if self.live(job.model) - (self.now - LIVE_WORKER_MS <= seen <= self.now) <= 0:
+            if self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
                 return "n"
             self.wait_again(job, max(0, job.tries - 1))
             return "b"

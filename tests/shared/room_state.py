@@ -142,6 +142,8 @@ class Rooms:
         """sweeper, hold, run."""
         self.swept: float | None = None
         self.swept_expires = 0.0
+        self.was_set_back = False
+        """The sweep that runs is the first after the clock was set back."""
         self.told: list[tuple[str, ...]] = []
         """What owners and workers must hear: (owner, job, nonce, number, event), and ("", job) for a cancel."""
 
@@ -177,7 +179,7 @@ class Rooms:
 
     def live(self, model: str, within: float = LIVE_WORKER_MS) -> int:
         """Return how many workers spoke lately."""
-        return sum(self.now - within <= at <= self.now for at in self.rooms[model].workers.values())
+        return sum(at >= self.now - within for at in self.rooms[model].workers.values())
 
     def push(self, model: str) -> None:
         """Push a ticket unless enough lie there."""

@@ -32,6 +32,7 @@ class Upkeep(Rooms):
             return None
         self.singles["sweeper"] = Kept(asked.sweeper, self.ttl_now + math.floor(asked.period_ms * 0.9))
         still = self.stood_still()
+        self.was_set_back = self.swept is not None and self.swept > self.now
         self.swept, self.swept_expires = self.now, self.ttl_now + DAY_MS
         self.processes = {name: at for name, at in self.processes.items() if at > self.now - 60_000}
         did = [0, 0, 0, 0]
@@ -94,7 +95,7 @@ class Upkeep(Rooms):
 
     def _sweep_waits(self, asked: SweepArguments, row: SweepRow, still: bool, did: list[int]) -> None:
         room = self.rooms[row.model]
-        limit = self.now + max(row.max_wait_ms, KEEP_MS)
+        limit = self.now + (row.max_wait_ms if self.was_set_back else max(row.max_wait_ms, KEEP_MS))
         room.waits = {name: min(at, limit) for name, at in room.waits.items()}
         late = sorted((at, name) for name, at in room.waits.items() if at <= self.now)
         self._give_up(room, [name for _, name in late], str(asked.timeout_wire), did)
