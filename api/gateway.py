@@ -48,6 +48,9 @@ class Gateway:
         self.relays = RelayHub(
             self.admissions, silence_seconds=testing.silence_seconds, drop_live_events=testing.drop_live_events
         )
+        self.events = Subscriber(
+            settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
+        )
         self.tokens = TokenTable(settings.tokens, settings.public_names())
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS)
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
@@ -81,6 +84,7 @@ class Gateway:
     async def greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear that this process lives."""
         try:
+            self.events.follow(self.client)
             await self.upkeep.hello()
             await self.admissions.beat()
         except OtherProtocol as error:
@@ -135,11 +139,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await gateway.upkeep.open()
         await gateway.admissions.beat()
         client.on_connected.append(gateway.greet)
-        subscriber = Subscriber(
-            settings.redis, [keys.events(gateway.owner)], gateway.relays.on_message, gateway.relays.on_subscribed
-        )
-        await subscriber.open()
-        stack.push_async_callback(subscriber.close)
+        await gateway.events.open()
+        stack.push_async_callback(gateway.events.close)
         stack.push_async_callback(gateway.leave)
         background = Background()
         stack.push_async_callback(background.close)

@@ -226,7 +226,7 @@ class Runner:
     def _log_end(self, held: HeldJob, end: End | None) -> None:
         job = held.job
         fields = {
-            "request_id": request_id(job.id), "model": job.model, "tenant": job.spec.tenant,
+            "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
             "queue_ms": job.queue_ms, "ms": int((time.time() - held.began_at) * 1000),
         }  # fmt: skip
         if end is None:
@@ -252,6 +252,7 @@ class Runner:
     async def _greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear at once what is held here."""
         try:
+            self._control.follow(self._client)
             await self._upkeep.hello()
         except OtherProtocol as error:
             log.critical("%s", error)

@@ -68,6 +68,11 @@ class Link(ABC):
         """Leave the server, as when another has taken its place: names are looked up and Sentinels asked again."""
         self._drop()
 
+    def follow(self, other: Link) -> None:
+        """Leave a server that another link has left for a new one: a demoted one goes on answering."""
+        if self.run_id and self.run_id != other.run_id:
+            self.reconnect()
+
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
         failures = 0

@@ -29,7 +29,7 @@ local function store(id, attempt, number, ending, first, count)
   if ending ~= '' then
     job = load_job(id)
     if not job then return 'u' end
-    free(id, job)  -- before anything is written, so that a job can end at maxmemory
+    leave_running(id, job)
   end
   -- The events come before the end, so that no end is stored whose words are not.
   local nonce = nonce_of(attempt)
@@ -43,7 +43,7 @@ local function store(id, attempt, number, ending, first, count)
     return 'o'
   end
   redis.call('PEXPIRE', log, KEEP_MS)
-  finish(id, job, KEEP_MS)
+  conclude(id, job, KEEP_MS)
   pcall(settle, job, ending)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
 end

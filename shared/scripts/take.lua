@@ -61,7 +61,7 @@ while taken < n and looked < n + 200 do
   size[lane] = size[lane] - 1
   local id, tag = popped[1], popped[2]
   redis.call('ZREM', NAMES.waits .. model, id)
-  local job = load_job(id)
+  local job = load_job(id, true)
   if job and job.apart then
     bulk = bulk + job.bytes
     if bulk > bulk_bytes and job.deadline and job.deadline > now then  -- this worker holds as much as it can: not now
@@ -90,10 +90,9 @@ while taken < n and looked < n + 200 do
         batch = batch + 1
         redis.call('SADD', NAMES.batch_running .. model, id)
       end
-      local given = redis.call('HMGET', NAMES.job .. id, 'spec', 'body')
       local at = #out
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = id, attempt, job.admitted, job.bytes
-      out[at + 5], out[at + 6] = given[1] or '', not job.apart and given[2]
+      out[at + 5], out[at + 6] = job.spec, not job.apart and job.body
       taken, running = taken + 1, running + 1
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]

@@ -137,7 +137,7 @@ def _normal(key: str, shown: Shown) -> Any:
             "cancelled": value["cancelled"] == "1",
             "tag": float(value["tag"]),
             "deadline": float(value["deadline"]),
-            "spec": "spec" in value,
+            "spec": bool(value.get("spec")),
         }
     if key.startswith(NAMES["room"]):
         return {name: float(number) for name, number in value.items() if name != "every_ms" and float(number)}

@@ -196,6 +196,27 @@ async def test_a_demoted_server_is_left_and_the_new_master_found_under_the_same_
 
 
 @asynchronous
+async def test_a_subscriber_follows_where_the_commands_have_gone(
+    own_redis: RedisServer, relay: Relay, tmp_path: Path
+) -> None:
+    """A demoted server answers its pings for good."""
+    with RedisServer(tmp_path / "new") as new:
+        with new.client() as admin:
+            admin.config_set("requirepass", own_redis.password)
+        url = relay.through(own_redis.url)
+        client, subscriber = RedisClient(url), Subscriber(url, ["news"], lambda _: None)
+        async with opened(client), opened(subscriber):
+            subscriber.follow(client)
+            assert subscriber.connected.is_set()  # on one server there is nothing to do
+            relay.retarget(new.port, cut=False)
+            old_run_id = client.run_id
+            client.reconnect()
+            await wait_until_async(lambda: client.run_id != old_run_id, 5, "the client to move")
+            subscriber.follow(client)
+            await wait_until_async(lambda: subscriber.run_id == client.run_id, 5, "the subscriber to move")
+
+
+@asynchronous
 async def test_a_subscriber_can_be_sent_to_the_server_that_took_over(
     own_redis: RedisServer, relay: Relay, tmp_path: Path
 ) -> None:

@@ -50,10 +50,13 @@ end
 -- Records ---------------------------------------------------------------------------------------------------------
 
 -- A job's record as a table, or nil when there is none. Its facts, which never change, are one JSON object; what changes
--- are fields beside it; its spec and body are the worker's. A record that cannot be read counts as lost, and harms no other.
-local function load_job(id)
+-- are fields beside it; its spec and body are the worker's, and read on request. A record that cannot be read counts as lost,
+-- and harms no other.
+local function load_job(id, with_body)
   local key = NAMES.job .. id
-  local v = redis.call('HMGET', key, 'facts', 'owners', 'state', 'attempt', 'tries', 'cancelled', 'tag', 'deadline')
+  -- A field named twice costs next to nothing, a second call does.
+  local v = redis.call('HMGET', key, 'facts', 'owners', 'state', 'attempt', 'tries', 'cancelled', 'tag', 'deadline',
+    with_body and 'spec' or 'state', with_body and 'body' or 'state')
   if not v[1] then return nil end
   local ok, job = pcall(cjson.decode, v[1])
   if not ok or type(job) ~= 'table' or type(job.model) ~= 'string' or type(job.lane) ~= 'string' then
@@ -63,6 +66,7 @@ local function load_job(id)
   job.tenant, job.token, job.idempotency = job.tenant or '', job.token or '', job.idempotency or ''
   job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
   job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''
+  if with_body then job.spec, job.body = v[9] or '', v[10] end
   job.tries, job.cancelled, job.tag, job.deadline = tonumber(v[5]) or 0, v[6] == '1', tonumber(v[7]) or 0, tonumber(v[8])
   return job
 end

@@ -1,11 +1,12 @@
 -- How jobs end, or wait again.
 
+-- The first write of every end: it can only shrink, so that a job can end at maxmemory.
 local function leave_running(id, job)
   redis.call('ZREM', NAMES.running .. job.model, id)
   if job.lane == 'batch' then redis.call('SREM', NAMES.batch_running .. job.model, id) end
 end
 
--- Frees what only a worker needs. The first write of every end: it can only shrink, so a job can end at maxmemory.
+-- Frees what only a worker needs.
 local function free(id, job)
   redis.call('HDEL', NAMES.job .. id, 'spec', 'body')
   if job.apart then redis.call('UNLINK', NAMES.body .. id) end
@@ -16,34 +17,39 @@ local function holds_key(id, job)
   return job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id
 end
 
--- Frees everything a job holds; its record and log stay for `keep_ms` so that a reader may still catch up. Whoever writes
--- the last event gives the log its own lifetime.
-local function finish(id, job, keep_ms)
-  free(id, job)
-  leave_running(id, job)
+-- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
+-- may still catch up. Whoever writes the last event gives the log its own lifetime.
+local function conclude(id, job, keep_ms)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   if holds_key(id, job) then
     if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
   end
+  if job.apart then redis.call('UNLINK', NAMES.body .. id) end
   if keep_ms > 0 then
-    redis.call('HSET', NAMES.job .. id, 'state', 'ended')
+    -- What only a worker needs is emptied, not deleted: one write instead of two.
+    redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '')
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
   else
     redis.call('DEL', NAMES.job .. id, NAMES.log .. id)
   end
 end
 
+local function finish(id, job, keep_ms)
+  leave_running(id, job)
+  conclude(id, job, keep_ms)
+end
+
 -- Ends a job with a failed event that the scripts themselves write. The event comes before the record's end, so that no
 -- end can be stored without being told. What its worker still sends is stale: the attempt keeps only its nonce, by which a
 -- reader knows whose log this is.
 local function fail(id, job, wire)
-  free(id, job)
+  leave_running(id, job)
   if job.attempt ~= '' then redis.call('HSET', NAMES.job .. id, 'attempt', '0.' .. nonce_of(job.attempt)) end
   local log = NAMES.log .. id
   local number = redis.call('RPUSH', log, 'E' .. wire) - 1
   redis.call('PEXPIRE', log, KEEP_MS)
-  finish(id, job, KEEP_MS)
+  conclude(id, job, KEEP_MS)
   frame(job.owners, id, nonce_of(job.attempt), number, 'E' .. wire)
 end
 
