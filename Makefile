@@ -40,7 +40,7 @@ audit: install-dev ## look the locked packages up among the known vulnerabilitie
 contract: install-dev ## check that api and workers never import each other
 	@.venv/bin/lint-imports
 
-chaos: install ## kill, freeze and cut everything under load, and print what callers saw (7 minutes)
+chaos: install ## kill, freeze and cut everything under load, and print what callers saw (9 minutes)
 	@$(RUN) tests.chaos $(ARGS)
 
 chaos-short: install ## the same with fewer requests, each fault once (5 minutes)
