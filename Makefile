@@ -15,11 +15,11 @@ help: ## list the targets
 up: install ## run everything on this machine: Redis, demo backend, worker, API, Flower
 	@.venv/bin/aqueduct up $(ARGS)
 
-test: install ## run every test that needs only Python
-	@$(PYTEST) -m "not full" $(ARGS)
+test: install ## run every test that needs only Python; the others are skipped by name
+	@$(PYTEST) $(ARGS)
 
-test-full: install ## run all tests, those that need Node, Chromium or nginx too; a skip fails
-	@$(PYTEST) --forbid-skips $(ARGS)
+test-full: install ## run all tests, those that need Node or nginx too; a skip fails
+	@$(PYTEST) --full $(ARGS)
 
 check: lint types contract audit test ## what CI runs
 

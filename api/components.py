@@ -17,7 +17,7 @@ def openapi_components() -> dict[str, Any]:
     described = [kind.description for kind in KINDS.values()]
     requests = _described([(one.request, "validation", one.schema) for one in described])
     types: list[Any] = [*(answer for one in described for answer in one.answers()), ErrorResponse, ModelList]
-    answers = _described([(answer.__name__, "serialization", TypeAdapter(answer)) for answer in types])
+    answers = _described([(kind.__name__, "serialization", TypeAdapter(kind)) for kind in dict.fromkeys(types)])
     clashes = requests.keys() & answers.keys()
     if clashes:
         raise ValueError(f"rename one of each: {sorted(clashes)} name both a request's and an answer's schema")

@@ -17,13 +17,9 @@ is pinned; the rest of the API knows `api.exchange.Connection`.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import socket
-import sys
-import termios
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, Final
@@ -34,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
+from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest
 from shared.jobs import new_id, request_id
 from shared.settings import ApiSettings
@@ -46,10 +43,10 @@ MAX_DISCARDED_BYTES: Final = 4 * 1024 * 1024
 """More is not taken meanwhile; it waits at the client."""
 MAX_REFUSED: Final = 64
 """Connections past the limit that hear so; further ones are closed without a word."""
-LOOK_SECONDS: Final = (0.001, 5.0)
-"""The first and the longest pause between two looks whether a half-closed connection has anybody at its other end."""
-PROBE_FROM_SECONDS: Final = 1.0
-"""After so long a pause another probe is written; until then a look waits for the answer to the first."""
+LOOK_SECONDS: Final = 0.001
+"""The first pause, of ever longer ones, until it is looked whether a half-closed connection's client has left."""
+PROBE_SECONDS: Final = 4.0
+"""The longest of them; then it is written to again."""
 
 
 class State(Enum):
@@ -88,6 +85,7 @@ class ClientConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
+        self._max_header_bytes = settings.max_header_bytes
         self.on_disconnect: Callable[[], None] | None = None
         self._state = State.IDLE
         self._due = NEVER
@@ -102,11 +100,7 @@ class ClientConnection(HttpToolsProtocol):
         self._unheard_bytes = 0
         """What has come since the parser last told of anything: of a header, a trailer or a chunk's extension."""
         self._discarded_bytes = 0
-        self._reader_due = NEVER
-        """When to look again whether a slow reader takes anything."""
-        self._left_bytes = 0
-        self._took_at = 0.0
-        self._look_seconds = LOOK_SECONDS[0]
+        self._look_seconds = LOOK_SECONDS
 
     # --- what an exchange sees: `api.exchange.Connection` ---------------------------------------------------------
 
@@ -138,6 +132,7 @@ class ClientConnection(HttpToolsProtocol):
         """Begin; past the limit of connections, tell the client so and close."""
         super().connection_made(transport)
         self._output = _Output(transport, self._end)
+        self._reader = Reader(transport, self._settings.stalled_reader_seconds)
         excess = len(self.connections) - self._settings.max_connections
         if excess > MAX_REFUSED:
             transport.abort()
@@ -168,7 +163,6 @@ class ClientConnection(HttpToolsProtocol):
         last.keep_alive = False
         self._enter(State.HALF_CLOSED)
         self._probe()
-        self._limit(self._look_seconds)
         return True
 
     def shutdown(self) -> None:
@@ -189,12 +183,12 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # there is nothing to upgrade to: answered as any other request
         except httptools.HttpParserError:
-            if self._header_bytes > self._settings.max_header_bytes:
+            if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge())
             else:
                 self._refuse(InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http"))
             return
-        if self._unheard_bytes > self._settings.max_header_bytes:
+        if self._unheard_bytes > self._max_header_bytes:
             self._refuse(HeadersTooLarge())
         elif self._state is State.HEAD and self._due == NEVER:
             self._limit(self._settings.header_timeout_seconds)
@@ -210,12 +204,18 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
-        self._count(len(url))
+        self._unheard_bytes = 0
+        self._header_bytes += len(url)
+        if self._header_bytes > self._max_header_bytes:
+            raise HeadersTooLarge  # ends the parse
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer counts as one and is dropped: a proxy in front may not have looked at it."""
-        self._count(len(name) + len(value))
+        self._unheard_bytes = 0
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._max_header_bytes:
+            raise HeadersTooLarge  # ends the parse
         if self._head_has_begun:
             super().on_header(name, value)
 
@@ -264,12 +264,6 @@ class ClientConnection(HttpToolsProtocol):
             self._enter(State.IDLE)
             self._limit(self._settings.idle_timeout_seconds)
 
-    def _count(self, size: int) -> None:
-        self._unheard_bytes = 0
-        self._header_bytes += size
-        if self._header_bytes > self._settings.max_header_bytes:
-            raise HeadersTooLarge  # ends the parse
-
     # --- transitions ----------------------------------------------------------------------------------------------
 
     def _enter(self, state: State) -> None:
@@ -279,22 +273,23 @@ class ClientConnection(HttpToolsProtocol):
     def _limit(self, seconds: float) -> None:
         """Let the present state last so long."""
         self._due = self.loop.time() + seconds
-        self._alarm.set(min(self._due, self._reader_due))
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        self._alarm.set(min(self._due, self._reader.due))
 
     def _look(self) -> None:
         now = self.loop.time()
-        if self._reader_due <= now:
-            self._look_at_reader(now)
-        if self._due <= now:
+        if self._reader.due <= now and self._reader.is_stalled(now):
+            self._cut_reader()
+        elif self._due <= now:
             self._expire()
-        self._alarm.set(min(self._due, self._reader_due))
+        self._set_alarm()
 
     def _expire(self) -> None:
         """End a state that has lasted too long."""
         if self._state is State.HALF_CLOSED:
             self._look_for_anybody()
-        elif self._state is State.IDLE and self.flow.write_paused:
-            self._limit(self._settings.idle_timeout_seconds)  # busy: the last answer is still being taken
         else:
             self._close()
 
@@ -357,10 +352,11 @@ class ClientConnection(HttpToolsProtocol):
             self._leave()
             self.transport.abort()
             return
-        if self._look_seconds >= PROBE_FROM_SECONDS:
+        if self._look_seconds < PROBE_SECONDS:
+            self._look_seconds = min(PROBE_SECONDS, self._look_seconds * 4)
+            self._limit(self._look_seconds)
+        else:
             self._probe()
-        self._look_seconds = min(LOOK_SECONDS[1], self._look_seconds * 4)
-        self._limit(self._look_seconds)
 
     def _probe(self) -> None:
         """Write a little that no client minds: one that has left answers with a reset."""
@@ -369,6 +365,8 @@ class ClientConnection(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         else:
             self.write_part(b":\n\n")  # chunked answers are event streams, to which this is a comment
+        self._look_seconds = LOOK_SECONDS
+        self._limit(LOOK_SECONDS)
 
     # --- readers that do not read ---------------------------------------------------------------------------------
 
@@ -381,36 +379,17 @@ class ClientConnection(HttpToolsProtocol):
         """Watch no more, but for one whose connection ends only when it has taken everything."""
         super().resume_writing()
         if self._state is not State.CLOSING:
-            self._reader_due = NEVER
+            self._reader.leave()
 
     def _watch_reader(self) -> None:
-        self._left_bytes, self._took_at = self._left_to_take(), self.loop.time()
-        self._reader_due = self._took_at + self._settings.stalled_reader_seconds / 4
-        self._alarm.set(min(self._due, self._reader_due))
+        self._reader.watch(self.loop.time())
+        self._set_alarm()
 
-    def _look_at_reader(self, now: float) -> None:
-        before, self._left_bytes = self._left_bytes, self._left_to_take()
-        if self._left_bytes < before:
-            self._took_at = now
-        if now - self._took_at < self._settings.stalled_reader_seconds:
-            self._reader_due = now + self._settings.stalled_reader_seconds / 4
-            return
+    def _cut_reader(self) -> None:
         log.info("a client took nothing of its answer and is cut", extra={"client": (self.client or "?")[0]})
-        self._reader_due = NEVER
+        self._reader.leave()
         self._leave()
         self.transport.abort()
-
-    def _left_to_take(self) -> int:
-        """Return how many bytes the client has not taken: those in the transport, and in the kernel where it tells.
-
-        The kernel asks for more only when a good part of its own buffer, often megabytes, is free. A slow reader needs
-        minutes for that, so that the transport alone would look stalled.
-        """
-        left = self.transport.get_write_buffer_size()
-        connection: socket.socket = self.transport.get_extra_info("socket")
-        with suppress(OSError, ValueError):  # not on this system; just closed
-            left += int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return left
 
 
 def _error_response(error: AqueductError) -> bytes:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from api.answers import Answer
 from api.bodies import Bodies
+from api.delivery import Delivery
 from api.dispatch import Dispatcher
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, State
@@ -106,8 +106,8 @@ class JobEndpoint:
             else:
                 ahead = await self._admit(exchange, relay, prepared.admission)
             del prepared, request  # the body is Redis's now
-            answer = Answer(self._kind, self._settings, exchange, relay)
-            await (answer.stream(read_timeout, ahead) if is_stream else answer.whole())
+            delivery = Delivery(self._kind, self._settings, exchange, relay)
+            await (delivery.stream(read_timeout, ahead) if is_stream else delivery.whole())
         finally:
             stop_watching()
             if open_request is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from shared.tokens import hash_token, parse_records
 
 log = logging.getLogger("aqueduct.tokens")
 
-Call = Callable[..., Awaitable[Any]]
+RedisCall = Callable[..., Awaitable[Any]]
 """One Redis command: `await call("HGETALL", key)` gives a mapping or a flat list of bytes."""
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
@@ -44,7 +43,7 @@ class TokenTable:
             raise Unauthenticated(_MALFORMED, headers=_CHALLENGE)
         digest = hash_token(token)
         record = self._static.get(digest) or self._dynamic.get(digest)
-        if record is None or not hmac.compare_digest(record.sha256, digest):
+        if record is None:
             raise Unauthenticated(_UNKNOWN, code="invalid_api_key", headers=_CHALLENGE)
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
@@ -63,7 +62,7 @@ class TokenTable:
         static_names = {record.name for record in self._static.values()}
         self._dynamic = {record.sha256: record for record in records if record.name not in static_names}
 
-    async def refresh(self, call: Call) -> None:
+    async def refresh(self, call: RedisCall) -> None:
         """Read the created tokens once; raises what `call` raises, and then keeps the last good set.
 
         A hash that is wholly absent was lost (a revoked last token leaves a marker), so the last good set stays too.
@@ -71,7 +70,7 @@ class TokenTable:
         if reply := await call("HGETALL", TOKENS):
             self.replace_dynamic(parse_records(reply))
 
-    async def refresh_forever(self, call: Call, interval_seconds: float = 5) -> None:
+    async def refresh_forever(self, call: RedisCall, interval_seconds: float = 5) -> None:
         """Refresh now and every interval until cancelled; the first failure of a row is logged."""
         is_failing = False
         while True:

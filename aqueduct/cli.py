@@ -1,13 +1,15 @@
-"""The `aqueduct` command: words in, exit status out (0 done, 1 failed, 2 wrong usage or configuration)."""
+"""The `aqueduct` command: words in, exit status out (0 done, 1 failed or refused, 2 wrong usage or configuration)."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
-from aqueduct.commands.common import CommandError
+import click
+
+from aqueduct.errors import FAILED, WRONG_USAGE, CommandError
 
 COMMANDS = {
     "up": "run everything on this machine",
@@ -20,47 +22,80 @@ COMMANDS = {
     "demo-backend": "run a scripted model server to try things with",
 }
 """Each is a module of `aqueduct.commands`, imported only when it is the one to run."""
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """The subcommands by name; `--help` tells them without an import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"aqueduct.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    help="An OpenAI-compatible gateway with a queue per model, over Celery and Redis.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="aqueduct-gateway", prog_name="aqueduct", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Hold the subcommands, and the settings that their options give."""
+    ctx.obj = {}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; what a person did wrong becomes a message on standard error, without a traceback."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(words[0] if words else None).parse_args(words)
     try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        return 130
-    except CommandError as error:
-        return _fail(error, 1)
+        status = cli.main(None if argv is None else list(argv), prog_name="aqueduct", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return WRONG_USAGE
+    except click.UsageError as error:
+        if error.ctx is not None:
+            print(error.ctx.get_usage(), file=sys.stderr)
+        return _fail(error.format_message(), WRONG_USAGE)
     except Exception as error:
-        from shared.config import ConfigError  # noqa: PLC0415 - keeps `--help` fast
-        from shared.fitness import UnfitRedis  # noqa: PLC0415
-        from shared.tokens import UnreadableMirror  # noqa: PLC0415
-
-        if isinstance(error, ConfigError):
-            return _fail(error, 2)
-        if isinstance(error, UnfitRedis | UnreadableMirror):
-            return _fail(error, 1)
-        raise
+        status = _status_of(error)
+        if status is None:
+            raise
+        return _fail(str(error), status)
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """Return the parser, complete for this subcommand and with a line about each of the others."""
-    parser = argparse.ArgumentParser(
-        prog="aqueduct", description="An OpenAI-compatible gateway with a queue per model, over Celery and Redis."
-    )
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        if name == command:
-            module = importlib.import_module(f"aqueduct.commands.{name.replace('-', '_')}")
-            module.add_parser(subparsers)
-            subparsers.choices[name].set_defaults(run=module.run)
-        else:
-            subparsers.add_parser(name, help=summary)
-    return parser
+def _status_of(error: Exception) -> int | None:
+    """Return the exit status for a mistake or misfortune that its own text explains; None for a fault of ours."""
+    if isinstance(error, CommandError):
+        return error.status
+    from shared.config_problems import ConfigError  # noqa: PLC0415 - keeps `--help` fast
+    from shared.fitness import UnfitRedis  # noqa: PLC0415
+    from shared.private_files import UntrustedPath  # noqa: PLC0415
+    from shared.tokens import UnreadableMirror  # noqa: PLC0415
+
+    if isinstance(error, ConfigError):
+        return WRONG_USAGE
+    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror) else None
 
 
-def _fail(error: Exception, status: int) -> int:
-    for line in str(error).splitlines():
+def _fail(message: str, status: int) -> int:
+    for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return status

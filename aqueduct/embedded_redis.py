@@ -1,8 +1,10 @@
 """A Redis server of our own, for one machine: `EmbeddedRedis(data_dir)`, `start()`, `.url`, `stop()`.
 
-In: a data folder. Out: a server on a free loopback port with a random password, an append-only file in
-`data_dir/redis` (0700), and no way to evict, that ends with this process. One data folder serves one owner at a
-time: a second is refused, and a server left over by a killed owner is shut down first.
+In: a data folder. Out: a server with a random password on a unix socket in `data_dir/redis` (0700), with an append-only
+file there, at most half of the memory and no way to evict, that ends with this process. While it is away nobody else
+can take the socket's place, as could be done with a port; only where its path is too long is it a loopback port. One
+data folder serves one owner at a time: a second is refused, and a server left over by a killed owner is shut down
+first.
 """
 
 from __future__ import annotations
@@ -14,26 +16,32 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from aqueduct.errors import CommandError
+from aqueduct.memory import memory_bytes
 from aqueduct.parenthood import die_with_parent
+from aqueduct.ports import free_port
+from shared.private_files import private_folder, read_private, write_private
 
 MINIMUM_VERSION = (6, 2)
+LONGEST_SOCKET_PATH = 100
+"""In bytes; the system's limit is 108 on Linux and 104 on macOS."""
 _START_ATTEMPTS = 5
 _POLL_SECONDS = 0.02
 
 
-class EmbeddedRedisError(Exception):
+class EmbeddedRedisError(CommandError):
     """The server cannot be found, started or reached; the message tells the fix."""
 
 
@@ -100,12 +108,17 @@ class EmbeddedRedis:
         self._server = server
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_lock: int | None = None
-        self._port = 0
-        self._password = ""
+        self._alive_lock: int | None = None
+        self._password = secrets.token_urlsafe(32)
+        path = self.folder.resolve() / "redis.sock"
+        self._socket = path if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH else None
+        self._port = 0  # stays so where there is a socket
 
     @property
     def url(self) -> str:
-        """`redis://:PASSWORD@127.0.0.1:PORT/0`; the same over restarts of this object."""
+        """`unix://:PASSWORD@/FOLDER/redis.sock?db=0`; the same over restarts of this object."""
+        if self._socket is not None:
+            return f"unix://:{self._password}@{quote(str(self._socket))}?db=0"
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     @property
@@ -121,12 +134,13 @@ class EmbeddedRedis:
         return self._server
 
     def start(self, timeout_seconds: float = 60) -> None:
-        """Start the server, or start it again with the same port, password and data, and wait until it answers.
+        """Start the server, or start it again with the same address, password and data, and wait until it answers.
 
         Raises:
             EmbeddedRedisError: no server, the folder is in use, or no answer in time.
         """
         for attempt in range(_START_ATTEMPTS):
+            self.prepare()
             self.spawn(new_port=attempt > 0)
             try:
                 self.wait_ready(timeout_seconds)
@@ -138,21 +152,39 @@ class EmbeddedRedis:
                 raise
             return
 
-    def spawn(self, *, new_port: bool = False) -> None:
-        """Start the process without waiting. Call it from the main thread: the server ends with the calling thread."""
-        server = self.server
+    def prepare(self) -> None:
+        """Take the folder and end a server left over in it, which may take 10 s; any thread may call it.
+
+        Raises:
+            EmbeddedRedisError: no server, the folder is in use, or what is left over does not end.
+            UntrustedPath: the folder belongs to somebody else.
+        """
+        _ = self.server
         self._take_folder()
-        if not self._password:
-            self._password = secrets.token_urlsafe(32)
-        if not self._port or new_port:
-            self._port = _free_port()
+        if self._alive_lock is not None:
+            return
         # The server inherits this lock, so a left-over one is seen by the next owner, whatever became of its pid.
         alive = os.open(self.folder / "alive.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._stop_left_over(alive)
-            _write_private(self.folder / "url", self.url)
+        except BaseException:
+            os.close(alive)
+            raise
+        self._alive_lock = alive
+
+    def spawn(self, *, new_port: bool = False) -> None:
+        """Start the process after `prepare`, without waiting.
+
+        Call it from the main thread: the server ends with the calling thread.
+        """
+        assert self._alive_lock is not None, "not prepared"  # noqa: S101 - a mistake of the caller
+        alive, self._alive_lock = self._alive_lock, None
+        if self._socket is None and (not self._port or new_port):
+            self._port = free_port()
+        try:
+            write_private(self.folder / "url", self.url)
             with (self.folder / "redis.log").open("wb") as log:
-                self._process = self._popen(server, alive, log)
+                self._process = self._popen(self.server, alive, log)
         finally:
             os.close(alive)
 
@@ -176,10 +208,10 @@ class EmbeddedRedis:
     def _settings(self, server: Server) -> str:
         lines = [
             "bind 127.0.0.1",
-            f"port {self._port}",
+            f"port {self._port}",  # 0: none
             "protected-mode yes",
             f"requirepass {self._password}",
-            f'dir "{self.folder.resolve()}"',
+            f"dir {_quoted(self.folder.resolve())}",
             "daemonize no",
             'save ""',
             "appendonly yes",
@@ -187,6 +219,12 @@ class EmbeddedRedis:
             "maxmemory-policy noeviction",  # a job that was accepted is never thrown away
             "slowlog-max-len 0",  # the slow log would show prompts
         ]
+        if self._socket is not None:
+            lines += [f"unixsocket {_quoted(self._socket)}", "unixsocketperm 600"]
+        memory = memory_bytes()
+        if memory is not None:
+            # A full Redis refuses new jobs; without a limit the system would kill it, or something else.
+            lines.append(f"maxmemory {memory // 2}")
         if server.version >= (7, 0):
             lines.append("latency-tracking no")
         return "\n".join(lines) + "\n"
@@ -228,6 +266,9 @@ class EmbeddedRedis:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._alive_lock is not None:
+            os.close(self._alive_lock)
+            self._alive_lock = None
         if self._owner_lock is not None:
             (self.folder / "url").unlink(missing_ok=True)
             os.close(self._owner_lock)
@@ -236,9 +277,8 @@ class EmbeddedRedis:
     def _take_folder(self) -> None:
         if self._owner_lock is not None:
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.folder.mkdir(exist_ok=True, mode=0o700)
-        self.folder.chmod(0o700)
+        private_folder(self.folder.parent)
+        private_folder(self.folder)
         lock = os.open(self.folder / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not _lock(lock):
             os.close(lock)
@@ -252,7 +292,7 @@ class EmbeddedRedis:
         """Take the lock that a running server holds; shut the server down when its owner is gone."""
         if _lock(alive):
             return
-        with contextlib.suppress(OSError, redis.RedisError), _client((self.folder / "url").read_text()) as client:
+        with contextlib.suppress(OSError, redis.RedisError), _client(read_private(self.folder / "url")) as client:
             client.shutdown(nosave=True)
         deadline = time.monotonic() + 10
         while not _lock(alive):
@@ -285,15 +325,7 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, also when it was there before with other rights."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(text)
+def _quoted(path: Path) -> str:
+    """Return a path as Redis's settings want it."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

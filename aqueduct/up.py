@@ -1,7 +1,8 @@
 """All of the gateway under one supervisor: a `Plan` in, an exit status out, and nothing left running.
 
-Order of start: Redis, then all others at once. Order of end: API and workers drain, then Flower and the demo backend,
-Redis last. Children are started again when they end by themselves; a second Ctrl-C ends all at once.
+Order of start: Redis, then all others at once. Order of end: the APIs drain while the workers go on, then the workers
+end, then Flower and the demo backend, Redis last. Children are started again when they end by themselves; a second
+Ctrl-C ends all at once.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
-from aqueduct.commands.api import listen
-from aqueduct.commands.common import CommandError
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from aqueduct.errors import CommandError
+from aqueduct.ports import free_port, listen
 from aqueduct.supervisor import Child, Pause
-from aqueduct.up_plan import TOKEN_NAME, Plan, free_port
+from aqueduct.up_plan import TOKEN_NAME, Plan
 
 READY_POLL_SECONDS = 0.1
 REMIND_AFTER_SECONDS = 60
@@ -41,9 +42,9 @@ def up(plan: Plan, *, api_processes: int = 1, with_flower: bool = True) -> int:
     try:
         if redis is not None:
             redis.start()
+            if plan.token_is_ours and not plan.settings.tokens:
+                _keep_token(plan, redis.url)  # before an API reads the tokens for the first time
         return asyncio.run(_Up(plan, redis, listener, api_processes, with_flower).run())
-    except EmbeddedRedisError as error:
-        raise CommandError(str(error)) from None
     finally:
         if redis is not None:
             redis.stop()
@@ -63,41 +64,49 @@ class _Up:
         self._flower_port = (
             _port_for_flower(plan.settings.flower.host, plan.settings.flower.port) if with_flower else None
         )
-        self._serving = self._apis(api_processes) + self._workers()
-        self._helping = self._helpers()
+        self._apis = self._make_apis(api_processes)
+        self._workers = self._make_workers()
+        self._helpers = self._make_helpers()
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def _child(self, name: str, *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
-        environment = self._plan.environment_for(name)
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._apis, *self._workers, *self._helpers]
+
+    def _child(self, name: str, given: Mapping[str, str], *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
+        environment = {**given, "PYTHONUNBUFFERED": "1"}
         if self._redis is not None:
             environment["AQUEDUCT_REDIS_URL"] = self._redis.url
-        environment["PYTHONUNBUFFERED"] = "1"
         # -P: a folder `api` or `workers` where the person happens to be must not be taken for ours.
         return Child(name, [sys.executable, "-P", "-m", *arguments], environment, say, pass_fds=pass_fds)
 
-    def _apis(self, count: int) -> list[Child]:
-        fd = self._listener.fileno()
+    def _make_apis(self, count: int) -> list[Child]:
+        fd, given = self._listener.fileno(), self._plan.environment_for()
         return [
-            self._child(_numbered("api", index, count), "aqueduct", "api", "--fd", str(fd), pass_fds=(fd,))
+            self._child(_numbered("api", index, count), given, "aqueduct", "api", "--fd", str(fd), pass_fds=(fd,))
             for index in range(count)
         ]
 
-    def _workers(self) -> list[Child]:
+    def _make_workers(self) -> list[Child]:
         """Return one worker a model, up to the number of cores; beyond that models share a worker."""
         models = list(self._plan.settings.models)
         count = min(len(models), os.cpu_count() or 1)
-        return [
-            self._child(_numbered("worker", index, count), "aqueduct", "worker", "--", *models[index::count])
-            for index in range(count)
-        ]
+        workers = []
+        for index in range(count):
+            served = models[index::count]
+            given = self._plan.environment_for(models=served)
+            workers.append(self._child(_numbered("worker", index, count), given, "aqueduct", "worker", "--", *served))
+        return workers
 
-    def _helpers(self) -> list[Child]:
+    def _make_helpers(self) -> list[Child]:
         helpers = []
         if self._plan.demo_port is not None:
-            helpers.append(self._child("demo", "aqueduct.demo", "--port", str(self._plan.demo_port)))
+            given = self._plan.environment_for()
+            helpers.append(self._child("demo", given, "aqueduct.demo", "--port", str(self._plan.demo_port)))
         if self._flower_port is not None:
-            helpers.append(self._child("flower", "aqueduct", "flower", "--port", str(self._flower_port)))
+            given = self._plan.environment_for(flower=True)
+            helpers.append(self._child("flower", given, "aqueduct", "flower", "--port", str(self._flower_port)))
         return helpers
 
     async def run(self) -> int:
@@ -105,8 +114,7 @@ class _Up:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
-        children = [*self._serving, *self._helping]
-        runs = {child: asyncio.create_task(child.run()) for child in children}
+        runs = {child: asyncio.create_task(child.run()) for child in self._children}
         others: list[asyncio.Task[None]] = [
             asyncio.create_task(self._keep_redis()),
             asyncio.create_task(self._announce()),
@@ -125,7 +133,7 @@ class _Up:
             await self._shut_down(runs)
             return 0 if self._end.is_set() and not given_up else 1
         finally:
-            for child in children:
+            for child in self._children:
                 child.kill()
             for task in (*others, ending):
                 task.cancel()
@@ -137,10 +145,15 @@ class _Up:
         self._end.set()
 
     async def _shut_down(self, runs: dict[Child, asyncio.Task[int]]) -> None:
-        settings = self._plan.settings
-        grace_seconds = max(settings.api.drain_seconds, settings.worker.drain_seconds)
+        grace_seconds = self._plan.settings.api.drain_seconds
         say("up", f"ending; open requests get up to {grace_seconds:g} s (Ctrl-C again ends them now)")
-        for children, seconds in ((self._serving, grace_seconds), (self._helping, 0.0)):
+        # Told to end while an API still waits for its answers, a worker would hand its jobs back to nobody.
+        stages = (
+            (self._apis, grace_seconds),
+            (self._workers, self._plan.settings.worker.drain_seconds),
+            (self._helpers, 0.0),
+        )
+        for children, seconds in stages:
             for child in children:
                 child.terminate()
             hurry = asyncio.create_task(self._hurry.wait())
@@ -168,26 +181,38 @@ class _Up:
             await asyncio.sleep(seconds)
             started = loop.time()
             try:
-                self._redis.spawn()
+                await asyncio.to_thread(self._redis.prepare)
+                self._redis.spawn()  # on the main thread, with which it ends
                 await asyncio.to_thread(self._redis.wait_ready)
             except (EmbeddedRedisError, OSError) as error:
                 say("redis", str(error))
 
     async def _announce(self) -> None:
-        """Wait until the API is ready, then print what a person needs."""
+        """Wait until what it prints is true, then print what a person needs."""
         loop = asyncio.get_running_loop()
         remind_at = loop.time() + REMIND_AFTER_SECONDS
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            while not await _is_ready(client, f"{self._url}/readyz"):
+            while not await self._is_ready(client):
                 if loop.time() > remind_at:
                     say("up", f"not ready yet; {self._url}/readyz says why")
                     remind_at = loop.time() + REMIND_AFTER_SECONDS
                 await asyncio.sleep(READY_POLL_SECONDS)
-        for child in (*self._serving, *self._helping):
+        for child in self._children:
             child.settled = True
-        if self._plan.token_is_ours and self._redis is not None and not self._plan.settings.tokens:
-            await asyncio.to_thread(_keep_token, self._plan, self._redis.url)
         print(self._banner(), flush=True)
+
+    async def _is_ready(self, client: httpx.AsyncClient) -> bool:
+        """Tell whether every model is served and, where the token is ours, a request with it would be let in."""
+        with contextlib.suppress(httpx.HTTPError):
+            # The API is ready as soon as one model has a worker; a newcomer's first request may be for any.
+            answer = await client.get(f"{self._url}/readyz")
+            if answer.status_code != 200 or answer.json()["unserved"]:
+                return False
+            if not self._plan.token_is_ours:
+                return True
+            headers = {"authorization": f"Bearer {self._plan.credentials.token}"}
+            return (await client.get(f"{self._url}/v1/models", headers=headers)).status_code == 200
+        return False
 
     @property
     def _url(self) -> str:
@@ -229,22 +254,18 @@ class _Up:
         return "\n".join(lines)
 
 
-async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        answer = await client.get(url)
-        # The API is ready as soon as one model has a worker; a newcomer's first request may be for any.
-        return answer.status_code == 200 and not answer.json()["unserved"]
-    return False
-
-
 def _keep_token(plan: Plan, redis_url: str) -> None:
     """Make the printed token valid where the configuration file has no token at all."""
     from shared.redis_sync import connect  # noqa: PLC0415 - rarely needed
-    from shared.tokens import StoredToken, TokenNameTaken, TokenStore, hash_token  # noqa: PLC0415
+    from shared.tokens import StoredToken, TokenStore, hash_token  # noqa: PLC0415
 
     record = StoredToken(name=TOKEN_NAME, sha256=hash_token(plan.credentials.token), created_at=datetime.now(UTC))
-    with connect(redis_url) as client, contextlib.suppress(TokenNameTaken):
-        TokenStore(client, plan.settings.data_dir).create(record)
+    with connect(redis_url) as client:
+        store = TokenStore(client, plan.settings.data_dir)
+        if record.sha256 in {known.sha256 for known in store.list()}:
+            return
+        store.revoke(TOKEN_NAME)  # of credentials that are no more
+        store.create(record)
 
 
 def _port_for_flower(host: str, port: int) -> int:

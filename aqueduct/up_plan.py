@@ -6,13 +6,11 @@ Without a configuration file one is written into the data folder, for the demo b
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import secrets
-import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,12 @@ from typing import Any
 import httpx
 import yaml
 
-from aqueduct.commands.common import GENERATED_CONFIG, CommandError
-from shared.config import config_path, load_settings
+from aqueduct.commands.common import GENERATED_CONFIG, Overrides
+from aqueduct.errors import WRONG_USAGE, CommandError
+from aqueduct.ports import free_port
+from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
+from shared.config_problems import Path as SettingPath
+from shared.private_files import private_folder, read_private, write_private
 from shared.settings import Settings
 from shared.tokens import hash_token, new_token
 
@@ -39,88 +41,89 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """Who needs a variable that holds a secret: the workers of some models, Flower, or both."""
+
+    models: frozenset[str] = frozenset()
+    flower: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to start, with which settings."""
 
     settings: Settings
     environment: dict[str, str]
-    """For the workers; others get it less `backend_keys`."""
-    backend_keys: frozenset[str]
-    """Variables that only workers may see."""
+    """For all children together; each gets its own part of the secrets in it."""
+    secrets: dict[str, Secret]
+    """Variables that only some children may see."""
     credentials: Credentials
     token_is_ours: bool
     """Whether `credentials.token` works: it does not where the file has tokens of its own."""
     demo_port: int | None
     """Where to start the demo backend, if at all."""
 
-    def environment_for(self, name: str) -> dict[str, str]:
-        """Return a child's environment; backend keys reach workers alone."""
-        if name.startswith("worker"):
-            return dict(self.environment)
-        return {key: value for key, value in self.environment.items() if key not in self.backend_keys}
+    def environment_for(self, *, models: Collection[str] = (), flower: bool = False) -> dict[str, str]:
+        """Return the environment of a child: of a worker for these models, of Flower, or of one without secrets."""
+        hidden = {
+            name
+            for name, secret in self.secrets.items()
+            if secret.models.isdisjoint(models) and not (flower and secret.flower)
+        }
+        return {name: value for name, value in self.environment.items() if name not in hidden}
 
 
-def make_plan(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Plan:
-    """Read or write the configuration.
+def make_plan(
+    config: Path | None, overrides: Overrides, *, backend: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Plan:
+    """Read the configuration, or write one where there is none.
 
     Raises:
         ConfigError: the file or the environment is wrong.
         CommandError: the backend cannot be asked, or options exclude each other.
+        UntrustedPath: the data folder, or what lies in it, belongs to somebody else.
     """
-    file = config_path(args.config, environ)
-    if file and args.backend:
+    file = config_path(config, environ)
+    if file and backend:
         raise CommandError(
-            "--backend is for a start without a configuration file; name the backend in the file instead"
+            "--backend is for a start without a configuration file; name the backend in the file instead",
+            status=WRONG_USAGE,
         )
-    environment = {**environ, **_from_options(args)}
+    environment = {**environ, **overrides}
     demo_port = None
+    generated = file is None
     if file is None:
         folder = Path(environment.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
-        credentials = keep_credentials(folder)
-        if args.backend:
-            models = backend_models(args.backend, environ.get(BACKEND_KEY))
+        if backend:
+            models = backend_models(backend, environ.get(BACKEND_KEY))
         else:
             demo_port = free_port()
             models = demo_models(demo_port)
         file = folder / GENERATED_CONFIG
-        write_config(file, models, credentials.token)
-        generated = True
-    else:
-        generated = False
+        write_config(file, models, keep_credentials(folder).token)
     environment["AQUEDUCT_CONFIG"] = str(file.resolve())
     settings = load_settings(file, environ=environment)
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
-        environment["AQUEDUCT_FLOWER__PASSWORD"] = credentials.flower_password
+        environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password
     return Plan(
         settings=settings,
         environment=environment,
-        backend_keys=backend_key_variables(file),
+        secrets=secrets_of(file) | {variable_of(FLOWER_PASSWORD): Secret(flower=True)},
         credentials=credentials,
-        token_is_ours=generated or not settings.tokens,
+        # A Redis that others look after gets no token of ours.
+        token_is_ours=generated or (not settings.tokens and settings.redis_url is None),
         demo_port=demo_port,
     )
 
 
-def _from_options(args: argparse.Namespace) -> dict[str, str]:
-    """Return the command's options as the variables that the children read."""
-    given = {
-        "AQUEDUCT_API__HOST": args.host,
-        "AQUEDUCT_API__PORT": args.port,
-        "AQUEDUCT_DATA_DIR": args.data_dir,
-        "AQUEDUCT_LOG_FORMAT": args.log_format,
-        "AQUEDUCT_LOG_LEVEL": args.log_level,
-    }
-    return {name: str(value) for name, value in given.items() if value is not None}
-
-
 def keep_credentials(folder: Path) -> Credentials:
     """Return the folder's credentials, made at the first call."""
-    path = folder / CREDENTIALS
+    path = private_folder(folder) / CREDENTIALS
     try:
-        return Credentials(**json.loads(path.read_text()))
+        return Credentials(**json.loads(read_private(path)))
     except FileNotFoundError:
         pass
     except (TypeError, ValueError):
@@ -179,36 +182,25 @@ def write_config(path: Path, models: Mapping[str, Any], token: str) -> None:
     write_private(path, heading + yaml.safe_dump(content, sort_keys=False))
 
 
-def backend_key_variables(file: Path) -> frozenset[str]:
-    """Return the variables that the file uses in backends' `api_key` and nowhere else."""
-    text = file.read_text()
-    inside: set[str] = set()
+def secrets_of(file: Path) -> dict[str, Secret]:
+    """Return the variables that the file uses for workers' secrets or Flower's password, and nowhere else."""
+    text = file.read_text(encoding="utf-8-sig")
+    found: dict[str, Secret] = {}
     used_elsewhere: set[str] = set()
     for path, value in _strings(yaml.safe_load(text)):
-        names = re.findall(r"\$\{(\w+)\}", value)
-        (inside if path[:1] == ("models",) and path[-1] == "api_key" else used_elsewhere).update(names)
-    return frozenset(inside - used_elsewhere)
+        for name in re.findall(r"\$\{(\w+)", value):
+            known = found.get(name, Secret())
+            if is_backend_key(path):
+                found[name] = Secret(known.models | {str(path[1])}, known.flower)
+            elif path == FLOWER_PASSWORD:
+                found[name] = Secret(known.models, flower=True)
+            else:
+                used_elsewhere.add(name)
+    return {name: secret for name, secret in found.items() if name not in used_elsewhere}
 
 
-def _strings(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
+def _strings(value: Any, path: SettingPath = ()) -> list[tuple[SettingPath, str]]:
     if isinstance(value, str):
         return [(path, value)]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [found for key, item in items for found in _strings(item, (*path, key))]
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, in a folder of the same sort."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.parent.chmod(0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(text)
-
-
-def free_port() -> int:
-    """Return a loopback port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

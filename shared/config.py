@@ -11,7 +11,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -24,11 +24,12 @@ from shared.config_problems import ConfigError, Problem, dotted, suggestion
 from shared.config_source import Tree, fill_variables, read_tree
 from shared.settings import Settings, is_usable_name
 
-__all__ = ["ConfigError", "Problem", "SettingRow", "config_path", "describe_settings", "load_settings"]
-
 PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
+FLOWER_PASSWORD: problems.Path = ("flower", "password")
 _FILE_ONLY = ("models", "tokens")
+_WORKERS_ONLY = {"api_key", "proxy", "ca_file", "client_certificate", "client_key"}
+"""Of a backend: what those who do not call it neither need nor should hold."""
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes sets for a Service called `aqueduct`: not ours, and not the operator's doing."""
 
@@ -43,19 +44,22 @@ def load_settings(
     path: Path | None,
     *,
     environ: Mapping[str, str] = os.environ,
-    resolve_backend_keys: bool = True,
+    resolve_backend_keys: bool | Collection[str] = True,
+    resolve_flower_password: bool = True,
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read the configuration; raise ConfigError with every problem found.
 
-    Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. With `resolve_backend_keys=False` every
-    backend's `api_key` is None and its variable need not exist. `base` are values to start from in place of a
-    file's (the demo's models); it is used only when there is no file.
+    Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. `resolve_backend_keys` tells for which
+    models it is wanted what only those know who call a backend (`api_key`, `proxy`, certificates): all, none, or
+    those named; elsewhere it is None, and its variables and files need not exist. So with
+    `resolve_flower_password=False` for Flower's. `base` are values to start from in place of a file's (the demo's
+    models); it is used only when there is no file.
     """
     file = config_path(path, environ)
     tree = _read(file) if file else Tree("", data=copy.deepcopy(dict(base or {})))
     if file:
-        fill_variables(tree, environ, lambda at: not resolve_backend_keys and _is_backend_key(at))
+        fill_variables(tree, environ, _unwanted_secrets(resolve_backend_keys, resolve_flower_password))
     variables = _apply_environment(tree, environ)
     if not tree.data.get("models") and ("models",) not in tree.broken and not any(not p.path for p in tree.problems):
         where = "" if file else f"; name a configuration file by --config or {CONFIG_VARIABLE}"
@@ -79,8 +83,22 @@ def _read(file: Path) -> Tree:
         raise ConfigError([Problem("", f"cannot be read: {error.strerror}", str(file))]) from None
 
 
-def _is_backend_key(path: problems.Path) -> bool:
-    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] == "api_key"
+def _unwanted_secrets(backend_keys: bool | Collection[str], flower_password: bool) -> Callable[[problems.Path], bool]:
+    """Return what tells whether the value at a path is a secret that this process does without."""
+
+    def is_unwanted(path: problems.Path) -> bool:
+        if path == FLOWER_PASSWORD:
+            return not flower_password
+        if not is_backend_key(path):
+            return False
+        return not backend_keys if isinstance(backend_keys, bool) else path[1] not in backend_keys
+
+    return is_unwanted
+
+
+def is_backend_key(path: problems.Path) -> bool:
+    """Whether what only workers may know of a backend stands at this path; its second part is the model."""
+    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
 
 
 # --- environment ------------------------------------------------------------------------------------------------------
@@ -88,7 +106,7 @@ def _is_backend_key(path: problems.Path) -> bool:
 
 def _apply_environment(tree: Tree, environ: Mapping[str, str]) -> dict[problems.Path, str]:
     """Write the environment's values over the file's; return which path came from which variable."""
-    known = {_variable(path): (path, field) for path, field in _leaves(Settings) if path[0] not in _FILE_ONLY}
+    known = {variable_of(path): (path, field) for path, field in _leaves(Settings) if path[0] not in _FILE_ONLY}
     used: dict[problems.Path, str] = {}
     for name in sorted(environ):
         text = environ[name]
@@ -113,7 +131,8 @@ def _is_kubernetes(name: str, text: str) -> bool:
     return is_link or _KUBERNETES.fullmatch(name) is not None
 
 
-def _variable(path: problems.Path) -> str:
+def variable_of(path: problems.Path) -> str:
+    """Return the environment variable that overrides the setting at this path."""
     return PREFIX + "__".join(str(part).upper() for part in path)
 
 
@@ -245,7 +264,7 @@ def describe_settings() -> list[SettingRow]:
             type=_type_name(field.annotation),
             default=_default_text(field),
             description=field.description or "",
-            variable="" if path[0] in _FILE_ONLY else _variable(path),
+            variable="" if path[0] in _FILE_ONLY else variable_of(path),
         )
         for path, field in _leaves(Settings)
     ]

@@ -14,8 +14,8 @@ from typing import Any
 Path = tuple[str | int, ...]
 """Where a value stands: keys and list indexes from the top of the file."""
 
-_HIDDEN = {"api_key", "password", "redis_url", "sha256", "url"}
-"""Keys whose values are never shown. A `sha256` may be a token pasted by mistake, a `url` may hold a password."""
+_HIDDEN = {"api_key", "password", "proxy", "redis_url", "sha256", "url"}
+"""Keys whose values are never shown. A `sha256` may be a token pasted by mistake, a URL may hold a password."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Problem:
     line: int | None = None
     variable: str | None = None
     """The environment variable the value came from, instead of a file."""
+    missing_variable: str | None = None
+    """The environment variable that the file names here and that has no value."""
 
     def __str__(self) -> str:
         """Return `file:line: path: reason`, or `VARIABLE: reason`."""
@@ -106,7 +108,7 @@ def reason(error: dict[str, Any], path: Path, *, show: bool) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
     is_value = show and kind != "missing" and not is_hidden(path)
     tail = shown(value) if is_value else ""
-    if value is None and kind != "missing":
+    if value is None and kind not in ("missing", "value_error"):
         return "has no value; give one or remove the line"
     if kind in _WORDS:
         return _WORDS[kind] + tail

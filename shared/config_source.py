@@ -40,10 +40,11 @@ class Tree:
             path = path[:-1]
         return self.lines.get(path)
 
-    def problem(self, path: Path, reason: str) -> None:
+    def problem(self, path: Path, reason: str, *, missing_variable: str | None = None) -> None:
         """Note what is wrong with the value at `path`."""
         self.broken.add(path)
-        self.problems.append(Problem(dotted(path), reason, self.file, self.line(path)))
+        where = self.file, self.line(path)
+        self.problems.append(Problem(dotted(path), reason, *where, missing_variable=missing_variable))
 
 
 def read_tree(file: str, content: bytes) -> Tree:
@@ -187,7 +188,7 @@ def _fill_text(tree: Tree, text: str, path: Path, environ: Mapping[str, str]) ->
         if found or named[2] is not None:
             return found or named[2]
         state = "empty" if named[1] in environ else "not set"
-        tree.problem(path, f"the environment variable {named[1]} is {state}")
+        tree.problem(path, f"the environment variable {named[1]} is {state}", missing_variable=named[1])
         return ""
 
     return _REFERENCE.sub(replace, text)

@@ -1,6 +1,7 @@
 """Every failure a caller can meet, as one tree. Each class fixes its HTTP status, `type` and `code`.
 
     AqueductError                      500 server_error / internal_error
+    ├── ToldError                      any of these, as it came over the queue
     ├── RequestError                   the caller's to mend
     │   ├── InvalidRequest             400 invalid_request_error / given by the place that found it
     │   ├── Unauthenticated            401 invalid_request_error / null or invalid_api_key
@@ -101,19 +102,27 @@ class AqueductError(Exception):
         return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def from_wire(data: bytes) -> AqueductError:
-    """Rebuild the error that `to_wire` wrote, with its class where the code names one."""
+class ToldError(AqueductError):
+    """An error that was told over the queue, rebuilt of its data."""
+
+    def __init__(self, message: str, *, status: int, type: str, code: str | None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.status, self.type, self.code = status, type, code
+
+
+def from_wire(data: bytes) -> ToldError:
+    """Rebuild the error that `to_wire` wrote."""
     wire = json.loads(data)
     error = wire["error"]
-    kind = _BY_CODE.get(error["code"] or "", AqueductError)
-    rebuilt = kind(
+    return ToldError(
         error["message"],
+        status=wire["status"],
+        type=error["type"],
+        code=error["code"],
         param=error["param"],
         retry_after=wire.get("retry_after"),
         should_retry=wire.get("should_retry"),
     )
-    rebuilt.status, rebuilt.type, rebuilt.code = wire["status"], error["type"], error["code"]
-    return rebuilt
 
 
 class RequestError(AqueductError):
@@ -328,17 +337,3 @@ class JobCancelled(JobError):
     type = "request_cancelled"
     code = "cancelled"
     default_message = "The client closed the connection."
-
-
-class _WireRefusal(BackendError):
-    """A backend's refusal as rebuilt on the API's side."""
-
-
-_BY_CODE: dict[str, type[AqueductError]] = {
-    kind.code: kind
-    for kind in (
-        QueueFull, NoWorker, Draining, BrokerUnavailable, BackendUnreachable, BackendTimeout, BadBackendResponse,
-        QueueTimeout, JobLost, JobCancelled,
-    )
-    if kind.code
-}  # fmt: skip

@@ -11,7 +11,7 @@ from shared.protocol import QUEUE_PREFIX
 
 PREFIXES: dict[str, str] = {
     "job": "aq2:job:",  # hash: the job's record. Until 60 s after its end, at most its longest possible life
-    "body": "aq2:body:",  # string: a large request body. Deleted when the job ends, same limit
+    "body": "aq2:body:",  # list: a large request body in parts. Deleted when the job ends, same limit
     "log": "aq2:log:",  # list: the job's events. Until 60 s after its end, same limit
     "room": "aq2:room:",  # hash, a model: counters, lane clocks, drain rate. A day after the last use
     "lane": "aq2:lane:",  # sorted set, <lane>:<model>: waiting job ids by virtual start tag. While jobs wait

@@ -93,7 +93,8 @@ def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "asyncio"):
+    # Some of them show requests at debug, `hpack` even their headers and so keys.
+    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "httpcore", "httpcore2", "hpack", "h2", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()

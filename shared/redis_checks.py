@@ -40,6 +40,7 @@ def redis_checks(client: redis.Redis) -> list[Check]:
         _version(info),
         _cluster(info),
         _eviction(info),
+        _memory_limit(info),
         _persistence(info),
         _slow_log(client),
         _clock(client),
@@ -80,6 +81,20 @@ def _eviction(info: dict[str, Any]) -> Check:
         message = f"is {policy}: Redis may throw away queued requests when memory is short"
         return Check(name, "fail", message, "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf")
     return Check(name, "ok", "noeviction")
+
+
+def _memory_limit(info: dict[str, Any]) -> Check:
+    name, fix = (
+        "redis maxmemory",
+        "CONFIG SET maxmemory 2gb, or what this machine can spare, and the same in redis.conf",
+    )
+    limit = info.get("maxmemory")
+    if limit is None:
+        return Check(name, "warn", "cannot be read", "make sure that it is set")
+    if not int(limit):
+        message = "is not set: what waits may fill the machine's memory until the system kills Redis"
+        return Check(name, "warn", message, fix)
+    return Check(name, "ok", f"{int(limit) // 2**20} MiB")
 
 
 def _persistence(info: dict[str, Any]) -> Check:

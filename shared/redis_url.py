@@ -140,9 +140,3 @@ def sentinel_master(
         where.master_name, db=where.db, username=where.username, password=where.password, **options
     )
     return found, master
-
-
-def without_password(url: str) -> str:
-    """Return the URL fit to be shown: no user, no password, no query."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

@@ -1,6 +1,7 @@
 """The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
 
-`shared/config.py` reads them from a file and the environment. Nothing else reads the environment.
+`shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads
+the environment.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from shared.redis_url import redis_url_problem
+from shared.tls_files import ca_file_problem, certificate_problem, key_problem
 
 Lane = Literal["priority", "default", "flex", "batch"]
 LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
@@ -66,6 +67,24 @@ class BackendSettings(_Section):
         default=False,
         description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",
     )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="http:// or https:// URL of the proxy that calls go through; a password in it as `${NAME}`.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities to believe instead of the system's, of an https:// proxy too.",
+    )
+    client_certificate: Path | None = Field(
+        default=None, description="PEM file to show to a backend that asks who calls; chain and perhaps key in it."
+    )
+    client_key: Path | None = Field(
+        default=None, description="PEM file of its key, without passphrase, where it is a file of its own."
+    )
+    http2: bool = Field(
+        default=False,
+        description="Speak HTTP/2: as agreed over https://, else HTTP/1.1; from the first byte over http://.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -91,6 +110,68 @@ class BackendSettings(_Section):
             raise ValueError("must be one line of ASCII text")
         return SecretStr(key) if key else None
 
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value().strip() if value else ""
+        if not url:
+            return None
+        if re.match(r"socks\w*://", url):
+            raise ValueError("SOCKS proxies are not supported; give an http:// or https:// proxy")
+        wrong = "must be the http:// or https:// URL of a proxy, as http://proxy.example:3128, with nothing behind it"
+        if not re.fullmatch(r"https?://[!-.0-~]+/?", url):
+            raise ValueError(wrong)
+        try:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
+                raise ValueError(wrong)
+        except ValueError:
+            raise ValueError(wrong) from None
+        return SecretStr(url.rstrip("/"))
+
+    @field_validator("ca_file")
+    @classmethod
+    def _holds_authorities(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        proxy = info.data.get("proxy")
+        is_used = proxy is not None and proxy.get_secret_value().startswith("https://")
+        if not is_used and not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("is for https:// URLs; the backend's url is http://")
+        if problem := ca_file_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("client_certificate")
+    @classmethod
+    def _is_shown_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        if not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("is for https:// URLs; the backend's url is http://")
+        if problem := certificate_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("client_key")
+    @classmethod
+    def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "client_certificate" not in info.data:
+            return value  # that one's own fault is told
+        certificate = info.data["client_certificate"]
+        if certificate is None and value is not None:
+            raise ValueError("needs client_certificate beside it")
+        if certificate is not None and (problem := key_problem(certificate, value)):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("http2")
+    @classmethod
+    def _can_be_spoken(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("proxy") and not info.data.get("url", "https://").startswith("https://"):
+            raise ValueError("cannot be spoken to an http:// url through a proxy; remove one of the two")
+        return value
+
 
 class ModelSettings(_Section):
     """One model as clients see it: its capacity, its queue and its backends."""
@@ -105,9 +186,7 @@ class ModelSettings(_Section):
     max_queue_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Estimated tokens that may wait."
     )
-    max_queue_bytes: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Bytes of bodies that may wait."
-    )
+    max_queue_bytes: Annotated[int, Field(ge=1)] = Field(default=1024**3, description="Bytes of bodies that may wait.")
     max_wait_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Past it: 504 `queue_timeout`.")
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=600, description="A run's limit.")
     first_token_timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
@@ -144,7 +223,7 @@ class TokenSettings(_Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
     models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
     lane: Lane = Field(default="default", description="The lane its requests take.")
-    weight: Annotated[float, Field(gt=0, le=1000)] = Field(default=1, description="Its share inside a lane.")
+    weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(default=1, description="Its share inside a lane.")
     expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
     requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Past it: 429 `rate_limit_exceeded`."
@@ -277,24 +356,6 @@ class Settings(_Section):
         if problem := redis_url_problem(value.get_secret_value()):
             raise ValueError(problem)
         return value
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Settings:
-        seen: dict[str, str] = {}
-        for name, model in self.models.items():
-            for alias in (name, *model.aliases):
-                if not is_usable_name(alias):
-                    raise ValueError(f"models: {alias!r} is not a usable model name (1 to 256 visible characters)")
-                if alias in seen:
-                    raise ValueError(f"models: the name {alias!r} is used by both {seen[alias]!r} and {name!r}")
-                seen[alias] = name
-        names = [token.name for token in self.tokens]
-        hashes = [token.sha256 for token in self.tokens]
-        if len(set(names)) != len(names):
-            raise ValueError("tokens: two tokens have the same name")
-        if len(set(hashes)) != len(hashes):
-            raise ValueError("tokens: two tokens have the same sha256")
-        return self
 
     def public_names(self) -> dict[str, str]:
         """Return every name a client may use, mapped to the model's own name."""

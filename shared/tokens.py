@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ import redis
 from pydantic import AwareDatetime, ConfigDict, ValidationError
 
 from shared.keys import TOKENS
+from shared.private_files import read_private, write_private
 from shared.settings import TokenSettings
 
 log = logging.getLogger("aqueduct.tokens")
@@ -128,24 +127,17 @@ class TokenStore:
 
 def write_mirror(path: Path, fields: Mapping[bytes, bytes]) -> None:
     """Replace the file (0600, in a folder 0700) by a copy of the hash, as a whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({key.decode(): value.decode() for key, value in fields.items()}, indent=1, sort_keys=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(path, text)
 
 
 def read_mirror(path: Path) -> Mapping[str, str]:
-    """Return the fields of the hash that the file holds, none if there is no file; raises UnreadableMirror."""
+    """Return the fields of the hash that the file holds, none if there is no file.
+
+    Raises UnreadableMirror, or UntrustedPath where somebody else could have written it.
+    """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_private(path)
         return {str(key): str(value) for key, value in dict(json.loads(content)).items()}
     except FileNotFoundError:
         return {}
@@ -160,7 +152,7 @@ def read_mirror(path: Path) -> Mapping[str, str]:
 def restore_from_mirror(client: redis.Redis, path: Path) -> int:
     """Fill the hash from the mirror when Redis has none; return the number of tokens restored.
 
-    A missing mirror restores nothing; raises UnreadableMirror.
+    A missing mirror restores nothing; raises as `read_mirror`.
     """
     fields = read_mirror(path)
     restored = 0

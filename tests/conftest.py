@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,32 @@ MakeSystem = Callable[..., System]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--full", action="store_true", help="run the `full` tests too; then a skipped test fails the run")
+
+
+def pytest_configure() -> None:
+    """A run in the background of a script ignores Ctrl-C, and so would every program that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs more than Python, by its name and with what it needs."""
+    for item in items:
+        mark = item.get_closest_marker("full")
+        if mark is None:
+            continue
+        if not mark.args:
+            raise pytest.UsageError(f'{item.nodeid}: the mark names the programs it needs: full("nginx")')
+        if not config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason=f"needs {' and '.join(mark.args)}: `make test-full` runs it"))
+        elif missing := [name for name in mark.args if shutil.which(name) is None]:
+            item.add_marker(pytest.mark.skip(reason=f"not on the PATH: {' and '.join(missing)}"))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if (
-        session.config.getoption("--forbid-skips")
-        and reporter is not None
-        and reporter.stats.get("skipped")
-        and not exitstatus
-    ):
+    if session.config.getoption("--full") and reporter is not None and reporter.stats.get("skipped") and not exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

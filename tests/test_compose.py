@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aqueduct.cli import build_parser
 from shared.config import load_settings
+from tests.support.commands import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE_TEXT = (ROOT / "compose.yaml").read_text()
@@ -43,9 +43,8 @@ def test_every_service_has_a_health_check_and_restarts(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_services_of_ours_run_real_commands(name: str) -> None:
-    command = OURS[name]["command"]
-    args = build_parser(command[0]).parse_args(command)
-    assert callable(args.run)
+    words = OURS[name]["command"]
+    assert parse(*words).info_name == words[0]
 
 
 def test_every_model_of_the_example_has_a_worker() -> None:

@@ -186,6 +186,18 @@ def test_readyz_names_models_only_on_the_machine_itself(served: System, header: 
     assert httpx.get(url, headers={header: "203.0.113.7"}).json() == {"status": "ready", "unserved": 1}
 
 
+def test_readyz_asked_over_and_over_asks_redis_now_and_then(served: System, rooms: redis.Redis) -> None:
+    def scripts_run() -> int:
+        commands: dict[str, Any] = dict(rooms.info("commandstats"))
+        return sum(found["calls"] for name, found in commands.items() if name in ("cmdstat_evalsha", "cmdstat_fcall"))
+
+    before = scripts_run()
+    with httpx.Client(base_url=served.base_url) as client:
+        for _ in range(400):
+            assert client.get("/readyz").status_code == 200
+    assert scripts_run() - before < 200
+
+
 # --- floods --------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +220,7 @@ def test_a_flood_of_clients_that_post_and_leave_holds_nothing(
     Call(served, "short", "after the flood", stream=False).wait(5).assert_complete(3)
     names = (keys.PREFIXES["waits"] + "thinks", keys.running("thinks"), keys.lane("default", "thinks"))
     wait_until(lambda: not rooms.exists(*names), 10, "room and slots to be empty")
-    wait_until(lambda: not rooms.keys("aq:body:*") and not rooms.keys("aq:owned:*"), 10, "what the jobs held")
+    wait_until(lambda: not rooms.keys("aq2:body:*") and not rooms.keys("aq2:owned:*"), 10, "what the jobs held")
     wait_until(lambda: backend.state()["open_requests"] == 0, 10, "the backend's calls to be closed")
     wait_until(lambda: process.num_fds() <= before + 5, 10, "the connections to be closed")
     assert all(worker.running for worker in served.workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import redis
 
 from tests.support.keys import keys_without_lifetime
-from tests.support.processes import Process, RedisServer
+from tests.support.processes import ROOT, Process, RedisServer
 from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until, wait_until_async
 
@@ -137,6 +138,21 @@ def test_key_check_finds_what_would_stay_for_ever(own_redis: RedisServer) -> Non
         client.set("job:1", 1)
         client.set("allowed:1", 1)
         assert keys_without_lifetime(client, [r"allowed:\d+"]) == ["job:1"]
+
+
+def test_children_can_be_interrupted(tmp_path: Path) -> None:
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    process = Process.python("-c", code, log_file=tmp_path / "log").start()
+    assert process.wait() == 0
+    assert process.log() == "True\n"
+
+
+def test_children_can_be_interrupted_also_when_the_run_was_started_in_the_background() -> None:
+    test = f"{Path(__file__).relative_to(ROOT)}::test_children_can_be_interrupted"
+    pytest_alone = [sys.executable, "-m", "pytest", "-p", "no:schemathesis", "-p", "no:hypothesispytest", test]
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *pytest_alone]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_environment_of_children_has_the_project_on_its_path(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Coroutine, Sequence
 from types import MethodType
@@ -19,6 +18,7 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from kombu.asynchronous import get_event_loop
 
+from shared.background import exit_process
 from shared.broker import celery_app
 from shared.logging import configure_logging
 from shared.settings import Settings
@@ -26,6 +26,9 @@ from workers.runner import Runner, worker_name
 from workers.tasks import bind_ticket
 
 log = logging.getLogger("aqueduct.worker")
+
+STOP_MARGIN_SECONDS = 6.0
+"""Beyond the grace: the last take, the last words, and closing. A loop that hangs must not keep a process alive."""
 
 
 class Engine:
@@ -73,7 +76,11 @@ class Engine:
     def stop(self) -> None:
         """Drain the jobs, then stop the loop."""
         if self._runner is not None:
-            self._run(self._drain(self._runner))
+            try:
+                self._run(self._drain(self._runner), self._settings.worker.drain_seconds + STOP_MARGIN_SECONDS)
+            except TimeoutError:
+                log.critical("the jobs' event loop hangs and cannot be drained; exiting")
+                exit_process()
             self._runner = None
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -83,8 +90,8 @@ class Engine:
         await runner.drain(self._settings.worker.drain_seconds)
         await runner.close()
 
-    def _run(self, job: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(job, self._loop).result()
+    def _run(self, job: Coroutine[Any, Any, None], timeout_seconds: float | None = None) -> None:
+        asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout_seconds)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -92,7 +99,7 @@ class Engine:
             self._loop.run_forever()
         except BaseException:
             log.critical("the jobs' event loop failed; exiting so that a supervisor restarts", exc_info=True)
-            os._exit(1)
+            exit_process()
 
 
 def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:

@@ -17,9 +17,9 @@ from shared.jobs import TakenJob, request_id
 from shared.kinds import Kind
 from shared.kinds.common.backend_errors import backend_error
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
-from workers.dialer import ConnectFailed
 from workers.health import BackendHealth
-from workers.http_client import ConnectionLost, InvalidAnswer, Origin, Response
+from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
+from workers.transport.choice import open_transport
 
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -71,7 +71,7 @@ class BackendCall:
     BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal, also for what the reading meets.
     """
 
-    origin: Origin
+    transport: Transport
     path: bytes
     headers: bytes
     body: bytes
@@ -87,7 +87,7 @@ class BackendCall:
         self._generation = self.health.began(self.place)
         try:
             async with asyncio.timeout(self.head_seconds):
-                response = self._response = await self.origin.post(self.path, self.headers, self.body)
+                response = self._response = await self.transport.post(self.path, self.headers, self.body)
             if response.status != 200:
                 raise await _refusal(response)
             if response.headers.get(b"content-encoding", b"identity") != b"identity":
@@ -124,15 +124,15 @@ class Backends:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._name = name
-        self._origins = [
-            Origin(backend.url, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
+        self._transports = [
+            open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
         ]
 
     def close(self) -> None:
         """Close every connection."""
-        for origin in self._origins:
-            origin.close()
+        for transport in self._transports:
+            transport.close()
 
     def folds(self, place: int) -> bool:
         """Whether plain requests to this backend are streamed and folded."""
@@ -145,7 +145,7 @@ class Backends:
             request_id(job.id).encode(),
         )
         body = kind.request(job, self._name, self._backends[place], stream)
-        return BackendCall(self._origins[place], kind.path.encode(), headers, body, self.health, place, head_seconds)
+        return BackendCall(self._transports[place], kind.path.encode(), headers, body, self.health, place, head_seconds)
 
 
 def _translated(error: BaseException | None) -> BaseException | None:

@@ -19,6 +19,7 @@ from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
 from shared.room.leases import REFUSALS, STORED_OTHERS_WAIT, Leases, Why, append_parts
 from shared.room.scripts import AppendRow
+from workers.tuning import GATHER_JOBS, GATHER_SECONDS
 
 log = logging.getLogger("aqueduct.worker.outbox")
 
@@ -29,10 +30,6 @@ MAX_CHUNKS_BYTES = 32 * 1024
 MAX_CALL_BYTES = 4 * 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
 
-GATHER_JOBS = 8
-GATHER_SECONDS = 0.003
-"""After a call for so many jobs the next one waits so long: each event costs Redis, the API and the client's socket a
-step of its own, and chunks of a stream that leave together are one event."""
 REFUSALS_TO_SPLIT = 3
 """After so many refusals of whole calls jobs go out one by one: one of them may be what Redis cannot take."""
 REFUSALS_TO_END = 8

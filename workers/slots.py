@@ -15,18 +15,9 @@ from shared.jobs import TakenJob
 from shared.protocol import PROMISE_MS
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.leases import Leases, Taken
+from workers.tuning import BUSY_JOBS, LOOK_SECONDS, MAX_TAKE, SURPLUS_SECONDS, WINDOW_SECONDS
 
 log = logging.getLogger("aqueduct.worker.slots")
-
-SURPLUS_SECONDS = 0.02
-"""Head start for the model's other workers before one takes more than its fair part."""
-MAX_TAKE = 64
-"""Jobs in one call: bodies travel inside, and the script blocks Redis for everybody."""
-WINDOW_SECONDS = 0.025
-BUSY_JOBS = 12
-"""Jobs in a window from which on tickets cost more than looking: about 500 a second, more than one caller can send."""
-LOOK_SECONDS = 0.002
-"""How often a busy worker looks."""
 
 
 class Slots:

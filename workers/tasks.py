@@ -12,12 +12,10 @@ from celery.exceptions import InvalidTaskError
 from kombu import Message
 
 from shared.broker import TICKET_TASK
+from workers.tuning import YIELD_SECONDS
 
 log = logging.getLogger("aqueduct.worker.tickets")
 
-YIELD_SECONDS = 0.0003
-"""The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
-the interpreter's lock until the consumer next blocks (measured: 0.3 ms later)."""
 _NO_TICKET = "a ticket has one argument, the name of a model"
 
 

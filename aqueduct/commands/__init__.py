@@ -1,4 +1,4 @@
-"""The subcommands of `aqueduct`, a module each, with `add_parser(subparsers)` and `run(args) -> int`.
+"""The subcommands of `aqueduct`, a module each, with a click `command` that returns the exit status.
 
-Their imports from the other packages are inside `run`, so that `aqueduct --help` answers at once.
+Their imports from the other packages are inside that function, so that `aqueduct --help` answers at once.
 """

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import dataclasses
 import json
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import httpx
 
-from aqueduct.commands.common import config_file_here
-from aqueduct.commands.redis_choice import chosen_redis_url
-from shared.config import ConfigError, load_settings
-from shared.config_problems import suggestion
-from shared.redis_checks import Check, redis_checks, redis_problems
+from aqueduct.commands.common import config_file_here, config_option
+from aqueduct.commands.redis_choice import running_redis_url
+from shared.config import load_settings
+from shared.config_problems import ConfigError, Problem, suggestion
+from shared.private_files import UntrustedPath
+from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
-from shared.settings import BackendSettings, Settings
+from shared.settings import BackendSettings, ModelSettings, Settings
+from shared.tls_files import client_context, system_context
 from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
-
-__all__ = ["Check", "add_parser", "backend_check", "redis_problems", "run"]
 
 BACKEND_TIMEOUT_SECONDS = 5.0
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `check`; `args.run` is what to call."""
-    parser = subparsers.add_parser("check", help="validate the configuration, probe Redis and every backend")
-    parser.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="print the findings as one JSON list")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command("check", help=__doc__)
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON list.")
+def command(config: Path | None, as_json: bool) -> int:
     """Print every finding; 0 if none failed, else 1."""
-    checks = list(_all_checks(config_file_here(getattr(args, "config", None))))
-    if args.json:
+    checks = list(_all_checks(config_file_here(config)))
+    if as_json:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
     else:
         for check in checks:
@@ -57,16 +52,33 @@ def _line(check: Check) -> str:
 def _all_checks(path: Path | None) -> Iterable[Check]:
     try:
         settings = load_settings(path)
+        missing: list[Problem] = []
     except ConfigError as error:
-        yield from (Check("configuration", "fail", str(problem)) for problem in error.problems)
-        return
+        found = _without_secrets(path, error)
+        if found is None:
+            yield from (Check("configuration", "fail", str(problem)) for problem in error.problems)
+            return
+        settings, missing = found, error.problems
     backends = sum(len(model.backends) for model in settings.models.values())
     counts = f"{len(settings.models)} models, {backends} backends, {len(settings.tokens)} static tokens"
     yield Check("configuration", "ok", f"{path}: {counts}")
+    for problem in missing:
+        yield Check(
+            "configuration", "warn", str(problem), "set it where it is needed: workers need keys, Flower its own"
+        )
     yield from _token_checks(settings)
     yield from _mirror(settings)
     yield from _redis(settings)
-    yield from _backends(settings)
+    yield from _backends(settings, path if missing else None)
+
+
+def _without_secrets(path: Path | None, error: ConfigError) -> Settings | None:
+    """Return the settings without backend keys and Flower's password where only these are not set here, else None."""
+    if not all(problem.missing_variable for problem in error.problems):
+        return None
+    with contextlib.suppress(ConfigError):
+        return load_settings(path, resolve_backend_keys=False, resolve_flower_password=False)
+    return None
 
 
 def _token_checks(settings: Settings) -> Iterable[Check]:
@@ -83,10 +95,15 @@ def _mirror(settings: Settings) -> Iterable[Check]:
         read_mirror(settings.data_dir / MIRROR_NAME)
     except UnreadableMirror as error:
         yield Check("created tokens", "fail", error.problem, error.fix)
+    except UntrustedPath as error:
+        yield Check("created tokens", "fail", str(error))
 
 
 def _redis(settings: Settings) -> Iterable[Check]:
-    url = chosen_redis_url(settings)
+    try:
+        url = running_redis_url(settings)
+    except UntrustedPath as error:
+        return [Check("redis", "fail", str(error))]
     if url is None:
         return [Check("redis", "ok", "redis_url is not set: `aqueduct up` starts a server of its own")]
     with connect(url) as client:
@@ -96,26 +113,57 @@ def _redis(settings: Settings) -> Iterable[Check]:
     return checks
 
 
-def _backends(settings: Settings) -> Iterable[Check]:
-    probes = [(name, backend) for name, model in settings.models.items() for backend in model.backends]
-    # As the worker does: no proxy from the environment stands between it and a backend.
-    with httpx.Client(timeout=BACKEND_TIMEOUT_SECONDS, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
-        yield from pool.map(lambda probe: backend_check(client, *probe), probes)
+def _backends(settings: Settings, reread: Path | None) -> Iterable[Check]:
+    """Ask every backend; with a file to read again, those of the models whose keys are all set here."""
+    models = {name: _with_keys(name, reread) if reread else model for name, model in settings.models.items()}
+    probes = [(name, backend) for name, model in models.items() if model for backend in model.backends]
+    with ThreadPoolExecutor(16) as pool:
+        yield from pool.map(lambda probe: backend_check(*probe), probes)
 
 
-def backend_check(client: httpx.Client, public_name: str, backend: BackendSettings) -> Check:
+def _with_keys(name: str, path: Path) -> ModelSettings | None:
+    """Return one model with its backends' keys, or None where one of them is not set."""
+    try:
+        return load_settings(path, resolve_backend_keys=[name], resolve_flower_password=False).models[name]
+    except ConfigError:
+        return None
+
+
+def _client_of(backend: BackendSettings) -> httpx.Client:
+    """Return a client that goes the way that workers go: by the backend's own proxy alone, by its certificates."""
+    files = (backend.ca_file, backend.client_certificate, backend.client_key)
+    proxy = None
+    if backend.proxy is not None:
+        url = backend.proxy.get_secret_value()
+        proxy = httpx.Proxy(url, ssl_context=client_context(backend.ca_file) if url.startswith("https:") else None)
+    return httpx.Client(
+        timeout=BACKEND_TIMEOUT_SECONDS,
+        trust_env=False,
+        verify=client_context(*files) if any(files) or proxy or backend.http2 else system_context(),
+        proxy=proxy,
+        http1=not backend.http2 or backend.url.startswith("https:"),
+        http2=backend.http2,
+    )
+
+
+def backend_check(public_name: str, backend: BackendSettings) -> Check:
     """Ask a backend for its models; the finding shows neither its key nor a password in its URL."""
     parts = urlsplit(backend.url)
     name = f"backend {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} of {public_name}"
     key = backend.api_key.get_secret_value() if backend.api_key else None
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        response = client.get(f"{backend.url}/models", headers=headers)
+        with _client_of(backend) as client:
+            response = client.get(f"{backend.url}/models", headers=headers)
     except httpx.TimeoutException:
         message = f"did not answer within {BACKEND_TIMEOUT_SECONDS:g} s"
         return Check(name, "fail", message, "see whether it is overloaded")
+    except httpx.ProxyError:
+        return Check(name, "fail", "cannot be reached: its proxy refuses", "mend proxy, its password too")
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
         return Check(name, "fail", f"cannot be reached ({type(error).__name__})", "start it, or mend its url")
+    if response.status_code == 407:
+        return Check(name, "fail", "cannot be reached: its proxy refuses", "mend proxy, its password too")
     if response.status_code in (401, 403):
         fix = "mend api_key" if key else "give it an api_key: ${NAME}"
         return Check(name, "fail", f"answered {response.status_code}: it refuses {'the key' if key else 'no key'}", fix)

@@ -2,60 +2,115 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-Subparsers = argparse._SubParsersAction  # argparse has no public name for it
-
+Command = TypeVar("Command", bound=Callable[..., Any])
+Overrides = dict[str, str]
+"""Settings given as options, under the names of their environment variables; made by `setting_option`."""
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
 
 
-class CommandError(Exception):
-    """The command cannot do its work; the message is for the person who typed it. Exit status 1."""
+class _Option(click.Option):
+    """An option whose variable `--help` names; it is read where all settings are, with the same checks."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return None
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, `--log-format` and `--log-level`."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (AQUEDUCT_CONFIG)")
-    parser.add_argument("--log-format", choices=("text", "json"), help="over the file's log_format")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="over the file's log_level")
+def config_option(command: Command) -> Command:
+    """Add `--config`."""
+    return click.option(
+        "--config", cls=_Option, type=click.Path(path_type=Path), metavar="FILE",
+        envvar="AQUEDUCT_CONFIG", show_envvar=True, help="Configuration file.",
+    )(command)  # fmt: skip
 
 
-def settings_for(args: argparse.Namespace, *, resolve_backend_keys: bool) -> Settings:
-    """Return the settings with the common options applied, and set this process's logging up.
+def setting_option(name: str, variable: str, **options: Any) -> Callable[[Command], Command]:
+    """Add an option that goes over a setting of the file and over its variable; it is handed on in `Overrides`."""
+
+    def remember(ctx: click.Context, _parameter: click.Parameter, value: object) -> None:
+        if value is not None:
+            ctx.ensure_object(dict)[variable] = str(value)
+
+    return click.option(
+        name, cls=_Option, envvar=variable, show_envvar=True, expose_value=False, callback=remember, **options
+    )
+
+
+def logging_options(command: Command) -> Command:
+    """Add `--log-format` and `--log-level`."""
+    levels = click.Choice(("debug", "info", "warning", "error"))
+    command = setting_option("--log-level", "AQUEDUCT_LOG_LEVEL", type=levels, help="Leave records below it out.")(
+        command
+    )
+    formats = click.Choice(("text", "json"))
+    return setting_option("--log-format", "AQUEDUCT_LOG_FORMAT", type=formats, help="For people or programs.")(command)
+
+
+def address_options(section: str) -> Callable[[Command], Command]:
+    """Add `--host` and `--port` of the section `api` or `flower`."""
+    prefix = f"AQUEDUCT_{section.upper()}__"
+
+    def add(command: Command) -> Command:
+        port = click.IntRange(0, 65535)
+        command = setting_option("--port", f"{prefix}PORT", type=port, metavar="N", help="Port to listen on.")(command)
+        return setting_option("--host", f"{prefix}HOST", metavar="ADDRESS", help="Address to listen on.")(command)
+
+    return add
+
+
+def settings_for(
+    config: Path | None,
+    overrides: Mapping[str, str],
+    *,
+    resolve_backend_keys: bool | Collection[str],
+    resolve_flower_password: bool = False,
+) -> Settings:
+    """Return the settings of a process that serves, and set its logging up.
 
     Raises:
         ConfigError: with every problem of the file and the environment.
+        CommandError: no Redis is named: only `aqueduct up` starts one.
     """
     from shared.config import load_settings  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
-    settings = load_settings(args.config, resolve_backend_keys=resolve_backend_keys)
-    given = {name: getattr(args, name) for name in ("log_format", "log_level") if getattr(args, name)}
-    settings = settings.model_copy(update=given)
+    settings = load_settings(
+        config,
+        environ={**os.environ, **overrides},
+        resolve_backend_keys=resolve_backend_keys,
+        resolve_flower_password=resolve_flower_password,
+    )
     configure_logging(settings.log_format, settings.log_level)
-    return settings
-
-
-def require_redis_url(settings: Settings) -> None:
-    """Raise CommandError when no Redis is named: only `aqueduct up` starts one."""
     if settings.redis_url is None:
         raise CommandError(
             "redis_url is not set: give it in the configuration file or as AQUEDUCT_REDIS_URL. "
-            "Only `aqueduct up` starts a Redis of its own."
+            "Only `aqueduct up` starts a Redis of its own.",
+            status=WRONG_USAGE,
         )
+    return settings
 
 
 def config_file_here(given: Path | None) -> Path | None:
-    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file."""
+    """Return the file to read; without one, that of the `aqueduct up` which runs here without a file.
+
+    Raises:
+        UntrustedPath: somebody else wrote that one.
+    """
     from shared.config import config_path  # noqa: PLC0415
+    from shared.private_files import read_private  # noqa: PLC0415
     from shared.settings import Settings  # noqa: PLC0415
 
     file = config_path(given)
@@ -63,4 +118,8 @@ def config_file_here(given: Path | None) -> Path | None:
         return file
     folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
     generated = folder / GENERATED_CONFIG
-    return generated if generated.exists() else None
+    try:
+        read_private(generated)
+    except OSError:
+        return None
+    return generated

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Any
 
-from aqueduct.commands.common import Subparsers
-
-
-def add_parser(subparsers: Subparsers[Any]) -> None:
-    """Add the subcommand; its options are those of `python -m aqueduct.demo`."""
-    parser = subparsers.add_parser(
-        "demo-backend",
-        help="run a scripted model server to try things with",
-        prefix_chars="\0",  # no word is an option here: all are passed on
-        add_help=False,
-    )
-    parser.add_argument("arguments", nargs="*")
+import click
 
 
-def run(args: argparse.Namespace) -> int:
+@click.command(
+    "demo-backend",
+    # Its options are those of `python -m aqueduct.demo`: every word is passed on.
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(arguments: tuple[str, ...]) -> int:
     """Become the demo backend."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "aqueduct.demo", *args.arguments])  # noqa: S606 - no shell is meant
+    os.execv(sys.executable, [sys.executable, "-m", "aqueduct.demo", *arguments])  # noqa: S606 - no shell is meant

@@ -5,13 +5,16 @@ It shows requests and their outcomes, not how many wait: that is in `aqueduct qu
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from aqueduct.commands.common import CommandError, Subparsers, add_common_options, require_redis_url, settings_for
+import click
+
+from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -22,24 +25,19 @@ TASKS_COLUMNS = "name,uuid,state,routing_key,runtime,result,exception,received,w
 PURGE_OFFLINE_WORKERS_SECONDS = 60
 
 
-def add_parser(subparsers: Subparsers[Any]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("flower", help="run Flower, the view for operators", description=__doc__)
-    add_common_options(parser)
-    parser.add_argument("--host", help="address to listen on (AQUEDUCT_FLOWER__HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (AQUEDUCT_FLOWER__PORT)")
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command("flower", help=__doc__)
+@config_option
+@address_options("flower")
+@logging_options
+@click.pass_obj
+def command(overrides: Overrides, config: Path | None) -> int:
     """Serve; blocks."""
-    settings = settings_for(args, resolve_backend_keys=False)
-    require_redis_url(settings)
-    given = {name: value for name, value in (("host", args.host), ("port", args.port)) if value is not None}
-    settings = settings.model_copy(update={"flower": settings.flower.model_copy(update=given)})
-    if settings.flower.password is None or not settings.flower.password.get_secret_value():
+    settings = settings_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True)
+    if settings.flower.password is None:
         raise CommandError(
             "flower.password is not set, and Flower does not run without a login: write `password: ${FLOWER_PASSWORD}` "
-            "under `flower:`, or set AQUEDUCT_FLOWER__PASSWORD"
+            "under `flower:`, or set AQUEDUCT_FLOWER__PASSWORD",
+            status=WRONG_USAGE,
         )
     serve(settings)
     return 0
@@ -74,7 +72,7 @@ def serve(settings: Settings) -> None:
 def _set_options(options: Any, settings: Settings) -> None:
     """Set Flower's options; those of its environment variables and its file do not count here."""
     password = settings.flower.password
-    assert password is not None  # noqa: S101 - run() refused that
+    assert password is not None  # noqa: S101 - the command refused that
     options.address = settings.flower.host
     options.port = settings.flower.port
     options.basic_auth = [f"{settings.flower.user}:{password.get_secret_value()}"]

@@ -6,17 +6,21 @@ requests.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aqueduct.commands.common import CommandError, Subparsers, config_file_here
+import click
+
+from aqueduct.commands.common import config_file_here, config_option
+from aqueduct.errors import CommandError
+from aqueduct.table import Column, table, terminal_width
 
 if TYPE_CHECKING:
     from shared.redis import RedisClient
@@ -26,44 +30,45 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 CLEAR = "\x1b[H\x1b[J"
 """To the upper left corner, and erase from there on."""
-_HEADINGS = (
-    "MODEL", "PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN",
+_NUMBERS = ("PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN")
+_COLUMNS = (Column("MODEL"), *(Column(heading, is_number=True) for heading in _NUMBERS))
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How to show it."""
+
+    once: bool
+    interval_seconds: float
+    as_json: bool
+
+
+@click.command("queues")
+@config_option
+@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
+    help="Between two tables.",
 )  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list a line in place of a table.")
+def command(config: Path | None, once: bool, interval: float, as_json: bool) -> int:
+    """Show for each model what waits in each lane, what runs, and how fast it drains.
 
-
-def add_parser(subparsers: Subparsers[Any]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "queues",
-        help="show what waits and runs, live",
-        description="Show for each model what waits in each lane, what runs, and how fast it drains. On a terminal the "
-        "table is refreshed in place until Ctrl-C.",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (AQUEDUCT_CONFIG)")
-    parser.add_argument("--once", action="store_true", help="print one table and end")
-    parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between two tables (1)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list a line in place of a table")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Show the table; blocks without `--once`."""
-    from aqueduct.commands.redis_choice import chosen_redis_url  # noqa: PLC0415 - keeps `--help` fast
+    On a terminal the table is refreshed in place until Ctrl-C.
+    """
+    from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
-    if not 0.1 <= args.interval <= 3600:
-        raise CommandError(f"--interval {args.interval:g}: must be between 0.1 and 3600 seconds")
-    settings = load_settings(config_file_here(args.config), resolve_backend_keys=False)
-    url = chosen_redis_url(settings)
-    if url is None:
-        raise CommandError("redis_url is not set and no `aqueduct up` runs here; set redis_url or AQUEDUCT_REDIS_URL")
+    settings = load_settings(config_file_here(config), resolve_backend_keys=False, resolve_flower_password=False)
+    url = redis_url_here(settings)
     # The table says by itself when Redis is away; a log line would tear it.
     logging.getLogger("aqueduct").addHandler(logging.NullHandler())
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_show(settings, url, args))
+        asyncio.run(_show(settings, url, _Manner(once, interval, as_json)))
     return 0
 
 
-async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:
+async def _show(settings: Settings, url: str, manner: _Manner) -> None:
     from shared.redis import RedisClient, RedisRefused, RedisUnavailable  # noqa: PLC0415 - as above
     from shared.room.upkeep import Upkeep  # noqa: PLC0415
 
@@ -76,15 +81,15 @@ async def _show(settings: Settings, url: str, args: argparse.Namespace) -> None:
         upkeep = Upkeep(client, settings, "queues")
         while True:
             try:
-                text = _text(await _rows(settings, upkeep, client), as_json=args.json)
+                text = _text(await _rows(settings, upkeep, client), as_json=manner.as_json)
             except (RedisUnavailable, RedisRefused) as error:
-                if args.once:
+                if manner.once:
                     raise CommandError(f"Redis cannot be asked ({error}); see `aqueduct check`") from None
-                text = _away(str(error), as_json=args.json)
-            _print(text, in_place=sys.stdout.isatty() and not (args.once or args.json))
-            if args.once:
+                text = _away(str(error), as_json=manner.as_json)
+            _print(text, in_place=sys.stdout.isatty() and not (manner.once or manner.as_json))
+            if manner.once:
                 return
-            await asyncio.sleep(args.interval)
+            await asyncio.sleep(manner.interval_seconds)
     finally:
         await client.close()
 
@@ -116,22 +121,17 @@ def _row(name: str, depth: Depth, tickets: int, concurrency: int) -> dict[str, A
 def _text(rows: list[dict[str, Any]], *, as_json: bool) -> str:
     if as_json:
         return json.dumps(rows)
-    lines = [_HEADINGS]
-    for row in rows:
-        waits = row["waiting"]
-        lines.append(
-            (
-                row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex", "batch")),
-                f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
-                f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
-                "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",
-            )
-        )  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+    return table(_COLUMNS, [_cells(row) for row in rows], terminal_width())
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    waits = row["waiting"]
+    return (
+        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex", "batch")),
+        f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
+        f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
+        "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",
+    )  # fmt: skip
 
 
 def _away(reason: str, *, as_json: bool) -> str:

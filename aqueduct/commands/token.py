@@ -2,130 +2,155 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from aqueduct.commands.redis_choice import chosen_redis_url
-from shared.config import ConfigError, config_path, load_settings
+from aqueduct.commands.common import config_option
+from aqueduct.commands.redis_choice import redis_url_here
+from aqueduct.errors import CommandError
+from aqueduct.table import Column, table, terminal_width
+from shared.config import config_path, load_settings
 from shared.config_problems import reason, suggestion
 from shared.redis_sync import connect
-from shared.settings import LANES, Settings
-from shared.tokens import (
-    MIRROR_NAME,
-    StoredToken,
-    TokenNameTaken,
-    TokenStore,
-    UnreadableMirror,
-    hash_token,
-    new_token,
-    read_mirror,
-)
+from shared.settings import LANES, Settings, TokenSettings
+from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
 """Stands in where there is no file: a token needs Redis and the data folder only."""
+_COLUMNS = tuple(map(Column, ("NAME", "SHA256", "MODELS", "LANE", "WEIGHT", "EXPIRES", "CREATED")))
 
 
-class _Refused(Exception):
-    """The command line asks for something impossible; the text says what and how to mend it."""
+@dataclass(frozen=True)
+class _Desk:
+    """What an action works with."""
+
+    settings: Settings
+    knows_models: bool
+    """Whether the settings come from a file, so that the models in them are the real ones."""
+    store: TokenStore
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `token` and its three actions; `args.run` is what to call."""
-    parser = subparsers.add_parser("token", help="create, list and revoke bearer tokens", description=__doc__)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="make a token and print it, once")
-    create.add_argument("name", metavar="NAME", help="whose token it is: letters, digits and . _ @ -")
-    create.add_argument("--models", metavar="A,B", help="models or aliases it may use (default: all)")
-    create.add_argument("--lane", choices=LANES, default="default", help="the lane its requests take")
-    create.add_argument("--weight", type=float, default=1, help="its share inside the lane (default: 1)")
-    create.add_argument("--expires", metavar="WHEN", help="a span such as 12h, 30d or 8w, or a date such as 2027-01-31")
-    create.add_argument("--requests-per-minute", type=int, metavar="N")
-    create.add_argument("--concurrent-jobs", type=int, metavar="N", help="waiting and running together")
-    listing = actions.add_parser("list", help="show the tokens, static ones too")
-    revoke = actions.add_parser("revoke", help="withdraw a token; takes effect within 5 seconds")
-    revoke.add_argument("name", metavar="NAME")
-    for action in (create, listing, revoke):
-        action.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
-        action.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out one action; 0 if done, 1 if Redis or the mirror failed, 2 if the request or the file is at fault."""
+@contextmanager
+def _open_desk(config: Path | None) -> Iterator[_Desk]:
+    path = config_path(config)
+    settings = load_settings(path, resolve_backend_keys=False, resolve_flower_password=False, base=_UNNAMED_MODELS)
     try:
-        path = config_path(getattr(args, "config", None))
-        settings = load_settings(path, resolve_backend_keys=False, base=_UNNAMED_MODELS)
-        return _act(args, settings, knows_models=path is not None)
-    except (ConfigError, _Refused, TokenNameTaken) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except UnreadableMirror as error:
-        print(error, file=sys.stderr)
-        return 1
+        with connect(redis_url_here(settings)) as client:
+            yield _Desk(settings, path is not None, TokenStore(client, settings.data_dir))
     except RedisError as error:
-        print(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`", file=sys.stderr)
-        return 1
+        raise CommandError(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`") from None
 
 
-def _act(args: argparse.Namespace, settings: Settings, *, knows_models: bool) -> int:
-    url = chosen_redis_url(settings)
-    if url is None:
-        raise _Refused("redis_url is not set and no `aqueduct up` runs here; set AQUEDUCT_REDIS_URL or redis_url")
-    record = None
-    if args.action == "create":
-        token = new_token()
-        record = _record(args, settings, token, knows_models=knows_models)
-    with connect(url) as client:
-        store = TokenStore(client, settings.data_dir)
-        if record is not None:
-            store.create(record)
-            print(token)
-            until = f" until {record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else ""
-            print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
-        elif args.action == "list":
-            _print_table(settings, store.list())
-            read_mirror(settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
-        else:
-            _revoke(args.name, settings, store)
-    return 0
+def _action(act: Callable[..., None]) -> Callable[..., int]:
+    """Give an action its desk in place of `--config`."""
+
+    @config_option
+    @functools.wraps(act)
+    def command(config: Path | None, **options: Any) -> int:
+        with _open_desk(config) as desk:
+            act(desk, **options)
+        return 0
+
+    return command
 
 
-def _record(args: argparse.Namespace, settings: Settings, token: str, *, knows_models: bool) -> StoredToken:
+@click.group("token", help=__doc__)
+def command() -> None:
+    """Hold the actions."""
+
+
+@command.command("create", short_help="make a token and print it, once")
+@click.argument("name")
+@click.option("--models", default="*", metavar="A,B", help="Models or aliases it may use (default: all).")
+@click.option(
+    "--lane", type=click.Choice(LANES), default="default", show_default=True, help="The lane of its requests."
+)
+@click.option("--weight", type=float, default=1, show_default=True, help="Its share inside the lane.")
+@click.option("--expires", metavar="WHEN", help="A span such as 12h, 30d or 8w, or a date such as 2027-01-31.")
+@click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
+@click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
+@_action
+def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: Any) -> None:
+    """Make a token and print it, once.
+
+    NAME tells whose token it is: letters, digits and . _ @ -
+    """
     now = datetime.now(UTC)
-    if args.name in {static.name for static in settings.tokens}:
-        raise _Refused(f"a token named {args.name!r} stands in the configuration file; choose another name")
-    models = [name.strip() for name in (args.models or "*").split(",") if name.strip()]
-    known = settings.public_names()
-    for name in models:
-        if knows_models and name != "*" and name not in known:
-            raise _Refused(f"--models: no model is called {name!r}{suggestion(name, known)}")
+    if name in _static_names(desk.settings):
+        raise CommandError(f"a token named {name!r} stands in the configuration file; choose another name")
+    wanted = [model.strip() for model in models.split(",") if model.strip()]
+    _refuse_unknown_models(desk, wanted)
+    token = new_token()
+    expires_at = _expiry(expires, now) if expires else None
+    record = _record(
+        {"name": name, "sha256": hash_token(token), "models": wanted, "expires_at": expires_at, "created_at": now}
+        | limits
+    )
     try:
-        return StoredToken.model_validate({
-            "name": args.name,
-            "sha256": hash_token(token),
-            "models": models,
-            "lane": args.lane,
-            "weight": args.weight,
-            "expires_at": _expiry(args.expires, now) if args.expires else None,
-            "requests_per_minute": args.requests_per_minute,
-            "concurrent_jobs": args.concurrent_jobs,
-            "created_at": now,
-        })  # fmt: skip
+        desk.store.create(record)
+    except TokenNameTaken as error:
+        raise CommandError(str(error)) from None
+    print(token)
+    until = f" until {record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else ""
+    print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
+
+
+@command.command("list", short_help="show the tokens, static ones too")
+@_action
+def list_tokens(desk: _Desk) -> None:
+    """Show the tokens, static ones too."""
+    records = [*desk.settings.tokens, *desk.store.list()]
+    print(table(_COLUMNS, [_cells(record) for record in records], terminal_width()))
+    read_mirror(desk.settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
+
+
+@command.command("revoke", short_help="withdraw a token; takes effect within 5 seconds")
+@click.argument("name")
+@_action
+def revoke(desk: _Desk, name: str) -> None:
+    """Withdraw a token; takes effect within 5 seconds."""
+    if desk.store.revoke(name):
+        print(f"Revoked {name}; every API process refuses it within 5 seconds.", file=sys.stderr)
+        return
+    if name in _static_names(desk.settings):
+        raise CommandError(f"{name!r} stands in the configuration file; remove it there and restart the API")
+    raise CommandError(f"no token is called {name!r}{suggestion(name, [record.name for record in desk.store.list()])}")
+
+
+def _static_names(settings: Settings) -> set[str]:
+    return {token.name for token in settings.tokens}
+
+
+def _refuse_unknown_models(desk: _Desk, names: Sequence[str]) -> None:
+    known = desk.settings.public_names()
+    for name in names:
+        if desk.knows_models and name != "*" and name not in known:
+            raise click.UsageError(f"--models: no model is called {name!r}{suggestion(name, known)}")
+
+
+def _record(fields: dict[str, Any]) -> StoredToken:
+    """Return the record; a value out of range is told by its option."""
+    try:
+        return StoredToken.model_validate(fields)
     except ValidationError as error:
         lines = []
         for found in error.errors(include_url=False):
             field = str(found["loc"][0])
             option = "NAME" if field == "name" else f"--{field.replace('_', '-')}"
             lines.append(f"{option}: {reason(dict(found), (field,), show=True)}")
-        raise _Refused("\n".join(lines)) from None
+        raise click.UsageError("\n".join(lines)) from None
 
 
 def _expiry(text: str, now: datetime) -> datetime:
@@ -137,30 +162,19 @@ def _expiry(text: str, now: datetime) -> datetime:
             when = datetime.fromisoformat(text)
             when = when if when.tzinfo else when.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise _Refused(f"--expires: {text!r} is neither a span such as 30d nor a date such as 2027-01-31") from None
+        raise click.UsageError(
+            f"--expires: {text!r} is neither a span such as 30d nor a date such as 2027-01-31"
+        ) from None
     if when <= now:
-        raise _Refused(f"--expires: {text!r} is already past")
+        raise click.UsageError(f"--expires: {text!r} is already past")
     return when
 
 
-def _print_table(settings: Settings, created: Sequence[StoredToken]) -> None:
-    rows = [("NAME", "SHA256", "MODELS", "LANE", "WEIGHT", "EXPIRES", "CREATED")]
-    for record in (*settings.tokens, *created):
-        expires = f"{record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else "never"
-        if record.expires_at and record.expires_at <= datetime.now(UTC):
-            expires += " (past)"
-        made = f"{record.created_at:%Y-%m-%d}" if isinstance(record, StoredToken) else "in the file"
-        models = ",".join(record.models)
-        rows.append((record.name, record.sha256[:8], models, record.lane, f"{record.weight:g}", expires, made))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _revoke(name: str, settings: Settings, store: TokenStore) -> None:
-    if store.revoke(name):
-        print(f"Revoked {name}; every API process refuses it within 5 seconds.", file=sys.stderr)
-        return
-    if name in {static.name for static in settings.tokens}:
-        raise _Refused(f"{name!r} stands in the configuration file; remove it there and restart the API")
-    raise _Refused(f"no token is called {name!r}{suggestion(name, [record.name for record in store.list()])}")
+def _cells(record: TokenSettings) -> tuple[str, ...]:
+    expires = f"{record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else "never"
+    if record.expires_at and record.expires_at <= datetime.now(UTC):
+        expires += " (past)"
+    made = f"{record.created_at:%Y-%m-%d}" if isinstance(record, StoredToken) else "in the file"
+    return (
+        record.name, record.sha256[:8], ",".join(record.models), record.lane, f"{record.weight:g}", expires, made,
+    )  # fmt: skip

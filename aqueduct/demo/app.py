@@ -6,23 +6,26 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
-from aqueduct.demo.connection import Connection, Receive, connection_of
-from aqueduct.demo.content import INVALID_BYTES, INVALID_MARK, Answer, compact_json, make_answer
-from aqueduct.demo.exchange import Exchange, Send
+from aqueduct.demo.content import INVALID_BYTES, INVALID_MARK, Answer, compact_json, make_answer, text_logprobs
+from aqueduct.demo.embeddings import embeddings_body
 from aqueduct.demo.faults import GARBAGE, error_body, error_type
 from aqueduct.demo.options import PRESETS, InvalidOption, Options, parse_model
-from aqueduct.demo.request import BadRequest, ChatRequest, read_request
+from aqueduct.demo.presence import Presence, Receive, presence_of
+from aqueduct.demo.request import BadRequest, ChatRequest, read_completion, read_embeddings, read_request
 from aqueduct.demo.state import Record, State
-from aqueduct.demo.streaming import stream_answer
+from aqueduct.demo.streaming import EventFormat, TextFormat, stream_answer
+from aqueduct.demo.writer import Send, Writer
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("aqueduct.demo")
 
-_CHAT = "/v1/chat/completions"
+_ID = b"@id@"
+"""Stands in a plain answer until its record has an id."""
 _CREATED = 1_700_000_000
 _MODELS = {
     "object": "list",
@@ -37,7 +40,7 @@ def create_app(record: bool = False) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif scope["type"] == "http" and scope["path"] == _CHAT and scope["method"] == "POST":
+        elif scope["type"] == "http" and scope["path"] in _ENDPOINTS and scope["method"] == "POST":
             await _complete(state, scope, receive, send)
         elif scope["type"] == "http":
             await _serve_other(state, scope, send)
@@ -54,7 +57,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 async def _serve_other(state: State, scope: Scope, send: Send) -> None:
-    """Answer everything but completions."""
+    """Answer everything but what models do."""
     path, method = scope["path"], scope["method"]
     if path == "/debug/requests" and not state.record:
         await _send_error(send, 404, "Requests are kept only when the server was started with --record.")
@@ -68,24 +71,26 @@ async def _serve_other(state: State, scope: Scope, send: Send) -> None:
     if method == "DELETE" and path == "/debug/requests":
         state.clear()
         await _send_json(send, 200, state.counters())
-    elif path not in pages and path != _CHAT:
+    elif path not in pages and path not in _ENDPOINTS:
         await _send_error(send, 404, f"Unknown path {path!r}.")
-    elif path == _CHAT or method != "GET":
+    elif path in _ENDPOINTS or method != "GET":
         await _send_error(send, 405, f"Method {method} is not allowed for {path}.")
     else:
         await _send_json(send, 200, pages[path]())
 
 
 async def _complete(state: State, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one completion: check, count, answer."""
+    """Answer one request to a model: check, count, answer."""
+    endpoint = _ENDPOINTS[scope["path"]]
     raw = await _read_body(receive)
     if raw is None:
         return
     try:
         body = json.loads(raw)
-        request = read_request(body)
+        request = endpoint.read(body)
         options = parse_model(request.model)
         answer = make_answer(request, options)
+        plain = b"" if request.stream else endpoint.plain(body, request, answer, options)
     except InvalidOption as error:
         await _send_error(send, 400, str(error), "model")
         return
@@ -96,10 +101,10 @@ async def _complete(state: State, scope: Scope, receive: Receive, send: Send) ->
         await _send_error(send, 400, "We could not parse the JSON body of your request.")
         return
     record = Record(state.next_id(), request.model, body, _headers(scope) if state.record else {}, time.time())
-    exchange = Exchange(send, connection_of(scope, receive), _options_now(state, request, options), record)
+    exchange = Writer(send, presence_of(scope, receive), _options_now(state, request, options), record)
     state.begin(record)
     try:
-        await _answer(state, exchange, request, answer, redirected=scope["query_string"] == b"redirected=1")
+        await _answer(state, exchange, request, answer, plain, scope)
     except ConnectionAbortedError:
         raise
     except Exception:
@@ -133,24 +138,26 @@ def _options_now(state: State, request: ChatRequest, options: Options) -> Option
     return options if state.failures[key] <= options.fail_times else options.without_faults()
 
 
-async def _answer(state: State, exchange: Exchange, request: ChatRequest, answer: Answer, *, redirected: bool) -> None:
+async def _answer(
+    state: State, exchange: Writer, request: ChatRequest, answer: Answer, plain: bytes, scope: Scope
+) -> None:
     options, connection, record = exchange.options, exchange.connection, exchange.record
     connection.count_as_open(state.open_connections)
     connection.on_lost = lambda: state.client_left(record)
     if connection.lost or not await _has_answer(exchange, connection):
         return
-    if options.redirect and not redirected:
-        location = (b"location", _CHAT.encode() + b"?redirected=1")
+    if options.redirect and scope["query_string"] != b"redirected=1":
+        location = (b"location", scope["path"].encode() + b"?redirected=1")
         await exchange.reply(307, b"text/plain", b"", [location])
     elif options.error_in_200 or (options.status is not None and options.error_after is None):
         await _answer_error(exchange, options)
     elif request.stream:
-        await stream_answer(exchange, request, answer)
+        await stream_answer(exchange, request, answer, _ENDPOINTS[scope["path"]].words)
     else:
-        await _answer_plain(exchange, request, answer)
+        await _answer_plain(exchange, answer, plain)
 
 
-async def _has_answer(exchange: Exchange, connection: Connection) -> bool:
+async def _has_answer(exchange: Writer, connection: Presence) -> bool:
     """Stall or cut where not even headers are to come."""
     if exchange.options.stall:
         await connection.wait(None)
@@ -161,7 +168,7 @@ async def _has_answer(exchange: Exchange, connection: Connection) -> bool:
     return True
 
 
-async def _answer_error(exchange: Exchange, options: Options) -> None:
+async def _answer_error(exchange: Writer, options: Options) -> None:
     if await exchange.connection.wait(options.answer_seconds or 0):
         return
     body, content_type = error_body(options, options.status or 500)
@@ -171,14 +178,14 @@ async def _answer_error(exchange: Exchange, options: Options) -> None:
     await exchange.reply(200 if options.error_in_200 else options.status or 500, content_type, body, headers)
 
 
-async def _answer_plain(exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+async def _answer_plain(exchange: Writer, answer: Answer, plain: bytes) -> None:
     options, connection = exchange.options, exchange.connection
     seconds = options.answer_seconds
     if seconds is None:
         seconds = options.first_token_seconds + options.token_seconds * len(answer.deltas)
     if await connection.wait(seconds):
         return
-    body = GARBAGE if options.garbage else _plain_body(exchange.record.id, request, answer, options)
+    body = GARBAGE if options.garbage else plain.replace(_ID, exchange.record.id.encode())
     if options.cut_after is None and options.stall_after is None:
         await exchange.reply(200, b"application/json", body)
         return
@@ -190,10 +197,19 @@ async def _answer_plain(exchange: Exchange, request: ChatRequest, answer: Answer
         connection.cut()
 
 
-def _plain_body(answer_id: str, request: ChatRequest, answer: Answer, options: Options) -> bytes:
+def _chat_body(body: dict[str, Any], request: ChatRequest, answer: Answer, options: Options) -> bytes:
     choice = {"message": answer.message, "logprobs": answer.all_logprobs, "finish_reason": answer.finish}
-    whole: dict[str, Any] = {"id": answer_id, "object": "chat.completion", "created": int(time.time())}
-    whole["model"] = request.model
+    return _whole("chat.completion", choice, request, answer, options)
+
+
+def _text_body(body: dict[str, Any], request: ChatRequest, answer: Answer, options: Options) -> bytes:
+    logprobs = text_logprobs(answer.all_logprobs["content"]) if answer.all_logprobs else None
+    choice = {"text": answer.message["content"] or "", "logprobs": logprobs, "finish_reason": answer.finish}
+    return _whole("text_completion", choice, request, answer, options)
+
+
+def _whole(kind: str, choice: dict[str, Any], request: ChatRequest, answer: Answer, options: Options) -> bytes:
+    whole: dict[str, Any] = {"id": _ID.decode(), "object": kind, "created": int(time.time()), "model": request.model}
     if request.seeded:
         whole["system_fingerprint"] = "fp_demo"
     whole["choices"] = [{"index": index, **choice} for index in range(request.n)]
@@ -201,6 +217,26 @@ def _plain_body(answer_id: str, request: ChatRequest, answer: Answer, options: O
         whole["usage"] = answer.usage
     body = json.dumps(whole, ensure_ascii=False).encode() if options.spaces else compact_json(whole)
     return body.replace(INVALID_MARK.encode(), INVALID_BYTES) if options.invalid_utf8 else body
+
+
+def _vectors_body(body: dict[str, Any], request: ChatRequest, answer: Answer, options: Options) -> bytes:
+    return embeddings_body(body, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What one path reads, and how it words its answers."""
+
+    read: Callable[[Any], ChatRequest]
+    plain: Callable[[dict[str, Any], ChatRequest, Answer, Options], bytes]
+    words: type[EventFormat] = EventFormat
+
+
+_ENDPOINTS = {
+    "/v1/chat/completions": Endpoint(read_request, _chat_body),
+    "/v1/completions": Endpoint(read_completion, _text_body, TextFormat),
+    "/v1/embeddings": Endpoint(read_embeddings, _vectors_body),
+}
 
 
 async def _send_json(send: Send, status: int, value: Any) -> None:

@@ -84,7 +84,7 @@ def _pieces(request: ChatRequest, options: Options) -> list[str]:
     """Return the content as tokens, before any limit."""
     if options.refusal:
         return _words(_REFUSAL)
-    pieces = [f"{request.last_user_text} "] if options.prefix else []
+    pieces = [f"{request.last_user_text} "] if options.prefix or request.echo else []
     if options.huge:
         pieces.append("x" * options.huge)
     if request.schema is not None:
@@ -200,6 +200,20 @@ def _logprob(token: str, logprob: float) -> dict[str, Any]:
 
 def _streamed_logprobs(logprobs: list[dict[str, Any]]) -> list[bytes]:
     return [compact_json({"content": [one], "refusal": None}) for one in logprobs]
+
+
+def text_logprobs(logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return log probabilities in the words of `/completions`."""
+    offsets, end = [], 0
+    for one in logprobs:
+        offsets.append(end)
+        end += len(one["token"])
+    return {
+        "tokens": [one["token"] for one in logprobs],
+        "token_logprobs": [one["logprob"] for one in logprobs],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in one["top_logprobs"]} for one in logprobs],
+        "text_offset": offsets,
+    }
 
 
 def _message(text: str, calls: list[dict[str, Any]], options: Options) -> dict[str, Any]:

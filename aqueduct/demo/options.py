@@ -42,6 +42,12 @@ class Options(BaseModel):
     reasoning: bool = Field(False, description="reasoning_content comes before the content.")
     refusal: bool = Field(False, description="The model refuses: message.refusal, content null.")
     tool_calls: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="This many parallel tool calls.")
+    dimensions: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Numbers in an embedding, where the request does not say; 16 by default."
+    )
+    encoding: Literal["float", "base64"] | None = Field(
+        None, description="Embeddings come in this format whatever the request asks for."
+    )
     finish: str | None = Field(None, description="This finish_reason, such as eos, abort or tool_call.")
 
     # When it comes

@@ -1,4 +1,4 @@
-"""A chat-completions body in, the parts that shape a demo answer out."""
+"""A body of one of the endpoints in, the parts that shape a demo answer out."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class ChatRequest:
     """The JSON schema of the answer; `{"type": "object"}` for json_object."""
     seeded: bool
     user: str
+    echo: bool
+    """The prompt comes before its completion."""
 
 
 def read_request(body: Any) -> ChatRequest:
     """Return the request. Raises BadRequest, which names the field."""
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
-    model, messages = body.get("model"), body.get("messages")
-    if not isinstance(model, str) or not model:
-        raise BadRequest("You must provide a model parameter.", "model")
+    model, messages = model_of(body), body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise BadRequest("`messages` must be a list of at least one message.", "messages")
     texts = [(one.get("role"), _text_of(one.get("content"))) for one in messages]
-    limits = [_integer(body, name, 1) for name in ("max_tokens", "max_completion_tokens")]
+    limits = [integer_of(body, name, 1) for name in ("max_tokens", "max_completion_tokens")]
     tools, required = _tools(body)
     stream_options = body.get("stream_options")
     return ChatRequest(
@@ -57,17 +57,68 @@ def read_request(body: Any) -> ChatRequest:
         prompt_words=sum(len(text.split()) for _, text in texts),
         stream=body.get("stream") is True,
         include_usage=isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
-        n=_integer(body, "n", 1) or 1,
+        n=integer_of(body, "n", 1) or 1,
         max_tokens=min((limit for limit in limits if limit is not None), default=None),
         stop=_stop(body.get("stop")),
-        top_logprobs=(_integer(body, "top_logprobs", 0) or 0) if body.get("logprobs") is True else None,
+        top_logprobs=(integer_of(body, "top_logprobs", 0) or 0) if body.get("logprobs") is True else None,
         tools=tools,
         tool_required=required,
         parallel_tool_calls=body.get("parallel_tool_calls") is not False,
         schema=_schema(body.get("response_format")),
         seeded=body.get("seed") is not None,
         user=str(body.get("user") or ""),
+        echo=body.get("echo") is True,
     )
+
+
+def read_completion(body: Any) -> ChatRequest:
+    """Return the request in a body of `/completions`, told as a chat of one message. Raises BadRequest."""
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.")
+    prompts = [""] if body.get("prompt") is None else prompts_of(body, "prompt")
+    first = prompts[0] if isinstance(prompts[0], str) else " ".join(map(str, prompts[0]))
+    top = integer_of(body, "logprobs", 0)
+    limit = integer_of(body, "max_tokens", 0)
+    return read_request(
+        {
+            **{name: body.get(name) for name in ("model", "stream", "stream_options", "stop", "seed", "user", "echo")},
+            "messages": [{"role": "user", "content": first}],
+            "n": (integer_of(body, "n", 1) or 1) * len(prompts),
+            "max_tokens": None if limit is None else max(1, limit),
+            "logprobs": top is not None,
+            "top_logprobs": top,
+        }
+    )
+
+
+def read_embeddings(body: Any) -> ChatRequest:
+    """Return what is common to all requests in a body of `/embeddings`. Raises BadRequest."""
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.")
+    prompts_of(body, "input")
+    named = {name: body.get(name) for name in ("model", "user")}
+    return read_request({**named, "messages": [{"role": "user", "content": ""}]})
+
+
+def model_of(body: dict[str, Any]) -> str:
+    """Return the model's name."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("You must provide a model parameter.", "model")
+    return model
+
+
+def prompts_of(body: dict[str, Any], name: str) -> list[str | list[int]]:
+    """Return a field that is a string, tokens, or a list of either, as a list."""
+    given = body.get(name)
+    prompts: list[Any] = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+    if not all(_is_prompt(one) for one in prompts):
+        raise BadRequest(f"`{name}` must be a string, a list of tokens, or a list of either.", name)
+    return prompts
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(token, int) for token in value))
 
 
 def _text_of(content: Any) -> str:
@@ -78,7 +129,8 @@ def _text_of(content: Any) -> str:
     return " ".join(str(part["text"]) for part in content if isinstance(part, dict) and "text" in part)
 
 
-def _integer(body: dict[str, Any], name: str, least: int) -> int | None:
+def integer_of(body: dict[str, Any], name: str, least: int) -> int | None:
+    """Return a whole number, or None where there is none."""
     value = body.get(name)
     if value is None:
         return None

@@ -12,6 +12,9 @@ from typing import Any
 _DEEP = 4
 """Past this depth only what is required is made, so that recursive schemas end."""
 _TOO_DEEP = 40
+MAX_STEPS = 100_000
+"""A tenth of a second or so; schemas of applications take hundreds."""
+_CHARS_A_STEP = 64
 
 _FORMATS = {
     "date-time": "2024-01-0{n}T12:00:00Z",
@@ -28,42 +31,107 @@ _FORMATS = {
 
 
 class UnusableSchema(ValueError):
-    """The schema needs an infinite instance or refers to something that is not there."""
+    """The schema needs an infinite or huge instance, or refers to something that is not there."""
 
 
 def make_instance(schema: Any) -> Any:
     """Return an instance of `schema`. Raises UnusableSchema."""
-    return _make(schema, schema, depth=0, variant=0)
+    return _Maker(schema).make(schema, depth=0, variant=0)
 
 
-def _make(schema: Any, root: Any, *, depth: int, variant: int) -> Any:
-    """Make one value; different `variant`s give different values, where the schema has room."""
-    if depth > _TOO_DEEP:
-        raise UnusableSchema("the schema needs an endless instance")
-    schema = _resolve(schema, root)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][variant % len(schema["enum"])]
-    for key in ("anyOf", "oneOf"):
-        if schema.get(key):
-            rest = {name: value for name, value in schema.items() if name != key}
-            chosen = _choose(schema[key], root, depth)
-            return _make(_merge(rest, _resolve(chosen, root)), root, depth=depth + 1, variant=variant)
-    match _type_of(schema, depth):
-        case "object":
-            return _make_object(schema, root, depth)
-        case "array":
-            return _make_array(schema, root, depth)
-        case "integer":
-            return _make_number(schema, variant, whole=True)
-        case "number":
-            return _make_number(schema, variant, whole=False)
-        case "boolean":
-            return variant % 2 == 0
-        case "null":
-            return None
-    return _make_string(schema, variant)
+class _Maker:
+    """Makes one instance. Its steps are counted: a small schema can unfold to any number of them."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._steps = 0
+
+    def _spend(self, steps: int) -> None:
+        self._steps += max(0, steps)
+        if self._steps > MAX_STEPS:
+            raise UnusableSchema(f"the schema unfolds to more than {MAX_STEPS:,} steps")
+
+    def make(self, schema: Any, *, depth: int, variant: int) -> Any:
+        """Make one value; different `variant`s give different values, where the schema has room."""
+        if depth > _TOO_DEEP:
+            raise UnusableSchema("the schema needs an endless instance")
+        schema = self._resolve(schema)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return schema["enum"][variant % len(schema["enum"])]
+        for key in ("anyOf", "oneOf"):
+            if schema.get(key):
+                rest = {name: value for name, value in schema.items() if name != key}
+                chosen = self._choose(schema[key], depth)
+                return self.make(self._merge(rest, self._resolve(chosen)), depth=depth + 1, variant=variant)
+        match _type_of(schema, depth):
+            case "object":
+                return self._make_object(schema, depth)
+            case "array":
+                return self._make_array(schema, depth)
+            case "integer":
+                return _make_number(schema, variant, whole=True)
+            case "number":
+                return _make_number(schema, variant, whole=False)
+            case "boolean":
+                return variant % 2 == 0
+            case "null":
+                return None
+        self._spend(schema.get("minLength", 0) // _CHARS_A_STEP)
+        return _make_string(schema, variant)
+
+    def _resolve(self, schema: Any) -> dict[str, Any]:
+        """Follow $ref, fold allOf in, and turn `true` into an empty schema."""
+        self._spend(1)
+        if not isinstance(schema, dict):
+            if schema is False:
+                raise UnusableSchema("the schema `false` has no instance")
+            return {}
+        hops = 0
+        while "$ref" in schema:
+            hops += 1
+            if hops > _TOO_DEEP:
+                raise UnusableSchema("a $ref points to itself")
+            rest = {key: value for key, value in schema.items() if key != "$ref"}
+            schema = self._merge(rest, _lookup(schema["$ref"], self._root))
+        if schema.get("allOf"):
+            merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+            for part in schema["allOf"]:
+                merged = self._merge(merged, self._resolve(part))
+            return merged
+        return dict(schema)
+
+    def _merge(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        merged = {**other, **one}
+        if "properties" in one and "properties" in other:
+            merged["properties"] = {**other["properties"], **one["properties"]}
+        if "required" in one and "required" in other:
+            merged["required"] = list(dict.fromkeys([*other["required"], *one["required"]]))
+        self._spend(1 + len(merged) + len(merged.get("properties", ())) + len(merged.get("required", ())))
+        return merged
+
+    def _choose(self, options: list[Any], depth: int) -> Any:
+        """Take the first option that is not null; deep down the one that nests least."""
+        if depth <= _DEEP:
+            return next((one for one in options if self._resolve(one).get("type") != "null"), options[0])
+        return min(options, key=lambda one: _nesting(self._resolve(one)))
+
+    def _make_object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+        properties = schema.get("properties", {})
+        required = schema.get("required", [])
+        names = list(properties) if depth <= _DEEP else [name for name in properties if name in required]
+        names += [name for name in required if name not in properties]
+        return {name: self.make(properties.get(name, {}), depth=depth + 1, variant=0) for name in names}
+
+    def _make_array(self, schema: dict[str, Any], depth: int) -> list[Any]:
+        first = list(schema.get("prefixItems", ()))
+        least = schema.get("minItems", 0)
+        wanted = max(least, len(first), 0 if depth > _DEEP or schema.get("items") is False else 1)
+        wanted = min(wanted, schema.get("maxItems", wanted))
+        self._spend(wanted)
+        kinds = (first + [schema.get("items", {})] * wanted)[:wanted]
+        return [self.make(kind, depth=depth + 1, variant=place) for place, kind in enumerate(kinds)]
 
 
 def _type_of(schema: dict[str, Any], depth: int) -> str:
@@ -79,27 +147,6 @@ def _type_of(schema: dict[str, Any], depth: int) -> str:
     return str(kind or "string")
 
 
-def _resolve(schema: Any, root: Any) -> dict[str, Any]:
-    """Follow $ref, fold allOf in, and turn `true` into an empty schema."""
-    if not isinstance(schema, dict):
-        if schema is False:
-            raise UnusableSchema("the schema `false` has no instance")
-        return {}
-    hops = 0
-    while "$ref" in schema:
-        hops += 1
-        if hops > _TOO_DEEP:
-            raise UnusableSchema("a $ref points to itself")
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = _merge(rest, _lookup(schema["$ref"], root))
-    if schema.get("allOf"):
-        merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
-        for part in schema["allOf"]:
-            merged = _merge(merged, _resolve(part, root))
-        return merged
-    return dict(schema)
-
-
 def _lookup(pointer: Any, root: Any) -> dict[str, Any]:
     if not isinstance(pointer, str) or not pointer.startswith("#"):
         raise UnusableSchema(f"$ref {pointer!r} is not inside the schema")
@@ -112,22 +159,6 @@ def _lookup(pointer: Any, root: Any) -> dict[str, Any]:
     return target if isinstance(target, dict) else {}
 
 
-def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    merged = {**other, **one}
-    if "properties" in one and "properties" in other:
-        merged["properties"] = {**other["properties"], **one["properties"]}
-    if "required" in one and "required" in other:
-        merged["required"] = list(dict.fromkeys([*other["required"], *one["required"]]))
-    return merged
-
-
-def _choose(options: list[Any], root: Any, depth: int) -> Any:
-    """Take the first option that is not null; deep down the one that nests least."""
-    if depth <= _DEEP:
-        return next((one for one in options if _resolve(one, root).get("type") != "null"), options[0])
-    return min(options, key=lambda one: _nesting(_resolve(one, root)))
-
-
 def _nesting(schema: dict[str, Any]) -> int:
     if any(schema.get(key) for key in ("anyOf", "oneOf")):
         return 3
@@ -135,23 +166,6 @@ def _nesting(schema: dict[str, Any]) -> int:
     if kind == "object":
         return 1 + len(schema.get("required", ()))
     return 1 + bool(schema.get("minItems")) if kind == "array" else 0
-
-
-def _make_object(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
-    properties = schema.get("properties", {})
-    required = schema.get("required", [])
-    names = list(properties) if depth <= _DEEP else [name for name in properties if name in required]
-    names += [name for name in required if name not in properties]
-    return {name: _make(properties.get(name, {}), root, depth=depth + 1, variant=0) for name in names}
-
-
-def _make_array(schema: dict[str, Any], root: Any, depth: int) -> list[Any]:
-    first = list(schema.get("prefixItems", ()))
-    least = schema.get("minItems", 0)
-    wanted = max(least, len(first), 0 if depth > _DEEP or schema.get("items") is False else 1)
-    wanted = min(wanted, schema.get("maxItems", wanted))
-    kinds = (first + [schema.get("items", {})] * wanted)[:wanted]
-    return [_make(kind, root, depth=depth + 1, variant=place) for place, kind in enumerate(kinds)]
 
 
 def _make_number(schema: dict[str, Any], variant: int, *, whole: bool) -> float:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 
 from aqueduct.demo.app import create_app
-from aqueduct.demo.connection import DemoProtocol
+from aqueduct.demo.presence import DemoProtocol
 
 _BACKLOG = 2048
 

@@ -6,11 +6,11 @@ import asyncio
 import json
 import time
 
-from aqueduct.demo.content import Answer, compact_json
-from aqueduct.demo.exchange import Exchange
+from aqueduct.demo.content import Answer, compact_json, text_logprobs
 from aqueduct.demo.faults import GARBAGE, error_body
 from aqueduct.demo.options import Options
 from aqueduct.demo.request import ChatRequest
+from aqueduct.demo.writer import Writer
 
 _TURN_EVENTS = 32
 """An unpaced stream lets others run after so many tokens."""
@@ -71,10 +71,31 @@ class EventFormat:
         return event.replace(b"\n", b"\r\n") if self._options.crlf else event
 
 
+class TextFormat(EventFormat):
+    """The events of a stream of `/completions`: the same words without the deltas around them."""
+
+    def _make_head(self) -> bytes:
+        return b'{"id":%b,"object":"text_completion","created":%d%b' % (self._id, self._created, self._rest)
+
+    def delta(self, index: int, delta: bytes, logprobs: bytes = b"null") -> bytes:
+        """Return the event of one token."""
+        text = delta[11:-1] if delta.startswith(b'{"content":') else b'""'
+        if logprobs != b"null":
+            logprobs = compact_json(text_logprobs(json.loads(logprobs)["content"]))
+        choice = b'{"index":%d,"text":%b,"logprobs":%b%b}' % (index, text, logprobs, self._no_finish)
+        return self._event(self._head + choice + self._tail)
+
+    def finish(self, index: int, reason: str, usage: bytes | None) -> bytes:
+        """Return the event with the finish reason, and usage if it comes along."""
+        choice = b'{"index":%d,"text":"","logprobs":null,"finish_reason":%b}' % (index, compact_json(reason))
+        tail = self._tail if usage is None else b'],"usage":' + usage + b"}"
+        return self._event(self._head + choice + tail)
+
+
 class EventWriter:
     """Collects events into writes of `batch` events."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Writer) -> None:
         self._exchange = exchange
         self._size = exchange.options.batch
         self._waiting: list[bytes] = []
@@ -96,10 +117,12 @@ class EventWriter:
             await self._exchange.write(data)
 
 
-async def stream_answer(exchange: Exchange, request: ChatRequest, answer: Answer) -> None:
+async def stream_answer(
+    exchange: Writer, request: ChatRequest, answer: Answer, words: type[EventFormat] = EventFormat
+) -> None:
     """Stream the answer; return early if the client leaves or a fault ends the stream."""
     options, connection = exchange.options, exchange.connection
-    events, writer = EventFormat(exchange.record.id, request, options), EventWriter(exchange)
+    events, writer = words(exchange.record.id, request, options), EventWriter(exchange)
     await exchange.start(200, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")])
     if await connection.wait(options.first_token_seconds):
         return
@@ -120,7 +143,7 @@ async def stream_answer(exchange: Exchange, request: ChatRequest, answer: Answer
         await exchange.end()
 
 
-async def _stream_tokens(exchange: Exchange, events: EventFormat, writer: EventWriter, n: int, answer: Answer) -> bool:
+async def _stream_tokens(exchange: Writer, events: EventFormat, writer: EventWriter, n: int, answer: Answer) -> bool:
     """Stream the tokens of all choices in turn. False if the stream is over before its end."""
     options, connection, record, logprobs = exchange.options, exchange.connection, exchange.record, answer.logprobs
     loop = asyncio.get_running_loop()
@@ -146,7 +169,7 @@ def _has_fault_point(options: Options) -> bool:
     return options.garbage or any(point is not None for point in points)
 
 
-async def _fault(exchange: Exchange, events: EventFormat, writer: EventWriter) -> bool:
+async def _fault(exchange: Writer, events: EventFormat, writer: EventWriter) -> bool:
     """Do what goes wrong after this many chunks. True if that ends the stream."""
     options, connection, sent = exchange.options, exchange.connection, exchange.record.chunks_sent
     if options.garbage and sent == _GARBAGE_AFTER:

@@ -4,8 +4,10 @@ Each kind is a folder, and a name in `KINDS`: endpoint, queue and worker know it
 """
 
 from shared.kinds.chat import CHAT
+from shared.kinds.completions import COMPLETIONS
+from shared.kinds.embeddings import EMBEDDINGS
 from shared.kinds.kind import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (CHAT,)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
 __all__ = ["KINDS", "Kind"]

@@ -15,7 +15,6 @@ import hiredis
 
 from shared.redis.errors import Argument, RedisRefused, RedisUnavailable, Reply
 from shared.redis.link import Link
-from shared.redis.wire import Wire
 
 log = logging.getLogger("aqueduct.redis")
 
@@ -58,7 +57,7 @@ class RedisClient(Link):
         if self._wire is not None:
             self._wire.write(out[0] if len(out) == 1 else b"".join(out))
 
-    def _started(self, wire: Wire) -> None:
+    def _started(self) -> None:
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(TICK_SECONDS, self._watch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 Reply = Any
-Argument = str | bytes | int | float
+Argument = str | bytes | memoryview | int | float
 
 _NO_MASTER: Final = ("READONLY", "MASTERDOWN")
 

@@ -40,12 +40,19 @@ class Link(ABC):
         """Which Redis server process answered last; changes with a restart or a failover."""
         self.on_connected: list[Callable[[], Awaitable[None]]] = []
 
+    def start(self) -> None:
+        """Begin to connect, without waiting for it. Stays open until `close`."""
+        self._background.forever(self._keep(), name=f"redis {self._name}")
+
     async def open(self, timeout_seconds: float = 10.0) -> None:
         """Connect, waiting at most `timeout_seconds`; raises RedisUnavailable. Stays open until `close`."""
-        self._start()
+        self.start()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self.connected.wait()
+        except asyncio.CancelledError:
+            await self.close()
+            raise
         except TimeoutError as error:
             await self.close()
             raise RedisUnavailable("Redis did not answer: check redis_url and that the server runs") from error
@@ -60,9 +67,6 @@ class Link(ABC):
     def reconnect(self) -> None:
         """Leave the server, as when another has taken its place: names are looked up and Sentinels asked again."""
         self._drop()
-
-    def _start(self) -> None:
-        self._background.forever(self._keep(), name=f"redis {self._name}")
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -93,10 +97,9 @@ class Link(ABC):
         made = await self._connector.connect()
         self.run_id = made.run_id
         self._lost.clear()
-        wire = Wire(self._on_reply, self._on_lost, self._on_writable)
-        wire.take_over(made.writer)
-        self._wire = wire
-        self._started(wire)
+        self._wire = Wire(self._on_reply, self._on_lost)
+        self._wire.take_over(made.writer)
+        self._started()
 
     async def _until_lost(self) -> None:
         self.connected.set()
@@ -106,15 +109,12 @@ class Link(ABC):
         self.connected.clear()
 
     @abstractmethod
-    def _started(self, wire: Wire) -> None:
+    def _started(self) -> None:
         """Hook: the socket is connected, nothing was sent yet."""
 
     @abstractmethod
     def _on_reply(self, reply: Reply) -> None:
         """Take one reply."""
-
-    def _on_writable(self) -> None:  # noqa: B027 - most links need not know
-        """Hook: what had to wait to be sent has left."""
 
     def _on_lost(self) -> None:
         self._wire = None

@@ -11,7 +11,6 @@ import hiredis
 
 from shared.redis.errors import Argument, RedisUnavailable, Reply
 from shared.redis.link import Link
-from shared.redis.wire import Wire
 
 
 class Subscriber(Link):
@@ -46,7 +45,7 @@ class Subscriber(Link):
             await self.close()
             raise RedisUnavailable("Redis did not confirm the subscription") from error
 
-    def _started(self, wire: Wire) -> None:
+    def _started(self) -> None:
         self._subscribed = 0
         self.subscribed.clear()
         self._heard_at = time.monotonic()

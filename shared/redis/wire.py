@@ -1,4 +1,4 @@
-"""One connected socket: bytes in, replies out, and whether it can take more to send."""
+"""One connected socket: bytes in, replies out."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ from shared.redis.errors import Reply
 class Wire(asyncio.Protocol):
     """Reads replies until the socket ends; made by a link for each connection."""
 
-    def __init__(
-        self, on_reply: Callable[[Reply], None], on_lost: Callable[[], None], on_writable: Callable[[], None]
-    ) -> None:
+    def __init__(self, on_reply: Callable[[Reply], None], on_lost: Callable[[], None]) -> None:
         self._reader = hiredis.Reader(notEnoughData=NotImplemented)
         self._on_reply = on_reply
         self._on_lost = on_lost
-        self._on_writable = on_writable
         self._writer: asyncio.StreamWriter | None = None
         """Held only because a collected writer closes its transport."""
         self.transport: asyncio.Transport | None = None
-        self.is_paused = False
-        """Whether enough waits to be sent. Only bulk transfers ask: other callers bound what they send."""
-        self.received_bytes = 0
 
     def take_over(self, writer: asyncio.StreamWriter) -> None:
         """Read and write this socket from now on."""
@@ -34,7 +28,7 @@ class Wire(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, writer.transport)
         self.transport.set_protocol(self)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Send, unless the socket is about to end; `on_lost` then tells."""
         transport = self.transport
         if transport is not None and not transport.is_closing():  # uvloop raises when a closed one is written to
@@ -45,13 +39,7 @@ class Wire(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    @property
-    def unsent_bytes(self) -> int:
-        """What was written and still waits to be sent."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
-
     def data_received(self, data: bytes) -> None:
-        self.received_bytes += len(data)
         reader = self._reader
         reader.feed(data)
         try:
@@ -65,8 +53,7 @@ class Wire(asyncio.Protocol):
         self._on_lost()
 
     def pause_writing(self) -> None:
-        self.is_paused = True
+        """Nothing: callers bound what they send (unacknowledged bytes, admissions, parts of bodies on their way)."""
 
     def resume_writing(self) -> None:
-        self.is_paused = False
-        self._on_writable()
+        """Nothing, as above."""

@@ -149,19 +149,10 @@ class Leases:
         jobs: list[TakenJob] = []
         unreadable: list[ReleaseRow] = []
         for at in range(2, len(reply), 6):
-            job_id, attempt, admitted, size, spec, body = reply[at : at + 6]
-            try:
-                read = JobSpec.from_json(spec)
-            except ValueError:  # each by itself: one that cannot be read harms no other
-                unreadable.append(ReleaseRow(job_id.decode(), attempt, How.FAIL, UNREADABLE_WIRE))
-                continue
-            jobs.append(
-                TakenJob(
-                    id=job_id.decode(), model=model_name, attempt=attempt, spec=read,
-                    body=body, queue_ms=max(0, reply[0] - int(admitted or reply[0])),
-                    size=size,
-                )
-            )  # fmt: skip
+            try:  # each by itself: one that cannot be read harms no other
+                jobs.append(_taken(model_name, reply[0], *reply[at : at + 6]))
+            except ValueError:
+                unreadable.append(ReleaseRow(reply[at].decode(), reply[at + 1], How.FAIL, UNREADABLE_WIRE))
         if unreadable:
             await self._tell(model_name, unreadable)
         return Taken(jobs, reply[1] == 1)
@@ -201,6 +192,28 @@ class Leases:
     async def leave(self, models: Sequence[str]) -> None:
         """Say that this worker takes no more jobs of these models."""
         await self._scripts.run(LEAVE, LeaveArguments(self._worker, process_name(self._worker)), map(ModelRow, models))
+
+
+def _taken(
+    model: str,
+    now: int,
+    job_id: bytes,
+    attempt: bytes,
+    admitted: bytes | None,
+    size: int,
+    spec: bytes,
+    body: bytes | None,
+) -> TakenJob:
+    """Return a job as `take` tells of it; raises ValueError when it cannot be read."""
+    return TakenJob(
+        id=job_id.decode(),
+        model=model,
+        attempt=attempt,
+        spec=JobSpec.from_json(spec),
+        body=body,
+        queue_ms=max(0, now - int(admitted or now)),
+        size=size,
+    )
 
 
 def append_parts(row: AppendRow) -> list[Argument]:

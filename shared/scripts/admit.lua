@@ -93,11 +93,12 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
   admitted = now,
   max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
   token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil}
--- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not.
-redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
-  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'deadline', now + max_wait_ms)
-redis.call('HSET', NAMES.job .. id, 'tag', enter_lane(id, job))
+-- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
+-- much as five reads, since it goes into the append-only file too; so the record is one.
+local tag = enter_lane(id, job)
 count_waiting(job, 1)
+redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
+  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', now + max_wait_ms)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
 if next_clock then redis.call('SET', rate_key, next_clock, 'PX', 120000) end
 if concurrent_jobs > 0 then

@@ -99,6 +99,27 @@ local function give_lifetimes(model)
   end
 end
 
+-- Counts a room anew. A record that went while its job waited (its lifetime was over after a long outage, or it could not
+-- be read) took with it what the room had counted for it.
+local function recount(model)
+  redis.call('DEL', NAMES.tenants .. model)
+  redis.call('HDEL', NAMES.room .. model, 'lost', 'bytes', 'tokens', 'batch:bytes', 'batch:tokens', 'batch:must_finish')
+  for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
+    local ids = redis.call('ZRANGE', lane_key(lane, model), 0, -1)
+    if #ids == 0 then redis.call('DEL', tags_key(lane, model)) end
+    for _, id in ipairs(ids) do
+      local job = load_job(id)
+      if job then count_waiting(job, 1) end
+    end
+  end
+end
+
+local function drop_lost(model, id)
+  redis.call('ZREM', NAMES.waits .. model, id)
+  for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do redis.call('ZREM', lane_key(lane, model), id) end
+  redis.call('HSET', NAMES.room .. model, 'lost', 1)
+end
+
 local function give_up(model, ids, wire)
   for _, id in ipairs(ids) do
     local job = load_job(id)
@@ -106,7 +127,7 @@ local function give_up(model, ids, wire)
       leave_room(id, job)
       fail(id, job, wire)
       expired = expired + 1
-    else redis.call('ZREM', NAMES.waits .. model, id) end
+    else drop_lost(model, id) end
   end
 end
 
@@ -120,18 +141,20 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   local waits, room = NAMES.waits .. model, NAMES.room .. model
   clamp(waits, now + (was_set_back and max_wait_ms or math.max(max_wait_ms, KEEP_MS)))
   give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
+  if redis.call('HEXISTS', room, 'lost') == 1 then recount(model) end
   local count = redis.call('ZCARD', waits)
   if count == 0 then -- what is still counted then is of a record that was lost, and would take a place for ever
     redis.call('DEL', NAMES.tenants .. model)
     redis.call('HDEL', room, 'bytes', 'tokens', 'batch:bytes', 'batch:tokens', 'batch:must_finish')
   end
+  local unserved = count > 0 and not still and is_unserved(model)
+  if not unserved then redis.call('HDEL', room, 'unserved') end
   if count == 0 or still then return end
-  if is_unserved(model) then
+  if unserved then
     -- Told at the next sweep, so that a restarted Redis leaves the workers time to say that they live.
     if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGE', waits, 0, 499), no_worker_wire) end
     return
   end
-  redis.call('HDEL', room, 'unserved')
   if redis.call('ZCARD', NAMES.running .. model) >= concurrency then return end
   local live = live_workers(model, now, LIVE_WORKER_MS)
   if redis.call('LLEN', queue) < math.min(math.max(1, live), count) then

@@ -71,11 +71,15 @@ while taken < n and looked < n + 200 do
       break
     end
   end
-  if job then
+  if not job then
+    redis.call('HSET', room, 'lost', 1)  -- its record is gone, and with it how much it counts: the sweep counts anew
+  else
     count_waiting(job, -1)
     if not is_heard(job) then
+      settle_share(job, -job.cost)
       finish(id, job, 0)
     elseif job.deadline and job.deadline <= now then
+      settle_share(job, -job.cost)
       fail(id, job, timeout_wire)
     else
       local tries = job.tries + 1
@@ -95,9 +99,9 @@ while taken < n and looked < n + 200 do
       pass[lane] = pass[lane] + 1 / weights[lane]
       moved[lane] = tag
     end
-    -- An empty lane resets its clock, so that no tenant pays for work of the past.
-    if size[lane] == 0 then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
   end
+  -- An empty lane resets its clock, so that no tenant pays for work of the past.
+  if size[lane] == 0 then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
 end
 for lane, tag in pairs(moved) do
   redis.call('HSET', room, 'pass', present, 'pass:' .. lane, pass[lane])

@@ -18,12 +18,13 @@ from shared import keys
 from shared.errors import Draining
 from shared.jobs import TakenJob
 from shared.redis import Subscriber
+from shared.room.admission import Missed
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 
 END = b"D1 1 1 1\n"
-NONCE = b"0123456789ab"
+NONCE, OTHER = b"0123456789ab", b"fedcba987654"
 
 
 class Reader:
@@ -150,6 +151,108 @@ async def test_a_lost_record_ends_the_reading_in_one_error(module_redis: RedisSe
         assert before == [chunk(0)]
         assert last.startswith(b"E")
         assert b"job_lost" in last
+
+
+def a_relay(hub_event: asyncio.Event | None = None) -> Relay:
+    """Return a relay whose job was accepted, fed by hand."""
+    relay = Relay("a" * 32, hub_event or asyncio.Event())
+    relay.asked()
+    relay.accepted()
+    return relay
+
+
+@asynchronous
+async def test_what_was_handed_on_is_never_joined_with_another_attempts_words(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    relay.feed(NONCE, 1, chunk(1))
+    assert await relay.next(1) == (b"S1", chunk(1))
+    relay.feed(OTHER, 0, b"S1")
+    relay.feed(OTHER, 1, chunk(7))
+    relay.feed(OTHER, 2, chunk(8))
+    (last,) = await relay.next(1)
+    assert last.startswith(b"E")
+    assert b"job_lost" in last
+    assert relay.is_over
+    assert relay.may_run  # so that the other attempt is cancelled
+
+
+@asynchronous
+async def test_another_attempt_replaces_what_nobody_has_seen(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    relay.feed(OTHER, 0, b"S2")
+    relay.feed(OTHER, 1, END)
+    assert await relay.next(1) == (b"S2", END)
+    assert relay.is_over
+
+
+@pytest.mark.parametrize("state", [b"waiting", b"running"])
+@asynchronous
+async def test_a_job_that_waits_again_after_its_words_were_handed_on_is_lost(
+    module_redis: RedisServer, state: bytes
+) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    early = relay.question()
+    await relay.next(1)
+    asked = relay.question()
+    relay.take_missed(early, Missed(b"waiting", b"-" * 12, 0, ()))  # asked before anything was handed on
+    assert not relay.is_closed
+    relay.take_missed(asked, Missed(state, b"-" * 12 if state == b"waiting" else OTHER, 0, ()))
+    (last,) = await relay.next(1)
+    assert b"job_lost" in last
+
+
+@asynchronous
+async def test_an_attempts_error_ends_it_wherever_it_stands(module_redis: RedisServer) -> None:
+    """Redis fell back by a moment: the error of the same attempt stands where a lost event stood."""
+    relay = a_relay()
+    for number in range(5):
+        relay.feed(NONCE, number, chunk(number))
+    await relay.next(1)
+    relay.feed(NONCE, 2, chunk(2))
+    relay.feed(NONCE, 2, b"E{}")
+    assert await relay.next(1) == (b"E{}",)
+    assert relay.is_over
+
+
+@asynchronous
+async def test_nothing_follows_the_last_event(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    asked = relay.question()
+    for number, event in enumerate((b"S1", chunk(1), END)):
+        relay.feed(NONCE, number, event)
+    relay.feed(NONCE, 3, b"E{}")
+    for _ in range(2):  # a slow reader has not taken the end when its record is gone
+        relay.take_missed(asked, Missed(b"", b"-" * 12, 0, ()))
+    assert not relay.wants_log(1e9)
+    assert await relay.next(1) == (b"S1", chunk(1), END)
+    assert relay.is_over
+    assert not relay.may_run
+
+
+@asynchronous
+async def test_an_event_that_overtakes_the_logs_answer_is_read_at_once(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.fall_behind()
+    asked = relay.question()
+    relay.feed(NONCE, 2, END)  # live, while Redis is asked
+    relay.take_missed(asked, Missed(b"running", NONCE, 2, (b"S1", chunk(1))))
+    assert relay.wants_log(-1)  # behind, not only silent
+    relay.take_missed(relay.question(), Missed(b"ended", NONCE, 3, (END,)))
+    assert await relay.next(1) == (b"S1", chunk(1), END)
+
+
+@asynchronous
+async def test_who_comes_after_the_grace_of_a_shutdown_is_told_at_once(module_redis: RedisServer) -> None:
+    async with open_reader(module_redis) as reader:
+        reader.hub.cut_off(Draining)
+        late = reader.hub.open("b" * 32)
+        for relay in (late, reader.relay):
+            with pytest.raises(Draining):
+                await relay.next(1)
+        reader.hub.close(late)
 
 
 @asynchronous

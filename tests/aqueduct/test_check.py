@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from aqueduct.commands import check as command
+from aqueduct.cli import main
 from shared.redis_checks import redis_checks, redis_problems
 from shared.redis_sync import connect
 from tests.support.processes import RedisServer, free_port
+from tests.support.tls import make_authority, make_certificate
 
 
 class Backend(BaseHTTPRequestHandler):
@@ -40,20 +43,37 @@ class Backend(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def backend() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Backend) as server:
+    with serving(Backend) as address:
+        yield f"http://{address}"
+
+
+class Proxy(Backend):
+    """Answers in a backend's place whoever shows the password."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("http://"):
+            self.send_error(400)
+        elif self.headers["proxy-authorization"] != "Basic " + b64encode(b"me:canary").decode():
+            self.send_error(407)
+        else:
+            self.path = "/v1"
+            super().do_GET()
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
 
 
 def run(config: Path, *options: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(["check", "--config", str(config), *options])
-    code: int = args.run(args)
-    return code
+    return main(["check", "--config", str(config), *options])
 
 
 def write(folder: Path, redis_url: str, *backends: str) -> Path:
@@ -68,8 +88,9 @@ def test_a_good_server_has_no_failure_and_an_evicting_one_has(own_redis: RedisSe
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("slowlog-max-len", 0)
         client.config_set("appendonly", "yes")
+        client.config_set("maxmemory", "1gb")
         assert redis_problems(client) == []
-        assert len(redis_checks(client)) == 6
+        assert len(redis_checks(client)) == 7
         client.config_set("maxmemory-policy", "allkeys-lru")
         (problem,) = redis_problems(client)
         assert (problem.name, problem.status) == ("redis maxmemory-policy", "fail")
@@ -80,8 +101,9 @@ def test_weak_settings_are_warnings(own_redis: RedisServer) -> None:
     with connect(own_redis.url) as client:
         client.config_set("slowlog-max-len", 128)
         client.config_set("appendonly", "no")
+        client.config_set("maxmemory", 0)
         found = {problem.name: problem.status for problem in redis_problems(client)}
-    assert found == {"redis appendonly": "warn", "redis slowlog-max-len": "warn"}
+    assert found == {"redis appendonly": "warn", "redis maxmemory": "warn", "redis slowlog-max-len": "warn"}
 
 
 def test_a_server_that_refuses_the_password_or_is_away_is_one_finding(own_redis: RedisServer) -> None:
@@ -142,6 +164,78 @@ def test_each_backend_is_told_what_is_wrong_with_it(
     ):
         assert line in out
     assert "sk-" not in out
+
+
+def test_a_backend_is_asked_through_its_proxy(
+    own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_PASSWORD", "canary")
+    with serving(Proxy) as proxy:
+        config = write(
+            tmp_path,
+            own_redis.url,
+            f"{{url: 'http://a.invalid/v1', proxy: 'http://me:${{PROXY_PASSWORD}}@{proxy}'}}",
+            f"{{url: 'http://b.invalid/v1', proxy: 'http://{proxy}'}}",
+        )
+        assert run(config) == 1
+    out = capsys.readouterr().out
+    assert "ok    backend http://a.invalid/v1 of llama: reachable, lists 'llama'" in out
+    assert "FAIL  backend http://b.invalid/v1 of llama: cannot be reached: its proxy refuses. Fix: mend proxy" in out
+    assert "canary" not in out
+
+
+def test_a_backend_is_asked_with_its_certificates(
+    own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = make_authority(tmp_path / "authority")
+    server, client = make_certificate(tmp_path, authority), make_certificate(tmp_path, authority, "client")
+    strict = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate)
+    strict.load_cert_chain(server.certificate, server.key)
+    strict.verify_mode = ssl.CERT_REQUIRED
+    ours = f"client_certificate: {client.certificate}, client_key: {client.key}"
+    with serving(Backend, strict) as address:
+        config = write(
+            tmp_path,
+            own_redis.url,
+            f"{{url: 'https://{address}/v1', ca_file: {authority.certificate}, {ours}, http2: true}}",
+            f"{{url: 'https://{address}/v2', {ours}}}",
+        )
+        assert run(config) == 1
+    out = capsys.readouterr().out
+    assert f"ok    backend https://{address}/v1 of llama: reachable, lists 'llama'" in out
+    assert f"FAIL  backend https://{address}/v2 of llama: cannot be reached (ConnectError)" in out
+
+
+def test_keys_that_are_not_set_here_are_named_and_only_their_models_left_out(
+    own_redis: RedisServer, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path, own_redis.url, f"{{url: {backend}/closed/v1, api_key: '${{NOT_SET_KEY}}'}}")
+    with config.open("a") as file:
+        file.write("flower: {password: '${NOT_SET_PASSWORD}'}\n")
+    assert run(config) == 0
+    out = capsys.readouterr().out
+    for name in ("NOT_SET_KEY", "NOT_SET_PASSWORD"):
+        assert f"the environment variable {name} is not set. Fix: set it where it is needed" in out
+    assert "ok    redis version" in out
+    assert "backend http" not in out
+    text = config.read_text().replace(
+        "models: {", f"models: {{open: {{backends: [{{url: {backend}/v1, model: llama}}]}}, "
+    )
+    config.write_text(text)
+    assert run(config) == 0
+    out = capsys.readouterr().out
+    assert f"ok    backend {backend}/v1 of open" in out
+    assert "of llama" not in out
+
+
+def test_an_untrusted_address_of_redis_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path, "''", "{url: 'http://127.0.0.1:1/v1'}")
+    url = tmp_path / "redis" / "url"
+    url.parent.mkdir()
+    url.write_text("unix:///planted")
+    url.chmod(0o666)
+    assert run(config) == 1
+    assert f"chmod 600 {url}" in capsys.readouterr().out
 
 
 def test_an_unreadable_mirror_of_tokens_is_a_failure_with_its_fix(

@@ -248,6 +248,28 @@ def test_endless_schema_is_refused() -> None:
         make_instance({"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]})
 
 
+def doubling(keyword: str) -> Json:
+    """Return a schema of 40 levels, each of which names the next one twice."""
+    levels = {f"l{n}": {keyword: [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(39)}
+    return {"$defs": {**levels, "l39": {"type": "string"}}, "$ref": "#/$defs/l0"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling("allOf"),
+        {**doubling("prefixItems"), "type": "array"},
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 10**9}},
+        {"type": "string", "minLength": 10**11},
+        {"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "properties": {f"p{n}": True for n in range(50_000)}},
+    ],
+    ids=["allOf", "prefixItems", "minItems", "minLength", "properties"],
+)
+def test_schema_that_unfolds_without_measure_is_refused(schema: Json) -> None:
+    with pytest.raises(UnusableSchema, match="unfolds to more than 100,000 steps"):
+        make_instance(schema)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_json_schema_answer_is_valid(http: httpx.Client, stream: bool) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "plan", "schema": SCHEMAS[3]}}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -15,6 +19,9 @@ import redis
 
 from aqueduct import embedded_redis
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError, find_server
+from aqueduct.memory import memory_bytes
+from shared.private_files import UntrustedPath
+from shared.redis_sync import connect as connect_sync
 from tests.support.processes import Process
 from tests.support.waiting import wait_until
 
@@ -61,9 +68,76 @@ def program(folder: Path, name: str, output: str) -> Path:
 
 
 def test_refuses_clients_without_its_password(server: EmbeddedRedis) -> None:
-    port = server.url.rsplit(":", 1)[1].split("/")[0]
-    with redis.Redis(port=int(port)) as stranger, pytest.raises(redis.AuthenticationError):
+    address = str(server.folder / "redis.sock")
+    with redis.Redis(unix_socket_path=address) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
+
+
+def test_listens_on_a_private_socket_and_no_port(server: EmbeddedRedis) -> None:
+    assert server.pid is not None
+    listening = [found for found in psutil.Process(server.pid).net_connections("all") if found.status == "LISTEN"]
+    assert listening == []
+    assert stat.S_IMODE((server.folder / "redis.sock").stat().st_mode) == 0o600
+    with connect(server) as client:
+        assert client.config_get("port")["port"] == "0"
+
+
+@pytest.mark.parametrize("name", ["a b", 'quo"te', "per%41cent?#", "back\\slash", "ümlaut"])
+def test_a_folder_of_any_name_will_do(request: pytest.FixtureRequest, name: str) -> None:
+    short = Path(tempfile.mkdtemp(prefix="aq-"))  # pytest's own folders leave a socket's path little room
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    embedded = EmbeddedRedis(short / name)
+    embedded.start()
+    try:
+        for url in (embedded.url, (embedded.folder / "url").read_text()):
+            with connect_sync(url) as client:
+                assert client.ping()
+        assert (short / name / "redis" / "redis.sock").exists()
+    finally:
+        embedded.stop()
+
+
+def test_where_the_path_is_too_long_for_a_socket_it_listens_on_loopback_alone(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path / ("x" * 100))
+    embedded.start()
+    try:
+        assert embedded.url.startswith("redis://")
+        with connect(embedded) as client:
+            assert client.config_get("bind")["bind"] == "127.0.0.1"
+        before = embedded.url
+        assert embedded.pid is not None
+        os.kill(embedded.pid, signal.SIGKILL)
+        wait_until(lambda: embedded.pid is None, 5, "Redis to die")
+        embedded.start()
+        assert embedded.url == before
+    finally:
+        embedded.stop()
+
+
+def test_memory_is_bounded_by_half_of_what_there_is(server: EmbeddedRedis) -> None:
+    memory = memory_bytes()
+    assert memory is not None
+    with connect(server) as client:
+        assert int(client.config_get("maxmemory")["maxmemory"]) == memory // 2
+
+
+@pytest.mark.parametrize("owner", ["folder", "url"])
+def test_a_folder_that_others_could_have_filled_is_refused(tmp_path: Path, owner: str) -> None:
+    embedded = EmbeddedRedis(tmp_path / "data")
+    embedded.start()
+    embedded.stop()
+    if owner == "folder":
+        embedded.folder.chmod(0o777)
+        with pytest.raises(UntrustedPath, match=f"chmod 700 {embedded.folder}"):
+            embedded.start()
+    else:
+        (embedded.folder / "url").write_text("redis://127.0.0.1:1/0")
+        (embedded.folder / "url").chmod(0o666)
+        with (embedded.folder / "alive.lock").open("w") as held:  # as if a server were left over
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(UntrustedPath, match=r"chmod 600 .*/url"):
+                embedded.start()
+    embedded.stop()
 
 
 def test_settings_keep_every_job_and_log_no_prompt(server: EmbeddedRedis) -> None:
@@ -77,7 +151,8 @@ def test_settings_keep_every_job_and_log_no_prompt(server: EmbeddedRedis) -> Non
 
 
 def test_password_is_neither_on_the_command_line_nor_in_the_environment(server: EmbeddedRedis) -> None:
-    password = server.url.split(":")[2].split("@")[0]
+    password = urlsplit(server.url).password
+    assert password
     assert server.pid is not None
     process = psutil.Process(server.pid)
     assert password not in " ".join(process.cmdline())

@@ -111,7 +111,7 @@ def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
 
 def test_interval_out_of_range_is_refused_by_name(config_file: Path) -> None:
     ended = queues(config_file, "--interval", "0")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "--interval" in ended.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,18 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from aqueduct.commands import token as command
+from aqueduct.cli import main
 from shared.redis_sync import connect
 from shared.tokens import StoredToken, TokenStore, hash_token
 from tests.support.processes import RedisServer
 
 Run = Callable[..., int]
-
-
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers(required=True))
-    return parser.parse_args(["token", *arguments])
 
 
 @pytest.fixture
@@ -37,9 +30,7 @@ data_dir: {tmp_path / "data"}
     )
 
     def run(*arguments: str) -> int:
-        args = parse(*arguments, "--config", str(config))
-        code: int = args.run(args)
-        return code
+        return main(["token", *arguments, "--config", str(config)])
 
     return run
 
@@ -84,31 +75,44 @@ def test_revoke_removes_the_token(token: Run, own_redis: RedisServer, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "said", "status"),
     [
-        (["create", "static"], "stands in the configuration file; choose another name"),
-        (["create", "team-a"], "'team-a' exists already"),
-        (["create", "b", "--models", "lama"], "no model is called 'lama'; did you mean 'llama'?"),
-        (["create", "b", "--expires", "soon"], "neither a span such as 30d"),
-        (["create", "b", "--expires", "2020-01-01"], "is already past"),
-        (["create", "b", "--weight", "0"], "--weight: must be more than 0"),
-        (["create", "b c"], "NAME: may hold only letters"),
-        (["create", "b", "--requests-per-minute", "0"], "--requests-per-minute: must be at least 1"),
-        (["revoke", "static"], "remove it there and restart"),
-        (["revoke", "team-b"], "no token is called 'team-b'; did you mean 'team-a'?"),
+        (["create", "static"], "stands in the configuration file; choose another name", 1),
+        (["create", "team-a"], "'team-a' exists already", 1),
+        (["create", "b", "--models", "lama"], "no model is called 'lama'; did you mean 'llama'?", 2),
+        (["create", "b", "--expires", "soon"], "neither a span such as 30d", 2),
+        (["create", "b", "--expires", "2020-01-01"], "is already past", 2),
+        (["create", "b", "--weight", "0"], "--weight: must be at least 0.001", 2),
+        (["create", "b c"], "NAME: may hold only letters", 2),
+        (["create", "b", "--requests-per-minute", "0"], "--requests-per-minute: must be at least 1", 2),
+        (["revoke", "static"], "remove it there and restart", 1),
+        (["revoke", "team-b"], "no token is called 'team-b'; did you mean 'team-a'?", 1),
     ],
 )
 def test_impossible_requests_are_refused_with_a_reason(
-    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str, status: int
 ) -> None:
     token("create", "team-a")
     before = (tmp_path / "data" / "tokens.json").read_text()
     capsys.readouterr()
-    assert token(*arguments) == 2
+    assert token(*arguments) == status
     printed = capsys.readouterr()
     assert said in printed.err
     assert printed.out == ""
     assert (tmp_path / "data" / "tokens.json").read_text() == before
+
+
+def test_a_mirror_that_others_could_have_written_is_not_believed(
+    token: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = tmp_path / "data" / "tokens.json"
+    token("create", "team-a")
+    mirror.chmod(0o666)
+    capsys.readouterr()
+    assert token("create", "team-b") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: The file {mirror} can be written by other users")
+    assert printed.out == ""
 
 
 def test_redis_away_is_one_line_and_exit_1(
@@ -137,10 +141,9 @@ def test_without_a_file_the_running_embedded_redis_is_found(
 ) -> None:
     monkeypatch.delenv("AQUEDUCT_CONFIG", raising=False)
     monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path / "data"))
-    args = parse("create", "team-a")
-    assert args.run(args) == 2
+    assert main(["token", "create", "team-a"]) == 2
     assert "AQUEDUCT_REDIS_URL" in capsys.readouterr().err
     (tmp_path / "data" / "redis").mkdir(parents=True)
     (tmp_path / "data" / "redis" / "url").write_text(own_redis.url)
-    assert args.run(args) == 0
+    assert main(["token", "create", "team-a"]) == 0
     assert [record.name for record in stored(own_redis, tmp_path)] == ["team-a"]

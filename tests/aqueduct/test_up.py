@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 import yaml
 
-from tests.support.processes import Process, free_port
+from tests.support.processes import ROOT, Process, free_port
 from tests.support.waiting import wait_until
 
 BODY = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
@@ -27,12 +32,14 @@ READY_SECONDS = 60
 class Up:
     """One `aqueduct up` with a port and a data folder of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.port = free_port()
+        flower_port = free_port()
+        self.flower = f"http://127.0.0.1:{flower_port}"
         self.folder = folder
         self.process = Process.python(
             "-m", "aqueduct", "up", "--data-dir", folder / "data", "--port", str(self.port), *options,
-            log_file=folder / "up.log", environment={"AQUEDUCT_FLOWER__PORT": str(free_port())},
+            log_file=folder / "up.log", environment={"AQUEDUCT_FLOWER__PORT": str(flower_port), **environment},
         ).start()  # fmt: skip
 
     def wait_ready(self) -> None:
@@ -57,12 +64,22 @@ class Up:
         """Tell whether a child with the word runs that is none of those gone."""
         return bool({child.pid for child in self.children(word)} - gone)
 
-    def stream(self) -> str:
+    def ask(self, body: dict[str, Any]) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"}
         url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        answer = httpx.post(url, json=BODY, headers=headers, timeout=20)
+        return httpx.post(url, json=body, headers=headers, timeout=30)
+
+    def stream(self) -> str:
+        answer = self.ask(BODY)
         assert answer.status_code == 200, answer.text
         return answer.text
+
+    def running(self) -> int:
+        """Return how many requests run, as `aqueduct queues` tells it."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "AQUEDUCT_DATA_DIR": str(self.folder / "data")}
+        command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json"]
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        return sum(int(row["running"]) for row in json.loads(told.stdout))
 
 
 @pytest.fixture
@@ -78,6 +95,15 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return ""
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return str(path) in {found.path for found in psutil.Process(pid).open_files()}
+
+
+def secrets_in(processes: list[psutil.Process]) -> set[str]:
+    assert processes
+    return {value for process in processes for value in process.environ().values() if value.startswith("canary-")}
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -102,6 +128,44 @@ def test_sigterm_ends_everything_in_order(up: Up) -> None:
     assert up.process.wait(30) == 0
     assert alive(children) == []
     assert "Traceback" not in up.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_plain_request_in_flight_is_answered_within_the_grace(tmp_path: Path, number: signal.Signals) -> None:
+    up = Up(tmp_path, "--no-flower")
+    try:
+        up.wait_ready()
+        with ThreadPoolExecutor(1) as pool:
+            long = [{"role": "user", "content": "word " * 40}]
+            asked = pool.submit(up.ask, {"model": "demo-slow", "messages": long, "max_tokens": 40})
+            wait_until(up.running, 10, "the request to run")
+            up.process.signal(number)
+            wait_until(lambda: "ending; open requests" in up.log, 5, "the end to begin")
+            assert not asked.done(), "the answer must be slower than that for this test to tell anything"
+            answer = asked.result(30)
+        assert answer.status_code == 200, answer.text
+        assert up.process.wait(30) == 0
+        assert "Traceback" not in up.log
+    finally:
+        up.process.stop(20)
+
+
+def test_a_signal_is_heard_while_redis_cannot_start_again(tmp_path: Path) -> None:
+    up = Up(tmp_path, "--no-flower")
+    try:
+        up.wait_ready()
+        (server,) = up.children("redis-server")
+        # What stands for a left-over server: whoever holds this lock keeps the next one waiting, for 10 s at most.
+        with (tmp_path / "data" / "redis" / "alive.lock").open("w") as held:
+            server.kill()
+            fcntl.flock(held, fcntl.LOCK_EX)
+            wait_until(lambda: "redis    | ended; starting it again" in up.log, 5, "the loss to be seen")
+            wait_until(partial(has_open, up.process.pid, Path(held.name)), 10, "the new start to wait")
+            up.process.terminate()
+            wait_until(lambda: "ending; open requests" in up.log, 3, "the signal to be heard")
+        up.process.wait(40)
+    finally:
+        up.process.stop(20)
 
 
 @pytest.mark.chaos
@@ -160,8 +224,29 @@ def test_file_without_tokens_gets_the_printed_one(tmp_path: Path) -> None:
     try:
         up.wait_ready()
         headers = {"authorization": f"Bearer {up.token}"}
-        url = f"http://127.0.0.1:{up.port}/v1/models"
-        wait_until(lambda: httpx.get(url, headers=headers, timeout=5).status_code == 200, 10, "the token to be known")
+        answer = httpx.get(f"http://127.0.0.1:{up.port}/v1/models", headers=headers, timeout=5)
+        assert answer.status_code == 200, "the banner shows a token that is not yet known"
+    finally:
+        up.process.stop(20)
+
+
+def test_each_child_is_given_its_own_secrets_and_runs(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    models = {name: {"backends": [{"url": url, "api_key": f"${{KEY_{name}}}"}]} for name in ("a", "b")}
+    config = {"models": models, "flower": {"password": "${FLOWER_SECRET}"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    secrets = {"KEY_a": "canary-a", "KEY_b": "canary-b", "FLOWER_SECRET": "canary-flower"}
+    up = Up(tmp_path, "--config", str(tmp_path / "own.yaml"), environment=secrets)
+    try:
+        up.wait_ready()
+        assert secrets_in(up.children("aqueduct api")) == set()
+        assert secrets_in(up.children("redis-server")) == set()
+        assert secrets_in(up.children("aqueduct flower")) == {"canary-flower"}
+        for worker in up.children("aqueduct worker"):
+            served = worker.cmdline()[worker.cmdline().index("--") + 1 :]
+            assert secrets_in([worker]) == {f"canary-{name}" for name in served}
+        broker = httpx.get(f"{up.flower}/broker", auth=("aqueduct", "canary-flower"), timeout=10)
+        assert "aqueduct.a" in broker.text
     finally:
         up.process.stop(20)
 
@@ -178,3 +263,13 @@ def test_taken_port_ends_it_with_the_option_to_use(tmp_path: Path) -> None:
     assert f"error: cannot listen on 127.0.0.1:{port}" in process.log()
     assert "--port" in process.log()
     assert "Traceback" not in process.log()
+
+
+def test_an_unreadable_mirror_of_tokens_ends_it_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text("{")
+    process = Process.python(
+        "-m", "aqueduct", "up", "--data-dir", tmp_path, "--port", str(free_port()), log_file=tmp_path / "up.log"
+    ).start()
+    assert process.wait(30) == 1
+    (line,) = process.log().splitlines()
+    assert line.startswith(f"error: {tmp_path}/tokens.json: is not a mirror of tokens; remove it")

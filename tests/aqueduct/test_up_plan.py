@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import stat
 from collections.abc import Iterator
@@ -13,19 +12,24 @@ from threading import Thread
 import pytest
 import yaml
 
-from aqueduct.commands.common import CommandError
-from aqueduct.up_plan import Plan, backend_key_variables, backend_models, make_plan
-from shared.config import ConfigError
+from aqueduct.errors import CommandError
+from aqueduct.up_plan import Plan, Secret, backend_models, make_plan, secrets_of
+from shared.config_problems import ConfigError
+from shared.private_files import UntrustedPath
 from shared.tokens import hash_token
 from tests.support.processes import free_port
 
 
-def plan_for(folder: Path, environ: dict[str, str] | None = None, **options: object) -> Plan:
-    given = {
-        "config": None, "backend": None, "host": None, "port": None, "data_dir": folder / "data",
-        "log_format": None, "log_level": None, **options,
-    }  # fmt: skip
-    return make_plan(argparse.Namespace(**given), environ or {})
+def plan_for(
+    folder: Path,
+    environ: dict[str, str] | None = None,
+    *,
+    config: Path | None = None,
+    backend: str | None = None,
+    **options: str,
+) -> Plan:
+    overrides = {"AQUEDUCT_DATA_DIR": str(folder / "data"), **options}
+    return make_plan(config, overrides, backend=backend, environ=environ or {})
 
 
 class _ModelList(BaseHTTPRequestHandler):
@@ -100,9 +104,54 @@ def test_backends_key_goes_to_the_workers_alone(tmp_path: Path, backend: ListSer
     assert key is not None
     assert key.get_secret_value() == "secret-key"
     assert "secret-key" not in (plan.settings.data_dir / "up.yaml").read_text()
-    assert plan.environment_for("worker-1")["BACKEND_KEY"] == "secret-key"
-    for name in ("api", "flower", "demo"):
-        assert "secret-key" not in plan.environment_for(name).values()
+    assert plan.environment_for(models=["llama"])["BACKEND_KEY"] == "secret-key"
+    for environment in (plan.environment_for(), plan.environment_for(flower=True)):
+        assert "secret-key" not in environment.values()
+
+
+def test_each_child_gets_its_own_secrets_only(tmp_path: Path) -> None:
+    file = tmp_path / "aqueduct.yaml"
+    file.write_text(
+        "models:\n"
+        "  a: {backends: [{url: 'http://h/v1', api_key: '${KEY_A}'}, {url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
+        "  b: {backends: [{url: 'http://h/v1', api_key: '${KEY_B}'}, {url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
+        "flower: {password: '${FLOWER_SECRET:-none}'}\n"
+    )
+    secrets = {"KEY_A": "ka", "KEY_B": "kb", "SHARED": "ks", "FLOWER_SECRET": "fs"}
+    plan = plan_for(tmp_path, {**secrets, "PATH": "/bin", "AQUEDUCT_FLOWER__PASSWORD": "fp"}, config=file)
+
+    def seen(environment: dict[str, str]) -> set[str]:
+        assert environment["PATH"] == "/bin"
+        return {"ka", "kb", "ks", "fs", "fp"} & set(environment.values())
+
+    assert seen(plan.environment_for()) == set()
+    assert seen(plan.environment_for(models=["a"])) == {"ka", "ks"}
+    assert seen(plan.environment_for(models=["b"])) == {"kb", "ks"}
+    assert seen(plan.environment_for(models=["a", "b"])) == {"ka", "kb", "ks"}
+    assert seen(plan.environment_for(flower=True)) == {"fs", "fp"}
+
+
+def test_a_generated_password_of_flower_reaches_flower_alone(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    password = plan.credentials.flower_password
+    assert password in plan.environment_for(flower=True).values()
+    for environment in (plan.environment_for(), plan.environment_for(models=["demo"])):
+        assert password not in environment.values()
+
+
+@pytest.mark.parametrize("name", ["up.json", "."])
+def test_a_data_folder_that_others_could_have_filled_is_refused(tmp_path: Path, name: str) -> None:
+    plan_for(tmp_path)
+    (tmp_path / "data" / name).chmod(0o777)
+    with pytest.raises(UntrustedPath, match="can be written by other users"):
+        plan_for(tmp_path)
+
+
+def test_a_redis_of_others_gets_no_token_of_ours(tmp_path: Path) -> None:
+    file = tmp_path / "aqueduct.yaml"
+    file.write_text("models: {m: {backends: [{url: 'http://h/v1'}]}}")
+    assert plan_for(tmp_path, config=file).token_is_ours
+    assert not plan_for(tmp_path, config=file, AQUEDUCT_REDIS_URL="redis://h/0").token_is_ours
 
 
 def test_refused_key_is_told_with_the_variable_to_set(backend: ListServer) -> None:
@@ -151,7 +200,7 @@ def test_wrong_file_is_refused_before_anything_is_started(tmp_path: Path) -> Non
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "aqueduct.yaml"
     file.write_text(yaml.safe_dump({"models": {"m": {"backends": [{"url": "http://h/v1"}]}}, "api": {"port": 1}}))
-    plan = plan_for(tmp_path, config=file, port=8123, log_level="debug")
+    plan = plan_for(tmp_path, config=file, AQUEDUCT_API__PORT="8123", AQUEDUCT_LOG_LEVEL="debug")
     assert (plan.settings.api.port, plan.settings.log_level) == (8123, "debug")
     assert plan.environment["AQUEDUCT_CONFIG"] == str(file)
 
@@ -161,4 +210,4 @@ def test_variable_used_beyond_api_keys_is_not_kept_from_the_others(tmp_path: Pat
     file.write_text(
         "models: {m: {backends: [{api_key: '${KEY}'}, {api_key: '${BOTH}'}]}}\nredis_url: 'redis://:${BOTH}@h'\n"
     )
-    assert backend_key_variables(file) == {"KEY"}
+    assert secrets_of(file) == {"KEY": Secret(frozenset({"m"}))}

@@ -1,4 +1,7 @@
-"""`python -m tests.chaos`: every fault under load and a table; `soak`, `cancels`: long runs. A breach ends with 1."""
+"""`python -m tests.chaos`: every fault under load and a table, then the scripts beside their model. A breach: 1.
+
+`soak`, `cancels` and `scripts` are long runs of one kind.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from pathlib import Path
 from tests.chaos.cancels import run_cancels
 from tests.chaos.faults import FAULTS, Fault, wait_for_load
 from tests.chaos.load import Load
+from tests.chaos.scripts import run_scripts
 from tests.chaos.soak import run_soak
 from tests.chaos.stand import Stand
 from tests.chaos.table import Row, judge, markdown
 
 FULL_REQUESTS = 500
 SHORT_REQUESTS = 150
+FULL_STEPS = 200_000
+SHORT_STEPS = 20_000
 
 
 def main() -> int:
@@ -32,6 +38,9 @@ def main() -> int:
     soak.add_argument("--requests", type=int, default=100_000, dest="count")
     cancels = runs.add_parser("cancels", help="clients that leave at random moments: answers must not be mixed up")
     cancels.add_argument("--count", type=int, default=10_000)
+    scripts = runs.add_parser("scripts", help="random steps of the scripts: Redis must stay as their model says")
+    scripts.add_argument("--steps", type=int, default=FULL_STEPS)
+    scripts.add_argument("--seed", type=int, help="of the first run (default: another each time)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aqueduct-chaos-") as made:
         folder = arguments.logs or Path(made)
@@ -39,7 +48,12 @@ def main() -> int:
             return _report(run_soak(folder, arguments.count))
         if arguments.run == "cancels":
             return _report(run_cancels(folder, arguments.count))
-        return run_faults(arguments, folder)
+        if arguments.run == "scripts":
+            return _report(run_scripts(folder, arguments.steps, arguments.seed))
+        faults = run_faults(arguments, folder)
+        if arguments.fault:
+            return faults
+        return faults | _report(run_scripts(folder, SHORT_STEPS if arguments.short else FULL_STEPS))
 
 
 def _report(problems: list[str]) -> int:

@@ -1,8 +1,9 @@
 """A canary in the prompt and one in the backend's key: where they may be while a request lives, and nowhere else, ever.
 
 Allowed for the prompt (and the answer, which repeats it) is only what the job itself needs:
-- the keys `aq:body:<id>` and `aq:log:<id>` of the very job, the body until its end, the log at most 60 s longer;
-- the commands that write these keys: the scripts `admit` and `append` as our processes send them, a SET of a body;
+- the keys `aq2:job:<id>`, `aq2:body:<id>` and `aq2:log:<id>` of the very job, its body until its end (inside the record
+  where it is small), the log at most 60 s longer;
+- the commands that write these keys: the scripts `admit` and `append` as our processes send them, an RPUSH of a body;
 - the pub/sub message of the job's events to the API process that asked for it.
 The backend's key is allowed nowhere but in the workers' environment.
 """
@@ -60,6 +61,17 @@ MODELS = {
     "refuses": keyed("status=400&code=bad_thing&message=no"),
     "cut": keyed("tokens=8&cut_after=4"),
 }
+
+
+OTHER_KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/completions", {"model": "echo", "prompt": f"say {PROMPT} please", "echo": True}),
+    ("/v1/completions", {"model": "cut", "prompt": [f"say {PROMPT} please"], "stream": True, "suffix": PROMPT}),
+    ("/v1/completions", {"model": "echo", "prompt": [PROMPT, 5], "logit_bias": {PROMPT: 1}}),
+    ("/v1/embeddings", {"model": "echo", "input": [f"say {PROMPT} please"], "user": PROMPT}),
+    ("/v1/embeddings", {"model": "refuses", "input": f"say {PROMPT} please"}),
+    ("/v1/embeddings", {"model": "echo", "input": [{"text": PROMPT}]}),
+]
+"""Answered, cut, refused by the backend and by us."""
 
 
 class Tap:
@@ -147,6 +159,8 @@ class Scene(Startable):
             client = stack.enter_context(self.system.client())
             for name, stream in (("echo", False), ("echo", True), ("refuses", False), ("cut", True)):
                 self._remember(client.post(CHAT, json=body(name, stream=stream)))
+            for path, asked in OTHER_KINDS:
+                self._remember(client.post(path, json=asked))
             large = body("echo")
             large["messages"][0]["content"] += " x" * (LARGE_BYTES // 2)
             self._remember(client.post(CHAT, json=large))
@@ -271,9 +285,9 @@ def test_celery_events_and_inspect_hold_neither(played: tuple[Scene, Tap]) -> No
 
 def test_while_a_job_lives_only_its_own_body_and_log_hold_the_prompt(played: tuple[Scene, Tap]) -> None:
     scene, _ = played
-    allowed = {keys.body(one) for one in scene.ids} | {keys.log(one) for one in scene.ids}
+    allowed = {key(one) for one in scene.ids for key in (keys.job, keys.body, keys.log)}
     holding = {name for name, value in scene.alive.items() if EITHER.encode() in value}
-    assert keys.body(scene.ids[-1]) in holding, "the waiting job's body"
+    assert keys.job(scene.ids[-1]) in holding, "the waiting job's body"
     assert holding <= allowed
     assert not any(KEY.encode() in value for value in scene.alive.values())
 
@@ -299,10 +313,10 @@ def _is_allowed(line: str, ids: set[str]) -> bool:
         if first == admit:
             return words[3] in ids
         return first == append and EITHER not in " ".join(words[3:5])
-    if name == "SET":
-        return first in {keys.body(one) for one in ids}
+    if name == "HSET":
+        return first in {keys.job(one) for one in ids}
     if name == "RPUSH":
-        return first in {keys.log(one) for one in ids}
+        return first in {key(one) for one in ids for key in (keys.log, keys.body)}
     return bool(name == "PUBLISH" and first.startswith(keys.PREFIXES["events"]))
 
 

@@ -108,6 +108,6 @@ def test_killed_clients_leave_nothing_in_redis(
         caller.kill()
     wait_until(lambda: not rooms.exists(waits, keys.running("talks")), WITHIN_SECONDS, "room and slots to be empty")
     wait_until(
-        lambda: not rooms.keys("aq:owned:*") and not rooms.keys("aq:body:*"), 5, "what the jobs held to be freed"
+        lambda: not rooms.keys("aq2:owned:*") and not rooms.keys("aq2:body:*"), 5, "what the jobs held to be freed"
     )
     assert sum(bool(backend.seen(caller.prompt)) for caller in callers) == 1

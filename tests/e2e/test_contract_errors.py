@@ -133,7 +133,7 @@ def test_authentication_does_not_wait_for_the_body(gateway: System) -> None:
 # --- the framework's own ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/completions", "/v1/chat/completions/", "/v2/models", "/v1/%00"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/responses", "/v1/chat/completions/", "/v2/models", "/v1/%00"])
 def test_unknown_path_is_404(client: httpx.Client, path: str) -> None:
     envelope(client.get(path), 404, type="invalid_request_error", code="unknown_url", param=None)
 

@@ -135,14 +135,14 @@ def test_headers_come_with_the_first_event_when_that_is_earlier(client: httpx.Cl
 
 
 def test_clients_own_read_timeout_shortens_the_hold(client: httpx.Client) -> None:
-    headers_after, blocks = _timed(client, {"model": "slow"}, {"x-stainless-read-timeout": "0.6"})
+    headers_after, blocks = _timed(client, {"model": "slow"}, {"x-stainless-read-timeout": "1"})
     assert headers_after < 1
     assert sum(block.startswith(":") for block in blocks) >= 3
 
 
 def test_queued_stream_tells_how_many_are_ahead_of_it_in_a_comment(gateway: System, client: httpx.Client) -> None:
     body = {"model": "one-slot", "messages": MESSAGES, "stream": True}
-    soon = {"x-stainless-read-timeout": "0.6"}
+    soon = {"x-stainless-read-timeout": "1"}
     with (
         running(client, "one-slot"),
         gateway.client() as second,
@@ -154,7 +154,7 @@ def test_queued_stream_tells_how_many_are_ahead_of_it_in_a_comment(gateway: Syst
     assert first_lines == (": keep-alive", ": queued, 1 ahead")
 
 
-@pytest.mark.parametrize("timeout", ["", "x", "-1", "0", "nan", "inf", "1e99"])
+@pytest.mark.parametrize("timeout", ["", "x", "-1", "0", "1e-9", "0.9", "nan", "inf", "1e99"])
 def test_odd_read_timeouts_are_ignored(client: httpx.Client, timeout: str) -> None:
     assert chat(client, stream=True, headers={"x-stainless-read-timeout": timeout}).status_code == 200
 
@@ -202,7 +202,7 @@ def test_failure_before_the_first_event_has_no_stream(client: httpx.Client, mode
 
 
 def test_failure_past_the_hold_comes_as_an_event_with_the_same_error(client: httpx.Client) -> None:
-    answer = chat(client, "stall", stream=True, headers={"x-stainless-read-timeout": "0.3"})
+    answer = chat(client, "stall", stream=True, headers={"x-stainless-read-timeout": "1"})
     assert answer.status_code == 200
     assert answer.text.startswith(":")
     (event,) = events(answer)

@@ -75,7 +75,7 @@ def test_jobs_of_a_killed_worker_run_elsewhere_or_end_in_one_error(
     assert len(demo_backend.seen(begun.prompt)) == 1
 
 
-def test_a_stopped_worker_hands_back_what_published_nothing_and_lets_streams_end(
+def test_a_stopped_worker_lets_answers_end_and_then_hands_over_what_published_nothing(
     make_system: MakeSystem, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
     grace = 5.0

@@ -104,6 +104,14 @@ def test_answered_request_is_a_succeeded_task_under_its_request_id(view: View, s
     assert task["worker"].startswith("good+refuses-")
 
 
+def test_every_kind_has_its_name_in_flower(view: View) -> None:
+    with view.system.client() as client:
+        answer = client.post("/v1/embeddings", json={"model": "good", "input": "a b"})
+    assert answer.status_code == 200
+    task = view.ended(answer.headers["x-request-id"], "SUCCESS")
+    assert (task["name"], task["result"]) == ("embeddings:good", "200 0 tokens")
+
+
 def test_refused_request_is_a_failed_task_with_status_and_code(view: View) -> None:
     answer = ask(view, "refuses")
     assert answer.status_code == 400
@@ -153,7 +161,7 @@ def test_tickets_are_no_tasks(view: View) -> None:
     view.ended(ask(view, "good").headers["x-request-id"], "SUCCESS")
     names = {task["name"] for task in view.get("/api/tasks").json().values()}
     assert names
-    assert all(name.startswith("chat.completions:") for name in names), names
+    assert all(name.startswith(("chat.completions:", "embeddings:")) for name in names), names
 
 
 def test_nothing_is_shown_without_the_login(view: View) -> None:

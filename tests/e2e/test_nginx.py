@@ -22,7 +22,7 @@ from tests.support.system import DemoBackend, System
 from tests.support.tls import make_authority, make_certificate
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("nginx")
 
 HOW_TO = ROOT / "docs" / "how-to" / "behind-nginx.md"
 IDLE_SECONDS = 3
@@ -63,7 +63,7 @@ http {{
 }}
 """
         )
-        self._process = Process(["/usr/sbin/nginx", "-p", folder, "-c", folder / "nginx.conf"], folder / "nginx.log")
+        self._process = Process(["nginx", "-p", folder, "-c", folder / "nginx.conf"], folder / "nginx.log")
 
     def start(self) -> Nginx:
         self._process.start()

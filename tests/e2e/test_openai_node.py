@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import ROOT
 from tests.support.system import System
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full("node", "npm")
 
 SOURCE = ROOT / "tests" / "node"
 Report = dict[str, Any]
@@ -24,8 +24,6 @@ Report = dict[str, Any]
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the locked packages once a lock file, outside the checkout."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("needs Node and npm")
     lock = (SOURCE / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aqueduct-tests"
     folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
@@ -93,6 +91,21 @@ def test_raw_response(report: Report) -> None:
     assert raw["header"].startswith("req_")
 
 
+def test_completions(report: Report) -> None:
+    assert [choice["text"] for choice in report["completion"]["choices"]] == ["Hello 0 1 2 "] * 2
+    *chunks, last = report["completion_stream"]
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "0 1 2 "
+    assert last["usage"]["completion_tokens"] == 3
+
+
+def test_embeddings(report: Report) -> None:
+    first, second, third = (item["embedding"] for item in report["embeddings"]["data"])
+    assert len(first) == 8
+    assert first == third != second
+    assert [len(item["embedding"]) for item in report["embeddings_as_floats"]["data"]] == [8, 8]
+    assert report["embeddings"]["usage"]["prompt_tokens"] == 3
+
+
 def test_models(report: Report) -> None:
     assert {"demo", "vendor/family/model-7b"} <= set(report["models"])
     assert report["model"]["id"] == "vendor/family/model-7b"
@@ -102,6 +115,7 @@ def test_models(report: Report) -> None:
     ("case", "kind", "status", "code"),
     [
         ("bad_request", "BadRequestError", 400, "integer_above_max_value"),
+        ("bad_input", "BadRequestError", 400, "string_below_min_length"),
         ("bad_key", "AuthenticationError", 401, "invalid_api_key"),
         ("unknown_model", "NotFoundError", 404, "model_not_found"),
         ("rate_limited", "RateLimitError", 429, "own_code"),
@@ -127,9 +141,3 @@ def test_failure_in_mid_stream_is_an_api_error_without_status(report: Report, ca
 
 def test_retry_after_is_waited_for_and_then_succeeds(report: Report) -> None:
     assert report["retried"]["choices"][0]["finish_reason"] == "stop"
-
-
-def test_lock_file_names_no_index() -> None:
-    lock = (SOURCE / "package-lock.json").read_text()
-    assert "resolved" not in lock
-    assert "://" not in lock

@@ -15,11 +15,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from api.paths import both
+from shared.kinds import KINDS
 from tests.support.system import System
 
 CHECKS: list[CheckFunction] = [status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = [("GET", "/models"), ("GET", "/models/{model}"), ("GET", "/healthz"), ("GET", "/readyz")]
-CHAT = [("POST", "/chat/completions"), ("POST", "/v1/chat/completions")]
+JOBS = [("POST", path) for kind in KINDS.values() for path in both(kind.path)]
 
 
 def _run(system: System, method: str, path: str, examples: int, change: Any = None) -> set[int]:
@@ -52,8 +54,8 @@ def test_reading_operations_answer_as_described(system: System, method: str, pat
     assert _run(system, method, path, 15)
 
 
-@pytest.mark.parametrize(("method", "path"), CHAT)
-def test_chat_answers_as_described(system: System, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), JOBS)
+def test_every_kind_answers_as_described(system: System, method: str, path: str) -> None:
     def use_the_demo_model(case: Any) -> None:
         if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
             case.body["model"] = "demo"
@@ -64,6 +66,7 @@ def test_chat_answers_as_described(system: System, method: str, path: str) -> No
 
 def test_every_status_of_the_specification_is_described(system: System) -> None:
     document = httpx.get(f"{system.base_url}/openapi.json").json()
-    answers = document["paths"]["/v1/chat/completions"]["post"]["responses"]
-    for status in (200, 400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504):
-        assert str(status) in answers
+    for _, path in JOBS:
+        answers = document["paths"][path]["post"]["responses"]
+        for status in (200, 400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504):
+            assert str(status) in answers

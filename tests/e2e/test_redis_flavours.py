@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from aqueduct.embedded_redis import find_server
 from tests.conftest import MakeSystem
 from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
+from tests.support.startable import Startable
 from tests.support.system import System
 from tests.support.tls import make_authority, make_certificate
+from tests.support.tls_relay import TlsRelay
 from tests.support.waiting import wait_until
 
 TOKENS = 50
@@ -30,37 +34,55 @@ HOW_TO = ROOT / "docs" / "how-to" / "redis.md"
 StartRedis = Callable[..., RedisServer]
 
 
-class TlsRedis(RedisServer):
-    """A Redis that listens with TLS alone; its URL names the authority that clients check it by."""
+class TlsRedis(Startable):
+    """A Redis that is reached with TLS; its URL names the authority that clients check it by.
 
-    def __init__(self, folder: Path, *, settings: Sequence[str] = ()) -> None:
-        super().__init__(folder, settings=settings)
+    TLS ends in front of it: many builds of Redis have none, the one that comes as a wheel among them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.trusted = make_authority(folder)
+        self.server = RedisServer(folder / "redis")
         self._pair = make_certificate(folder, self.trusted)
+        self._relay: TlsRelay | None = None
 
     @property
     def url(self) -> str:
+        """The URL with the authority."""
         return f"{self.bare_url}?ssl_ca_certs={self.trusted.certificate}"
 
     @property
     def bare_url(self) -> str:
         """The URL without the authority: the machine's own list must do, and does not know it."""
-        return f"rediss://:{self.password}@127.0.0.1:{self.port}/0"
+        assert self._relay is not None, "not started"
+        return f"rediss://:{self.server.password}@127.0.0.1:{self._relay.port}/0"
 
-    def _configuration(self, port: int) -> str:
-        tls = [
-            "port 0", f"tls-port {port}", "tls-auth-clients no", f'tls-cert-file "{self._pair.certificate}"',
-            f'tls-key-file "{self._pair.key}"', f'tls-ca-cert-file "{self.trusted.certificate}"',
-        ]  # fmt: skip
-        return super()._configuration(port) + "\n".join(tls) + "\n"
+    def start(self) -> TlsRedis:
+        self.server.start()
+        self._relay = TlsRelay(self._folder, self._pair, self.server.port).start()
+        return self
+
+    def stop(self) -> None:
+        if self._relay is not None:
+            self._relay.stop()
+        self.server.stop()
+
+
+@pytest.fixture
+def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
+    with TlsRedis(tmp_path / "tls") as running:
+        with redis.Redis.from_url(running.url) as client:
+            assert client.ping()  # so that a refusal is the certificate's doing
+        yield running
 
 
 @pytest.fixture
 def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
     started: list[RedisServer] = []
 
-    def start(*settings: str, kind: type[RedisServer] = RedisServer) -> RedisServer:
-        started.append(kind(tmp_path / f"redis-{len(started)}", settings=settings))
+    def start(*settings: str) -> RedisServer:
+        started.append(RedisServer(tmp_path / f"redis-{len(started)}", settings=settings))
         return started[-1].start()
 
     yield start
@@ -86,28 +108,26 @@ def refusal_at_start(make_system: MakeSystem, url: str, command: str) -> str:
         return process.log()
 
 
-def test_tls_with_an_authority_of_ones_own(make_system: MakeSystem, start_redis: StartRedis) -> None:
-    server = start_redis(kind=TlsRedis)
-    assert_serves(make_system, server.url)
+def test_tls_with_an_authority_of_ones_own(make_system: MakeSystem, tls_redis: TlsRedis) -> None:
+    assert_serves(make_system, tls_redis.url)
 
 
 @pytest.mark.parametrize("which", ["unknown", "wrong"])
 def test_a_certificate_that_cannot_be_verified_is_refused(
-    tmp_path: Path, make_system: MakeSystem, start_redis: StartRedis, which: str
+    tmp_path: Path, make_system: MakeSystem, tls_redis: TlsRedis, which: str
 ) -> None:
-    server = start_redis(kind=TlsRedis)
-    assert isinstance(server, TlsRedis)
+    password = tls_redis.server.password
     other = make_authority(tmp_path / "other", "other")
-    url = server.bare_url if which == "unknown" else f"{server.bare_url}?ssl_ca_certs={other.certificate}"
+    url = tls_redis.bare_url if which == "unknown" else f"{tls_redis.bare_url}?ssl_ca_certs={other.certificate}"
     system = make_system(start=False, redis_url=url, models=MODELS)
     system.write_config()
     checked = system.command("check").start()
     assert checked.wait(30) != 0
     assert "redis" in checked.log().lower()
-    assert server.password not in checked.log()
+    assert password not in checked.log()
     said = refusal_at_start(make_system, url, "worker")
     assert "Redis did not answer" in said
-    assert server.password not in said
+    assert password not in said
 
 
 def documented_acl() -> list[str]:
@@ -240,40 +260,47 @@ class LoadingRedis(RedisServer):
 # --- Sentinel ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
+@dataclass(frozen=True)
+class Watched:
+    """A master with a replica, and the URL of the Sentinel that watches them."""
+
+    master: RedisServer
+    url: str
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """Sentinel is the server's own program; it watches from the moment on when it knows the replica."""
+    with RedisServer(tmp_path / "master") as master:
+        follows = (f"replicaof 127.0.0.1 {master.port}", f"masterauth {master.password}")
+        replica = RedisServer(tmp_path / "replica", settings=follows)
+        replica.password = master.password
+        port = free_port()
+        configuration = tmp_path / "sentinel.conf"
+        configuration.write_text(
+            f"bind 127.0.0.1\nport {port}\n"
+            f'dir "{tmp_path}"\nsentinel monitor main 127.0.0.1 {master.port} 1\n'
+            f"sentinel auth-pass main {master.password}\nsentinel down-after-milliseconds main 1000\n"
+            "sentinel failover-timeout main 5000\n"
+        )
+        with replica, Process([find_server().path, configuration, "--sentinel"], tmp_path / "sentinel.log"):
+            with replica.client() as client:
+                wait_until(lambda: dict(client.info())["master_link_status"] == "up", 20, "the replica to follow")
+            with redis.Redis(port=port) as client:
+                wait_until(lambda: _knows_replica(client), 30, "Sentinel to know the replica")
+            yield Watched(master, f"sentinel://:{master.password}@127.0.0.1:{port}/main/0")
+
+
 @pytest.mark.chaos
-def test_sentinel_fails_over_and_requests_work_again(tmp_path: Path, make_system: MakeSystem) -> None:
-    master = RedisServer(tmp_path / "master").start()
-    replica = RedisServer(
-        tmp_path / "replica", settings=(f"replicaof 127.0.0.1 {master.port}", f"masterauth {master.password}")
-    )
-    replica.password = master.password
-    replica.start()
-    port = free_port()
-    configuration = tmp_path / "sentinel.conf"
-    configuration.write_text(
-        f"bind 127.0.0.1\nport {port}\n"
-        f'dir "{tmp_path}"\nsentinel monitor main 127.0.0.1 {master.port} 1\n'
-        f"sentinel auth-pass main {master.password}\nsentinel down-after-milliseconds main 1000\n"
-        "sentinel failover-timeout main 5000\n"
-    )
-    sentinel = Process(["redis-server", configuration, "--sentinel"], tmp_path / "sentinel.log").start()
-    try:
-        with replica.client() as client:
-            wait_until(lambda: dict(client.info())["master_link_status"] == "up", 20, "the replica to follow")
-        with redis.Redis(port=port) as client:
-            wait_until(lambda: _knows_replica(client), 30, "Sentinel to know the replica")
-        system = make_system(redis_url=f"sentinel://:{master.password}@127.0.0.1:{port}/main/0", models=MODELS)
-        Call(system, "short", "before").wait(20).assert_complete(4)
-        pids = [worker.pid for worker in system.workers]
-        master.kill()
-        wait_until(lambda: Call(system, "short", "after", stream=False).wait(30).status == 200, 45, "an answer again")
-        Call(system, "short", "after-stream").wait(20).assert_complete(4)
-        assert all(worker.running for worker in system.workers)
-        assert [worker.pid for worker in system.workers] == pids
-    finally:
-        for server in (sentinel, master, replica):
-            server.stop()
+def test_sentinel_fails_over_and_requests_work_again(watched: Watched, make_system: MakeSystem) -> None:
+    system = make_system(redis_url=watched.url, models=MODELS)
+    Call(system, "short", "before").wait(20).assert_complete(4)
+    pids = [worker.pid for worker in system.workers]
+    watched.master.kill()
+    wait_until(lambda: Call(system, "short", "after", stream=False).wait(30).status == 200, 45, "an answer again")
+    Call(system, "short", "after-stream").wait(20).assert_complete(4)
+    assert all(worker.running for worker in system.workers)
+    assert [worker.pid for worker in system.workers] == pids
 
 
 def _knows_replica(client: redis.Redis) -> bool:

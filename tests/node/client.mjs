@@ -43,6 +43,13 @@ const cases = {
     const { data, response, request_id } = await create({ model: "short" }).withResponse();
     return { request_id, header: response.headers.get("x-request-id"), content: data.choices[0].message.content };
   },
+  completion: async () => await client.completions.create({ model: "short", prompt: ["Hello", "you"], echo: true }),
+  completion_stream: async () =>
+    collect(await client.completions.create({ model: "short", prompt: "x", stream: true, stream_options: { include_usage: true } })),
+  embeddings: async () => await client.embeddings.create({ model: "gives-floats", input: ["a", "b", "a"] }),
+  embeddings_as_floats: async () =>
+    await client.embeddings.create({ model: "gives-base64", input: [[1, 2], [3]], encoding_format: "float" }),
+  bad_input: () => failure(() => client.embeddings.create({ model: "demo", input: ["a", ""] })),
   models: async () => {
     const ids = [];
     for await (const model of client.models.list()) ids.push(model.id);

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from shared.broker import event_topic
-from shared.config import ConfigError, config_path, describe_settings, load_settings
-from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem, without_password
+from shared.config import config_path, describe_settings, load_settings
+from shared.config_problems import ConfigError
+from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem
 
 GOOD = """\
 models:
@@ -86,6 +87,22 @@ def test_without_a_file_base_gives_the_models_and_stays_unchanged() -> None:
 def test_backend_keys_are_left_out_where_they_are_not_needed(write: Write) -> None:
     settings = load_settings(write(GOOD), environ={}, resolve_backend_keys=False)
     assert settings.models["llama"].backends[0].api_key is None
+
+
+def test_backend_keys_may_be_asked_for_some_models_alone(write: Write) -> None:
+    path = write(GOOD + "  other: {backends: [{url: 'http://h/v1', api_key: '${NOT_SET}'}]}\n")
+    settings = load_settings(path, environ=KEY, resolve_backend_keys=["llama"])
+    assert settings.models["llama"].backends[0].api_key is not None
+    assert settings.models["other"].backends[0].api_key is None
+    with pytest.raises(ConfigError, match="NOT_SET is not set"):
+        load_settings(path, environ=KEY, resolve_backend_keys=["llama", "other"])
+
+
+def test_flowers_password_is_left_out_where_it_is_not_needed(write: Write) -> None:
+    path = write(GOOD + "flower: {password: '${NOT_SET}'}\n")
+    assert load_settings(path, environ=KEY, resolve_flower_password=False).flower.password is None
+    with pytest.raises(ConfigError, match="NOT_SET is not set"):
+        load_settings(path, environ=KEY)
 
 
 def test_a_missing_variable_is_told_with_its_line(write: Write) -> None:
@@ -192,6 +209,19 @@ def test_names_that_clash_are_told_with_both_lines(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(("weight", "is_usable"), [("1.0e-308", False), ("0.0009", False), ("0.001", True)])
+def test_a_tokens_weight_is_no_smaller_than_a_thousandth(write: Write, weight: str, is_usable: bool) -> None:
+    path = write(GOOD + f"tokens: [{{name: team, sha256: {'ab' * 32}, weight: {weight}}}]\n")
+    if is_usable:
+        assert load_settings(path, environ=KEY).tokens[0].weight == float(weight)
+    else:
+        assert told(path) == [f"aqueduct.yaml:7: tokens[0].weight: must be at least 0.001 (is {float(weight)})"]
+
+
+def test_bytes_that_may_wait_are_bounded_without_a_setting(write: Write) -> None:
+    assert load_settings(write(GOOD), environ=KEY).models["llama"].max_queue_bytes == 1024**3
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -286,7 +316,6 @@ def test_the_parts_of_redis_urls() -> None:
     assert parts.sentinel_password == "s"
     assert certificate_check("rediss://h") == "required"
     assert certificate_check("rediss://h?ssl_cert_reqs=CERT_NONE") == "none"
-    assert without_password("redis://u:canary@h:1/0?x=canary") == "redis://h:1/0"
 
 
 def test_every_setting_is_described_with_its_variable() -> None:

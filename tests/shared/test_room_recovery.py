@@ -323,3 +323,50 @@ async def test_a_lost_job_waits_at_the_head_of_its_lane(room_redis: RedisServer)
         await bench.expire_lease(first.id)
         await bench.sweep()
         assert (await bench.take_ids())[0] == first.id
+
+
+@pytest.mark.parametrize("met_by", ["a sweep", "a worker"])
+def test_a_room_no_longer_counts_a_job_whose_record_was_lost(room_redis: RedisServer, met_by: str) -> None:
+    async def scenario() -> None:
+        model = {"max_queue": 4, "max_queue_bytes": 1_000, "max_queue_tokens": 1_000, "concurrency": 1}
+        async with open_bench(room_redis.url, {"m": model}) as bench:
+            await bench.admit()
+            await bench.take()
+            for lane in ("default", "batch"):
+                lost = await bench.admit(lane=lane)
+                await bench.redis("DEL", keys.job(lost))  # as after an outage that was longer than its life
+                if met_by == "a sweep":
+                    await bench.redis("ZADD", keys.PREFIXES["waits"] + "m", "XX", 1, lost)
+                else:
+                    await bench.leases.take("m", free=1, mine=1, surplus=True, concurrency=2)
+            kept = await bench.admit(tenant="b")
+            await bench.sweep()
+            depth = (await bench.upkeep.depth())["m"]
+            assert sum(depth.waiting.values()) == 1
+            tenants = await bench.redis("HGETALL", keys.PREFIXES["tenants"] + "m")
+            assert tenants == [b"b", b"1"]
+            size = int((await bench.record(kept))["bytes"])
+            counted = await bench.redis("HMGET", keys.room("m"), "bytes", "tokens", "batch:bytes", "batch:tokens")
+            assert [int(number or 0) for number in counted] == [size, 100, 0, 0]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("between", ["its room was empty", "redis stood still"])
+def test_a_model_found_without_workers_is_given_another_sweep_each_time(room_redis: RedisServer, between: str) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url) as bench:
+            first = await bench.admit()
+            await bench.redis("ZADD", keys.workers("m"), 1, "w1")
+            assert (await bench.sweep()).expired == 0
+            if between == "its room was empty":
+                await bench.cancel(first)
+            else:
+                await bench.stood_still(20)
+            await bench.sweep()
+            await bench.serve("w1")
+            await bench.admit()
+            await bench.redis("ZADD", keys.workers("m"), 1, "w1")  # long ago again, as after an outage
+            assert (await bench.sweep()).expired == 0
+
+    asyncio.run(scenario())

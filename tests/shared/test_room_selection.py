@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from shared import keys
 from shared.jobs import new_id
 from tests.support.asynchronous import asynchronous
@@ -216,3 +218,28 @@ async def test_a_body_too_large_to_travel_inside_the_script_arrives_whole(room_r
         small, apart = await bench.take(2)
         assert (small.body, apart.body) == (inline, None)
         assert await bench.leases.fetch(apart.id) == large
+
+
+@asynchronous
+async def test_a_lane_that_a_lost_record_leaves_empty_begins_anew(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        lost = await bench.admit()
+        await bench.redis("DEL", keys.job(lost))
+        assert await bench.take() == []
+        assert await bench.redis("EXISTS", keys.PREFIXES["tags"] + "default:m") == 0
+
+
+@pytest.mark.parametrize("why", ["too late", "nobody listens"])
+def test_what_a_worker_meets_and_drops_gives_its_estimate_back(room_redis: RedisServer, why: str) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url) as bench:
+            dropped = await bench.admit(owner="api" if why == "too late" else "gone")
+            if why == "too late":
+                await bench.redis("HSET", keys.job(dropped), "deadline", 1)
+            await bench.admit(tenant="b")
+            await bench.admit(tenant="b")
+            assert len(await bench.take_ids(1)) == 1
+            tags = await bench.redis("HMGET", keys.PREFIXES["tags"] + "default:m", "a", "b")
+            assert [float(tag) for tag in tags] == [0, 200]
+
+    asyncio.run(scenario())

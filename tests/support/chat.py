@@ -13,5 +13,6 @@ def chat_body(model: str, prompt: str = "hi", *, stream: bool = False) -> dict[s
 
 
 def prompt_of(record: dict[str, Any]) -> Any:
-    """Return the last message's content of a request that the demo backend recorded."""
-    return record["body"]["messages"][-1].get("content")
+    """Return the last message's content of a request that the demo backend recorded; for other kinds its prompt."""
+    body = record["body"]
+    return body["messages"][-1].get("content") if "messages" in body else body.get("prompt", body.get("input"))

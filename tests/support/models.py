@@ -55,6 +55,8 @@ WIRE_MODELS: dict[str, dict[str, Any]] = {
         f"finish-{reason}": model(f"tokens=2&finish={reason}")
         for reason in ("length", "content_filter", "eos", "end_turn", "max_tokens", "tool_call", "odd", "abort")
     },
+    "gives-floats": model("encoding=float&dimensions=8"),
+    "gives-base64": model("encoding=base64&dimensions=8"),
     # How a backend writes it
     "usage-with-choice": model("tokens=2&usage_with_choice=1"),
     "usage-null": model("tokens=2&usage_null=1"),
@@ -111,7 +113,12 @@ WIRE_MODELS: dict[str, dict[str, Any]] = {
     "knows-max-completion-tokens": model("tokens=1", backend={"max_tokens_field": "max_completion_tokens"}),
     **{
         f"fold-{name}": model(behaviour, backend={"fold_streams": True})
-        for name, behaviour in (("text", ""), ("tools", "tool_calls=2"), ("reasoning", "reasoning=1"))
+        for name, behaviour in (
+            ("text", ""),
+            ("tools", "tool_calls=2"),
+            ("reasoning", "reasoning=1"),
+            ("short", "tokens=3"),
+        )
     },
 }
 """The models of `tests/e2e`, each behind one corner of the wire contract."""

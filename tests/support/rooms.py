@@ -19,6 +19,7 @@ from shared.room.leases import How, Leases, Why, append_parts
 from shared.room.scripts import AppendRow, Swept
 from shared.room.upkeep import Upkeep
 from shared.settings import Settings, TokenSettings
+from tests.support.waiting import wait_until_async
 
 NOBODY = "http://127.0.0.1:1/v1"
 HASH = "0" * 64
@@ -60,7 +61,14 @@ class Bench:
         return (await self.admitted(job_id, **more))[0]
 
     async def admitted(
-        self, job_id: str | None = None, *, tenant: str = "a", model: str = "m", late_ms: float = 1800, **more: Any
+        self,
+        job_id: str | None = None,
+        *,
+        tenant: str = "a",
+        model: str = "m",
+        late_ms: float = 1800,
+        client_seconds: float | None = None,
+        **more: Any,
     ) -> tuple[str, Admitted]:
         """As `admit`, with the answer."""
         job_id = job_id or new_id()
@@ -124,6 +132,17 @@ class Bench:
         swept = await self.upkeep.sweep()
         assert swept is not None
         return swept
+
+    async def wait_ms(self, milliseconds: int) -> None:
+        """Let Redis's clock move on by at least so much."""
+        seconds, micros = await self.client.call("TIME")
+        until = int(seconds) * 1000 + int(micros) / 1000 + milliseconds
+
+        async def is_past() -> bool:
+            seconds, micros = await self.client.call("TIME")
+            return bool(int(seconds) * 1000 + int(micros) / 1000 >= until)
+
+        await wait_until_async(is_past)
 
     async def redis(self, *command: str | bytes | int | float) -> Reply:
         """Say something to Redis itself."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 
 from shared import events
+from shared.kinds import KINDS
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, a_spec, open_bench
@@ -113,6 +115,38 @@ async def test_an_odd_answer_is_the_backends_fault_and_no_internal_error(
             job_id = await bench.admit(spec=a_spec(stream=stream))
             runner.wake("m")
             assert (await error_of(bench, job_id))["error"]["code"] == "bad_backend_response"
+
+
+class Stumbling:
+    """What reads a stream of a kind whose code has a fault."""
+
+    done = False
+    usage = None
+
+    def feed(self, data: bytes) -> bytes:
+        raise ValueError("CANARY: " + data.decode())
+
+    def finish(self) -> bytes:
+        return b""
+
+
+def test_code_that_stumbles_over_an_answer_is_told_without_the_answer(
+    server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stumbling = replace(KINDS["chat.completions"], name="stumbling", stream=lambda spec, job_id: Stumbling())
+    monkeypatch.setitem(KINDS, stumbling.name, stumbling)
+
+    @asynchronous
+    async def scenario() -> None:
+        with scripted_server([SSE_HEAD + b"data: CANARY\n\n"]) as backend:
+            async with open_runner(server, backend.url) as (bench, runner):
+                job_id = await bench.admit(spec=a_spec(kind=stumbling.name))
+                runner.wake("m")
+                assert (await error_of(bench, job_id))["error"]["code"] == "bad_backend_response"
+
+    scenario()
+    assert "CANARY" not in caplog.text
+    assert "ValueError in test_completion.py" in caplog.text
 
 
 USAGE = [("9" * 400, 1_000_000_000), ("-5", 0), ("1e300", 0)]

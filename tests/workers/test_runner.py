@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -118,3 +119,69 @@ async def test_a_draining_worker_keeps_its_leases_but_is_no_live_worker(
         await wait_until_async(renewed)
         assert await left()
         await drain
+
+
+@asynchronous
+async def test_a_cancel_that_overtakes_the_end_frees_the_slot_at_once(
+    server: RedisServer, demo_backend: DemoBackend
+) -> None:
+    async with open_runner(server, demo_backend.url, QUIET, "demo?tokens=2&first_token_seconds=0.3") as (bench, runner):
+
+        async def is_running() -> bool:
+            return (await bench.record(job_id))["state"] == "running"
+
+        async def is_gone() -> bool:
+            return not await bench.redis("EXISTS", keys.job(job_id), keys.running("m"))
+
+        job_id = await bench.admit(body=b'{"messages":[{"role":"user","content":"x"}]}')
+        runner.wake("m")
+        await wait_until_async(is_running)
+        await bench.redis("HSET", keys.job(job_id), "cancelled", "1")  # its message is still on its way
+        await wait_until_async(is_gone)  # with no sweep to wait for
+
+
+@asynchronous
+async def test_an_attempt_whose_lease_ran_out_does_not_stop_the_next_one(
+    server: RedisServer, demo_backend: DemoBackend
+) -> None:
+    async with open_runner(server, demo_backend.url, QUIET, "demo?tokens=2&first_token_seconds=0.6") as (bench, runner):
+
+        async def has_ended() -> bool:
+            return (await bench.record(job_id))["state"] == "ended"
+
+        async def attempts() -> int:
+            return int((await bench.record(job_id))["tries"])
+
+        job_id = await bench.admit(body=b'{"messages":[{"role":"user","content":"twice"}]}')
+        for number in (1, 2):
+            runner.wake("m")
+
+            async def is_taken(number: int = number) -> bool:
+                return await attempts() == number
+
+            await wait_until_async(is_taken)
+            if number == 1:
+                await bench.expire_lease(job_id)
+                await bench.sweep()
+        await wait_until_async(has_ended)
+        assert await attempts() == 2
+        assert (await bench.log(job_id))[-1].startswith(b"D")
+
+
+@asynchronous
+async def test_a_record_that_cannot_be_read_harms_no_other_job(server: RedisServer, demo_backend: DemoBackend) -> None:
+    async with open_runner(server, demo_backend.url, QUIET, "demo?tokens=2") as (bench, runner):
+        body = b'{"messages":[{"role":"user","content":"x"}]}'
+        first, newer, garbled, last = [await bench.admit(body=body) for _ in range(4)]
+        spec = json.loads((await bench.record(newer))["spec"])
+        await bench.redis("HSET", keys.job(newer), "spec", json.dumps({**spec, "of_a_newer_version": [1]}))
+        await bench.redis("HSET", keys.job(garbled), "spec", "[true, 1]")
+        runner.wake("m")
+
+        async def all_have_ended() -> bool:
+            return all([(await bench.record(one))["state"] == "ended" for one in (first, newer, garbled, last)])
+
+        await wait_until_async(all_have_ended)
+        ends = [(await bench.log(one))[-1] for one in (first, newer, garbled, last)]
+        assert [end[:1] for end in ends] == [b"D", b"D", b"E", b"D"]
+        assert b"job_lost" in ends[2]

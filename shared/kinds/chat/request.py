@@ -12,6 +12,6 @@ def request_body(job: TakenJob, name: str, backend: BackendSettings, as_stream: 
     options = job.spec.options
     limit = options.get("max_tokens")
     if limit is None:
-        return for_backend(job, name, backend, as_stream=as_stream)
+        return for_backend(job, name, backend, as_stream)
     field = backend.max_tokens_field or options.get("max_tokens_field", "max_tokens")
-    return for_backend(job, name, backend, as_stream=as_stream, member=b'"%b":%d' % (field.encode(), limit))
+    return for_backend(job, name, backend, as_stream, member=b'"%b":%d' % (field.encode(), limit))

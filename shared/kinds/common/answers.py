@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Container
 from typing import Any
 
+import jiter
 import orjson
 
 from shared.errors import BadBackendResponse
 from shared.jobs import Usage
 
-PUBLIC_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
-"""The only values that OpenAI's contract allows."""
-
 MAX_TOKENS = 1_000_000_000
 """Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
 
 _FINISH_REASONS = {
-    **{reason: reason for reason in PUBLIC_FINISH_REASONS},
     **dict.fromkeys(("eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
     **dict.fromkeys(("max_tokens", "max_length"), "length"),
     **dict.fromkeys(("tool_call", "tool_use"), "tool_calls"),
@@ -28,17 +25,20 @@ _ABORTED = frozenset({"abort", "aborted", "cancelled", "canceled", "error"})
 
 
 def loads(data: bytes) -> Any:
-    """Parse JSON; raises `BadBackendResponse` where it is none.
+    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none or not UTF-8.
 
-    orjson refuses NaN and lone surrogates, which real backends send (log probabilities; an emoji cut in two), so
-    the standard library has the last word.
+    The parser refuses lone surrogates, which real backends send (an emoji cut in two), so the standard library has
+    the last word.
     """
     try:
-        return orjson.loads(data)
+        # Without its cache of strings: a piece of an answer must not stay in memory beyond its job.
+        return jiter.from_json(data, cache_mode="none")
     except ValueError:
         pass
     try:
-        return json.loads(data)
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise BadBackendResponse("The model's backend sent text that is not UTF-8.") from None
     except (ValueError, RecursionError):
         raise BadBackendResponse("The model's backend sent data that is not JSON.") from None
 
@@ -65,37 +65,15 @@ def read_usage(value: object) -> Usage | None:
     )
 
 
-def public_finish_reason(reason: object) -> str | None:
-    """Return a backend's finish reason in OpenAI's words; raises `BadBackendResponse` for an aborted answer."""
+def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
+    """Return a backend's finish reason as one of those allowed; raises `BadBackendResponse` for an aborted answer."""
     if reason is None or reason == "":
         return None
     word = reason.lower() if isinstance(reason, str) else ""
     if word in _ABORTED:
         raise BadBackendResponse("The model's backend aborted the answer.")
-    return _FINISH_REASONS.get(word, "stop")
-
-
-def find_member(raw: bytes, key: str, value: object) -> tuple[int, int] | None:
-    """Return where the member `"key": value` lies in JSON text; None unless exactly one place has it.
-
-    A quote inside a JSON string is always escaped, so a key can only be found where a key is. `value` is a string
-    or an integer, as parsed from the top level of the same text.
-    """
-    if isinstance(value, str):
-        pattern = rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")' % key.encode()
-    elif isinstance(value, int) and not isinstance(value, bool):
-        pattern = rb'"%b"\s*:\s*(-?\d+)(?=[,}])' % key.encode()
-    else:
-        return None
-    spans = [match.span() for match in re.finditer(pattern, raw) if _is_value(match[1], value)]
-    return spans[0] if len(spans) == 1 else None
-
-
-def _is_value(text: bytes, value: object) -> bool:
-    try:
-        return bool(loads(text) == value)
-    except BadBackendResponse:
-        return False
+    public = _FINISH_REASONS.get(word, word)
+    return public if public in allowed else "stop"
 
 
 def _count(value: dict[str, Any], key: str) -> int:

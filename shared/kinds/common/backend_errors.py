@@ -209,9 +209,9 @@ def _read_detail(detail: object) -> _Told:
     if not isinstance(detail, list):
         return _Told(message=_text(detail))
     places = [
-        (".".join(str(part) for part in item.get("loc") or () if part != "body"), str(item.get("msg") or "invalid"))
+        (".".join(str(part) for part in loc if part != "body"), str(item.get("msg") or "invalid"))
         for item in detail
-        if isinstance(item, dict)
+        if isinstance(item, dict) and isinstance(loc := item.get("loc") or [], list)
     ]
     message = "; ".join(f"{place}: {what}" if place else what for place, what in places)
     return _Told(message=_text(message), param=redact(places[0][0][:256]) or None if places else None)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jiter
@@ -26,6 +27,17 @@ MAX_STREAM_OPTIONS_BYTES = 1024
 """They travel in the job's record, which limits do not count and every script reads."""
 
 _JSON_FAULT = re.compile(r"\A(.*) at line (\d+) column (\d+)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainRequest:
+    """A request that passed validation, of a kind that need know no more of it than every kind does."""
+
+    model: str
+    stream: bool = False
+    service_tier: str | None
+    body: dict[str, Any]
+    """As sent, without the known parameters that were null: those count as not given."""
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -106,9 +118,7 @@ def read_stream_options(body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
     return options.get("include_usage", False), rest
 
 
-def for_backend(
-    job: TakenJob, name: str, backend: BackendSettings, *, as_stream: bool = False, member: bytes = b""
-) -> bytes:
+def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool, *, member: bytes = b"") -> bytes:
     """Return the body for one backend: what differs between backends, and the job's ready-made rest behind it.
 
     `name` is the model's own name, `member` one more `"name":value`. Nothing of the rest is encoded again.

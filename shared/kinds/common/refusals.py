@@ -5,10 +5,10 @@ Messages show numbers, lengths, and short values of enumerations; never text tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.errors import InvalidRequest
@@ -35,6 +35,8 @@ _EXPECTED_TYPES = {
 _EITHER_OF = {
     "content": "one of a string or array of objects",
     "stop": "one of a string or array of strings",
+    "prompt": "one of a string, array of strings, array of tokens or array of token arrays",
+    "input": "one of a string, array of strings, array of tokens or array of token arrays",
 }
 _JSON_TYPES = {
     type(None): "null",
@@ -60,6 +62,18 @@ def first_error(error: ValidationError, body: dict[str, Any], path_of: Callable[
     located = [(path_of(detail["loc"]), detail) for detail in details]
     path, detail = min(located, key=lambda pair: _position(pair[0], body))
     return _complaint(path, detail)
+
+
+def check(schema: TypeAdapter[Any], body: dict[str, Any], unions: Collection[str]) -> None:
+    """Raise the complaint about the first fault of a body; `unions` are its members that have several forms."""
+
+    def path_of(location: Path) -> Path:
+        return location[:1] + location[2:] if location[0] in unions else location
+
+    try:
+        schema.validate_python(body, strict=True)
+    except ValidationError as error:
+        raise first_error(error, body, path_of) from None
 
 
 def invalid_type(param: str, expected: str, value: object) -> InvalidRequest:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from shared.errors import AqueductError, BadBackendResponse
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -69,24 +67,36 @@ class EventBuffer:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def payloads(block: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield the data of each event, and whether it was named `error`; comments and other fields are dropped.
+def payloads(block: bytes) -> list[tuple[bytes, bool]]:
+    """Return the data of each event, and whether it was named `error`; comments and other fields are dropped."""
+    if block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2:  # one event, as at reading speed
+        return [(block[6:-2], False)]
+    found = []
+    for event in block.split(b"\n\n"):
+        if event.startswith(b"data: {") and b"\n" not in event:  # as nearly all are
+            found.append((event[6:], False))
+        elif event:
+            payload, is_error = _payload(event)
+            if payload:
+                found.append((payload, is_error))
+    return found
+
+
+def _payload(event: bytes) -> tuple[bytes, bool]:
+    """Read an event line by line.
 
     A line `error: {…}` counts as well: older llama.cpp servers end a broken stream so.
     """
-    for event in block.split(b"\n\n"):
-        is_error, data = False, []
-        for line in event.split(b"\n"):
-            if line.startswith(b"data:"):
-                data.append(line[5:])
-            elif line.startswith(b"event:"):
-                is_error = is_error or line[6:].strip() == b"error"
-            elif line.startswith(b"error:"):
-                is_error = True
-                data.append(line[6:])
-        payload = b"\n".join(data).strip()
-        if payload:
-            yield payload, is_error
+    is_error, data = False, []
+    for line in event.split(b"\n"):
+        if line.startswith(b"data:"):
+            data.append(line[5:])
+        elif line.startswith(b"event:"):
+            is_error = is_error or line[6:].strip() == b"error"
+        elif line.startswith(b"error:"):
+            is_error = True
+            data.append(line[6:])
+    return b"\n".join(data).strip(), is_error
 
 
 def error_event(error: AqueductError) -> bytes:

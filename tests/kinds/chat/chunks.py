@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from shared.kinds.chat.stream import StreamTransformer
+from shared.kinds.chat.stream import SHAPE
+from shared.kinds.common.stream import StreamTransformer
 
 END = b"data: [DONE]\n\n"
 
@@ -45,7 +46,7 @@ def stream(values: Iterable[object], separators: tuple[str, str] = (",", ":")) -
 
 def transformer(*, include_usage: bool = False) -> StreamTransformer:
     """Return a transformer as a worker makes it."""
-    return StreamTransformer(job_id="j1", public_model="llama", include_usage=include_usage, created=1)
+    return StreamTransformer(SHAPE, job_id="j1", public_model="llama", include_usage=include_usage, created=1)
 
 
 def run(data: bytes, *, include_usage: bool = False, cuts: Iterable[int] = ()) -> bytes:

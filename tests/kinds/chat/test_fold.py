@@ -9,12 +9,14 @@ import pytest
 
 from shared.errors import BadBackendResponse
 from shared.jobs import Usage
-from shared.kinds.chat.fold import Folder
+from shared.kinds.chat.fold import open_fold
+from shared.kinds.common.fold import Folder
 from tests.kinds.chat.chunks import chunk, event, stream, usage_chunk
+from tests.support.rooms import a_spec
 
 
 def _folder() -> Folder:
-    return Folder(job_id="j1", public_model="llama", created=1)
+    return open_fold(a_spec(public_model="llama"), "j1")
 
 
 def _fold(values: list[dict[str, Any]]) -> dict[str, Any]:
@@ -104,4 +106,10 @@ def test_a_cut_stream_has_no_result() -> None:
 def test_usage_is_told() -> None:
     folder = _folder()
     folder.feed(stream([chunk({"content": "a"}), chunk(finish="stop"), usage_chunk()]))
-    assert (folder.usage, folder.done, folder.finish_reasons) == (Usage(3, 2, 5), True, {0: "stop"})
+    assert (folder.usage, folder.done) == (Usage(3, 2, 5), True)
+
+
+@pytest.mark.parametrize("calls", [5, "x", [5], {"id": "a"}])
+def test_tool_calls_that_are_none_are_the_backends_fault(calls: object) -> None:
+    with pytest.raises(BadBackendResponse, match="tool calls"):
+        _folder().feed(event(chunk({"tool_calls": calls})))

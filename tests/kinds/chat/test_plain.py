@@ -1,16 +1,19 @@
-"""Whole answers keep their bytes but for id and model."""
+"""Whole answers keep their values but for id and model."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
 from shared.errors import AqueductError, BadBackendResponse
 from shared.jobs import Usage
-from shared.kinds.chat.plain import rewrite_completion
+from shared.kinds.chat.plain import rewrite
+from tests.support.rooms import a_spec
 
+SPEC = a_spec(public_model="llama")
 BODY: dict[str, Any] = {
     "id": "cmpl-1",
     "object": "chat.completion",
@@ -23,7 +26,7 @@ BODY: dict[str, Any] = {
 
 def _rewrite(body: object, **dump: Any) -> dict[str, Any]:
     raw = body if isinstance(body, bytes) else json.dumps(body, **dump).encode()
-    rewritten: dict[str, Any] = json.loads(rewrite_completion(raw, job_id="j1", public_model="llama")[0])
+    rewritten: dict[str, Any] = json.loads(rewrite(raw, SPEC, "j1")[0])
     return rewritten
 
 
@@ -37,11 +40,17 @@ def test_only_id_and_model_change(content: str, order: int, indent: int | None) 
     assert _rewrite(body, indent=indent) == {**body, "id": "chatcmpl-j1", "model": "llama"}
 
 
-def test_other_bytes_stay() -> None:
-    raw = json.dumps(BODY).encode().replace(b'"hi"', b'"\\u0041\\/"')
-    rewritten, usage = rewrite_completion(raw, job_id="j1", public_model="llama")
-    assert b'"\\u0041\\/"' in rewritten
+@pytest.mark.parametrize("odd", ["123456789012345678901234567890", "1e-06", "-0.0", '"\\u0041\\/"', '"\\ud83d"', '"é"'])
+def test_values_stay_whatever_their_spelling(odd: str) -> None:
+    raw = json.dumps({**BODY, "x": "@"}).encode().replace(b'"@"', odd.encode())
+    rewritten, usage = rewrite(raw, SPEC, "j1")
+    assert repr(json.loads(rewritten)["x"]) == repr(json.loads(odd))
     assert usage == Usage(1, 2, 3)
+
+
+def test_a_number_that_is_no_json_becomes_null() -> None:
+    raw = json.dumps({**BODY, "x": math.nan}).encode()
+    assert _rewrite(raw)["x"] is None
 
 
 def test_missing_members_are_filled_in() -> None:

@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
 from shared.kinds.common import sse
+from shared.kinds.common.answers import loads
 from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -78,10 +79,25 @@ def test_an_odd_identity_of_the_backend_is_replaced_like_any_other(given_id: obj
         assert {one["id"] for one in seen} == {"chatcmpl-j1"}
 
 
-def test_plain_chunks_keep_their_bytes() -> None:
-    odd = event(HELLO).replace(b'"hello"', b'"\\u0041\\/"').replace(b'"logprobs":null', b'"logprobs":1.50e0')
-    out = run(event(ROLE) + odd + stream([STOP]))
-    assert odd.replace(b"chatcmpl-backend", b"chatcmpl-j1").replace(b"meta/Llama", b"llama") in out
+@pytest.mark.parametrize("odd", ["123456789012345678901234567890", "1e-06", "-0.0", '"\\u0041\\/"', '"\\ud83d"'])
+def test_values_stay_whatever_their_spelling(odd: str) -> None:
+    given = event(HELLO).replace(b'"logprobs":null', b'"logprobs":' + odd.encode())
+    chunks = read(run(event(ROLE) + given + stream([STOP])))
+    assert repr(chunks[1]["choices"][0]["logprobs"]) == repr(json.loads(odd))
+
+
+@pytest.mark.parametrize("choice", [None, "a", [], 5])
+@pytest.mark.parametrize("earlier", [[], [ROLE, HELLO]])
+def test_a_choice_that_is_none_is_the_backends_fault(choice: object, earlier: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadBackendResponse, match="choice"):
+        run(stream([*earlier, {**chunk(), "choices": [chunk()["choices"][0], choice]}, STOP]))
+
+
+def test_no_piece_of_an_answer_stays_in_the_parsers_memory() -> None:
+    values = [chunk({"content": "unforgettable"}) for _ in range(2)]
+    first, second = (loads(json.dumps(one).encode())["choices"][0]["delta"]["content"] for one in values)
+    assert first == second
+    assert first is not second
 
 
 def test_tool_call_ids_stay() -> None:
@@ -109,12 +125,10 @@ def test_nothing_leaves_before_content() -> None:
     subject = transformer()
     assert subject.feed(event(ROLE)) == b""
     assert subject.feed(event(chunk({"content": "", "reasoning_content": None}))) == b""
-    assert not subject.has_content
     assert [one["choices"][0]["delta"] for one in read(subject.feed(event(HELLO)))][::2] == [
         {"role": "assistant", "content": ""},
         {"content": "hello"},
     ]
-    assert subject.has_content
 
 
 @pytest.mark.parametrize(

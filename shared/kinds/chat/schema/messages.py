@@ -5,17 +5,12 @@ Members that OpenAI does not name (`reasoning_content`, `cache_control`, …) ar
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-
-def string_or_list(value: Any) -> str | None:
-    """Choose the branch of a `string or array` field; the tags name the branches."""
-    if type(value) is str:
-        return "string"
-    return "array" if type(value) is list else None
+from shared.kinds.common.fields import string_or_list
 
 
 class PromptCacheBreakpoint(TypedDict):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 from typing_extensions import TypedDict
 
-from shared.kinds.chat.schema.messages import Message, TextContent, string_or_list
+from shared.kinds.chat.schema.messages import Message, TextContent
 from shared.kinds.chat.schema.tools import (
     FunctionCallChoice,
     FunctionDefinition,
@@ -20,17 +20,7 @@ from shared.kinds.chat.schema.tools import (
     ToolChoice,
     string_or_object,
 )
-
-INT64_MAX = 2**63 - 1
-
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenLimit = Annotated[int, Field(ge=1, le=INT64_MAX)]
-TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
-
-LogitBias = Annotated[
-    dict[TokenId, Annotated[int, Field(ge=-100, le=100)]],
-    Field(fail_fast=True, json_schema_extra={"additionalProperties": False}),
-]
+from shared.kinds.common.fields import LogitBias, Penalty, Seed, ServiceTier, Stop, StreamOptions, TokenLimit
 
 
 class VoiceId(TypedDict):
@@ -80,13 +70,6 @@ class PromptCacheOptions(TypedDict, total=False):
     ttl: Literal["30m"]
 
 
-class StreamOptions(TypedDict, total=False):
-    """Options of a streamed answer."""
-
-    include_usage: bool
-    include_obfuscation: bool
-
-
 class ApproximateLocation(TypedDict, total=False):
     """Roughly where the user is."""
 
@@ -108,9 +91,6 @@ class WebSearchOptions(TypedDict, total=False):
 
     search_context_size: Literal["low", "medium", "high"]
     user_location: UserLocation | None
-
-
-StopList = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=4)]
 
 
 class CreateChatCompletionRequest(TypedDict):
@@ -151,12 +131,9 @@ class CreateChatCompletionRequest(TypedDict):
     reasoning_effort: NotRequired[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None]
     response_format: NotRequired[ResponseFormat]
     safety_identifier: NotRequired[Annotated[str, Field(max_length=128)] | None]
-    seed: NotRequired[Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX)] | None]
-    service_tier: NotRequired[Literal["auto", "default", "flex", "scale", "priority", "fast"] | None]
-    stop: NotRequired[
-        Annotated[Annotated[str, Tag("string")] | Annotated[StopList, Tag("array")], Discriminator(string_or_list)]
-        | None
-    ]
+    seed: NotRequired[Seed | None]
+    service_tier: NotRequired[ServiceTier | None]
+    stop: NotRequired[Stop | None]
     store: NotRequired[bool | None]
     stream: NotRequired[bool | None]
     stream_options: NotRequired[StreamOptions | None]

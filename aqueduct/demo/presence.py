@@ -1,7 +1,7 @@
 """The client's connection as a handler sees it: it can be waited on, cut, and tells at once when the client leaves.
 
 `DemoProtocol` is uvicorn's HTTP protocol with that ability, and costs no task. Under any other ASGI server
-`WatchedConnection` does the same with a task that reads `http.disconnect`.
+`WatchedPresence` does the same with a task that reads `http.disconnect`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 SCOPE_KEY = "aqueduct.demo.connection"
 
 
-class Connection(Protocol):
+class Presence(Protocol):
     """What a handler needs of a connection."""
 
     lost: bool
@@ -115,31 +115,31 @@ class DemoProtocol(_Waiting, HttpToolsProtocol):
         self.flow.resume_reading()
 
     def cut(self) -> None:
-        """See `Connection.cut`; uvicorn must not add its own 500."""
+        """See `Presence.cut`; uvicorn must not add its own 500."""
         self.on_lost = None
         self.cycle.disconnected = True
         self.transport.close()
 
     def close_when_idle(self) -> None:
-        """See `Connection.close_when_idle`."""
+        """See `Presence.close_when_idle`."""
         self.on_lost = None
         self.transport.close()
 
     def refuse_reuse(self) -> None:
-        """See `Connection.refuse_reuse`."""
+        """See `Presence.refuse_reuse`."""
         self._reuse_refused = True
 
     def count_as_open(self, counted: set[object]) -> None:
-        """See `Connection.count_as_open`."""
+        """See `Presence.count_as_open`."""
         self._counted = counted
         counted.add(self)
 
     def done(self) -> None:
-        """See `Connection.done`."""
+        """See `Presence.done`."""
         self.on_lost = None
 
 
-class WatchedConnection(_Waiting):
+class WatchedPresence(_Waiting):
     """The same for one request under another ASGI server; a cut is then an exception, which servers answer so."""
 
     def __init__(self, receive: Receive) -> None:
@@ -153,7 +153,7 @@ class WatchedConnection(_Waiting):
         self._lose()
 
     def cut(self) -> None:
-        """See `Connection.cut`."""
+        """See `Presence.cut`."""
         self.on_lost = None
         raise ConnectionAbortedError("the demo backend was asked to cut this answer")
 
@@ -164,22 +164,22 @@ class WatchedConnection(_Waiting):
         """Not possible through ASGI."""
 
     def count_as_open(self, counted: set[object]) -> None:
-        """See `Connection.count_as_open`."""
+        """See `Presence.count_as_open`."""
         self._counted = counted
         counted.add(self)
 
     def done(self) -> None:
-        """See `Connection.done`."""
+        """See `Presence.done`."""
         self.on_lost = None
         self._task.cancel()
         if self._counted is not None:
             self._counted.discard(self)
 
 
-def connection_of(scope: dict[str, Any], receive: Receive) -> Connection:
+def presence_of(scope: dict[str, Any], receive: Receive) -> Presence:
     """Return the connection of a request whose body has been read."""
     connection = scope.get(SCOPE_KEY)
     if isinstance(connection, DemoProtocol):
         connection.resume_reading()
         return connection
-    return WatchedConnection(receive)
+    return WatchedPresence(receive)

@@ -13,12 +13,10 @@ from shared.settings import ApiSettings
 
 _SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _SSE_TYPE = b"text/event-stream; charset=utf-8"
-SHORTEST_SILENCE_SECONDS = 1.0
-"""Between comments, however short a client's read timeout is."""
 
 
-class Answer:
-    """The answer to one request."""
+class Delivery:
+    """The answer to one request, on its way out."""
 
     def __init__(self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay) -> None:
         self._kind = kind
@@ -42,7 +40,7 @@ class Answer:
     async def stream(self, read_timeout_seconds: float | None, ahead: int) -> None:
         """Send events as they come; until the first one the status is still open, and an error raised."""
         exchange, relay = self._exchange, self._relay
-        third = max(SHORTEST_SILENCE_SECONDS, read_timeout_seconds / 3) if read_timeout_seconds else 1e9
+        third = read_timeout_seconds / 3 if read_timeout_seconds else 1e9
         silence = min(self._settings.keep_alive_seconds, third)
         timeout = min(self._settings.hold_headers_seconds, third)
         while not relay.is_over:

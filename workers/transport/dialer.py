@@ -8,10 +8,11 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Any, TypeVar
 
 import aiohappyeyeballs
+
+from workers.transport.base import ConnectFailed
 
 ADDRESS_SECONDS = 10.0
 """For how long a name's addresses are believed."""
@@ -20,19 +21,14 @@ HAPPY_EYEBALLS_SECONDS = 0.25
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
-class ConnectFailed(Exception):
-    """No connection to the server could be made: nothing was sent."""
-
-
 class Dialer:
     """Makes connections to one host and port. Made and used on one event loop."""
 
-    def __init__(self, host: str, port: int, *, tls: bool, timeout_seconds: float) -> None:
-        """Take where to connect to; the limit is for the whole of it, from the look-up to the end of the handshake."""
-        self.host = _ascii(host)
-        """As certificates and headers name it."""
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None, timeout_seconds: float) -> None:
+        """Take where to connect to, the host in ASCII; the limit is for all of it, from look-up to handshake."""
+        self._host = host
         self._port = port
-        self._tls = tls_context() if tls else None
+        self._tls = tls
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._addresses: list[Any] = []
@@ -48,7 +44,7 @@ class Dialer:
                 )
                 try:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    server_name = self.host.rstrip(".") if self._tls else None
+                    server_name = self._host.rstrip(".") if self._tls else None
                     _, protocol = await self._loop.create_connection(
                         make_protocol, sock=sock, ssl=self._tls, server_hostname=server_name
                     )
@@ -73,20 +69,14 @@ class Dialer:
         return self._addresses
 
     async def _look_up(self) -> None:
-        flags = socket.AI_NUMERICHOST if _is_address(self.host) else socket.AI_ADDRCONFIG
+        flags = socket.AI_NUMERICHOST if _is_address(self._host) else socket.AI_ADDRCONFIG
         try:
             self._addresses = await self._loop.getaddrinfo(
-                self.host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
+                self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
             )
             self._addresses_until = self._loop.time() + ADDRESS_SECONDS
         finally:
             self._lookup = None
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return what verifies servers; one for all, as reading the system's authorities takes tens of milliseconds."""
-    return ssl.create_default_context()
 
 
 def _is_address(host: str) -> bool:
@@ -95,11 +85,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _ascii(host: str) -> str:
-    """Return a host in ASCII; one that cannot be a name fails when it is looked up."""
-    try:
-        return host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        return "invalid.invalid"

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aqueduct.demo.connection import Connection
 from aqueduct.demo.options import Options
+from aqueduct.demo.presence import Presence
 from aqueduct.demo.state import Record
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -16,10 +16,10 @@ Headers = list[tuple[bytes, bytes]]
 DRIP_SECONDS = 0.2
 
 
-class Exchange:
+class Writer:
     """The response of one request. Whoever awaits here checks `connection.lost` afterwards."""
 
-    def __init__(self, send: Send, connection: Connection, options: Options, record: Record) -> None:
+    def __init__(self, send: Send, connection: Presence, options: Options, record: Record) -> None:
         self.connection = connection
         self.options = options
         self.record = record

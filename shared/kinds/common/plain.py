@@ -1,0 +1,40 @@
+"""One whole answer of a backend in; the body for our client and its usage out. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.errors import BadBackendResponse
+from shared.jobs import JobSpec, Usage
+from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.shape import Shape
+
+
+def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | None]:
+    """Return the body with our id and the public model name, and with choices as OpenAI's contract allows them.
+
+    Raises:
+        BadBackendResponse: The body is no such answer, or the answer was aborted.
+        BackendError: The body is an error despite its status.
+    """
+    answer = read_answer(body)
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise BadBackendResponse("The model's backend sent an answer without choices.")
+    for choice in choices:
+        choice["finish_reason"] = public_finish_reason(choice.get("finish_reason"), shape.finish_reasons)
+    if answer.get("created") is None:
+        answer["created"] = spec.created
+    answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
+    return dumps(answer), read_usage(answer.get("usage"))
+
+
+def read_answer(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a whole answer; raises BadBackendResponse for none, and the error that it may be."""
+    answer = loads(body)
+    if not isinstance(answer, dict):
+        raise BadBackendResponse("The model's backend sent an answer that is no JSON object.")
+    if is_error(answer):
+        raise error_in_answer(answer)
+    return answer

@@ -1,0 +1,23 @@
+"""How the kinds whose answers have choices differ, in one value; `stream.py`, `fold.py` and `plain.py` go by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The words of one kind's answers."""
+
+    id_prefix: str
+    """An answer's id is this and the job's."""
+    answer: str
+    """`object` of a whole answer."""
+    chunk: str
+    """`object` of a stream's chunks."""
+    finish_reasons: frozenset[str]
+    """The only values that OpenAI's contract allows."""
+    has_content: Callable[[dict[str, Any]], bool]
+    """Whether a chunk's unfinished choice says anything: only then may the stream begin."""

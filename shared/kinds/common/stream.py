@@ -1,0 +1,244 @@
+"""Server-sent events of a backend's stream in, cut anywhere; events for our client out. No I/O.
+
+Every chunk is parsed, mended and written anew (`docs/adr/0008-plain-parsing-of-chunks.md`): its values stay, the
+spelling of its JSON may change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.errors import BadBackendResponse
+from shared.jobs import JobSpec, Usage
+from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.shape import Shape
+from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
+
+MAX_HELD_EVENTS = 64
+"""So many chunks are held while choice 0 has not begun, or while all of them are empty."""
+_ENVELOPE = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "obfuscation"}
+)
+
+Chunk = dict[str, Any]
+
+
+class StreamTransformer:
+    """Rewrites one backend stream for one client.
+
+    Nothing is returned before the first content, tool call, refusal, reasoning or finish reason; then all that was
+    held comes out in front of it, choice 0 first. A failure found behind good events of the same read is raised by
+    the next call, so that what is returned does not depend on how the network cut the stream.
+    """
+
+    def __init__(self, shape: Shape, *, job_id: str, public_model: str, include_usage: bool, created: int) -> None:
+        """Take what the chunks must say.
+
+        Args:
+            shape: The kind's words.
+            job_id: The chunks' id is the kind's prefix and this.
+            public_model: The name that the client knows.
+            include_usage: Whether the client asked for the usage chunk.
+            created: Unix seconds, used where the backend gives none; its own first value wins.
+        """
+        self.usage: Usage | None = None
+        self.finish_reasons: dict[int, str] = {}
+        self.done = False
+        """Nothing more is to be read: the backend said `[DONE]`, or a failure waits; call `finish`."""
+        self._shape = shape
+        self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
+        self._include_usage = include_usage
+        self._buffer = EventBuffer()
+        self._is_created_fixed = False
+        self._is_open = False
+        self._held: list[Chunk] = []
+        self._has_held_content = False
+        self._indexes: set[int] = set()
+        self._usage_chunk: Chunk | None = None
+        self._failure: Exception | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the complete events in `data`, ready for the client; empty when there are none yet.
+
+        Raises:
+            BadBackendResponse: No JSON, no UTF-8, an event too long, or an aborted answer.
+            BackendError: What the backend reported inside the stream.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self.done:
+            return b""
+        try:
+            block = self._buffer.feed(data)
+        except BadBackendResponse as error:
+            self._fail(error)
+            raise
+        return self._events(block) if block else b""
+
+    def finish(self) -> bytes:
+        """Return the last bytes once the backend's stream has ended, `[DONE]` included, whether it said so or not.
+
+        Raises:
+            BadBackendResponse: The stream ended early: inside an event, without a finish reason, or empty.
+            BackendError: What the backend reported last.
+        """
+        out = b""
+        rest = self._buffer.rest()
+        if rest.strip() and self._failure is None and not self.done:
+            out = self._last_event(rest)
+        if self._failure is not None:
+            raise self._failure
+        self._check_end()
+        return out + (b"" if self.done else self._end()) + DONE_EVENT
+
+    def _last_event(self, rest: bytes) -> bytes:
+        """Read an event whose blank line never came; one that was cut counts as none."""
+        if rest.lstrip().startswith(b"{"):  # an answer that is no stream; often an error with status 200
+            value = loads(rest)
+            if isinstance(value, dict) and is_error(value):
+                raise error_in_answer(value)
+            raise BadBackendResponse("The model's backend did not answer with an event stream.")
+        try:
+            return self._events(rest)
+        except BadBackendResponse:
+            self._failure, self.done = None, False
+            return b""
+
+    def _check_end(self) -> None:
+        if self.done and (self._is_open or self._has_held_content):
+            return
+        if not self._indexes or not self._indexes <= self.finish_reasons.keys():
+            raise BadBackendResponse("The model's backend ended its stream before the answer was complete.")
+
+    def _fail(self, error: Exception) -> None:
+        self._failure, self.done = error, True
+
+    def _events(self, block: bytes) -> bytes:
+        out: list[bytes] = []
+        try:
+            for payload, is_error_event in payloads(block):
+                if payload == END:
+                    out.append(self._end())
+                    self.done = True
+                    break
+                if is_error_event:
+                    raise error_in_answer(payload)
+                chunk = self._chunk(payload)
+                if chunk is not None:
+                    out.append(self._encode(chunk) if self._is_open else self._hold(chunk))
+        except Exception as error:
+            self._fail(error)
+            if not any(out):
+                raise
+        return b"".join(out)
+
+    def _chunk(self, payload: bytes) -> Chunk | None:
+        """Parse one event, note what it says and mend it; None when nothing of it is for the client."""
+        chunk = loads(payload)
+        if not isinstance(chunk, dict):
+            return None
+        if is_error(chunk):
+            raise error_in_answer(chunk)
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return self._chunk_without_choices(chunk)
+        if "usage" in chunk:
+            self._note_usage(chunk, is_alone=False)
+        chunk["object"] = self._shape.chunk
+        if not self._is_created_fixed:
+            self._note_created(chunk.get("created"))
+        for choice in choices:
+            if not isinstance(choice, dict):
+                raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
+            self._note_choice(choice)
+        return chunk
+
+    def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
+        is_for_client = _is_extra(chunk)
+        if "usage" in chunk:
+            self._note_usage(chunk, is_alone=True)
+        chunk["object"] = self._shape.chunk
+        return chunk if is_for_client else None
+
+    def _note_usage(self, chunk: Chunk, *, is_alone: bool) -> None:
+        """Count usage, take it out of the chunk, and keep it for the end; what stands beside it alone goes with it."""
+        usage = read_usage(chunk["usage"])
+        if usage is not None:
+            self.usage = usage
+            kept = {key: chunk[key] for key in chunk if is_alone or key in _ENVELOPE}
+            self._usage_chunk = {**kept, "object": self._shape.chunk, "choices": []}
+        if self._include_usage:
+            chunk["usage"] = None
+        else:
+            del chunk["usage"]
+
+    def _note_created(self, created: object) -> None:
+        self._is_created_fixed = True
+        if isinstance(created, int) and not isinstance(created, bool) and created > 0:
+            self._identity["created"] = created
+
+    def _note_choice(self, choice: dict[str, Any]) -> None:
+        index = choice.get("index")
+        if not isinstance(index, int):
+            index = choice["index"] = 0
+        self._indexes.add(index)
+        given = choice.get("finish_reason")
+        if given is not None:
+            reason = choice["finish_reason"] = public_finish_reason(given, self._shape.finish_reasons)
+            if reason is not None:
+                self.finish_reasons[index] = reason
+
+    def _hold(self, chunk: Chunk) -> bytes:
+        """Keep a chunk until there is content and choice 0 has begun."""
+        has_content = any(
+            choice.get("finish_reason") is not None or self._shape.has_content(choice)
+            for choice in chunk.get("choices") or ()
+        )
+        self._has_held_content = self._has_held_content or has_content
+        if len(self._held) < MAX_HELD_EVENTS or has_content:
+            self._held.append(chunk)
+        if not self._has_held_content or (0 not in self._indexes and len(self._held) < MAX_HELD_EVENTS):
+            return b""
+        return self._release()
+
+    def _release(self) -> bytes:
+        """Return all held chunks; the SDK's helper breaks unless choice 0 is the first it meets."""
+        held, self._held, self._is_open = self._held, [], True
+        with_choices = [chunk for chunk in held if chunk["choices"]]
+        first = next((chunk for chunk in with_choices if any(c["index"] == 0 for c in chunk["choices"])), None)
+        if first is not None:
+            if first is not with_choices[0]:
+                held = [first, *(chunk for chunk in held if chunk is not first)]
+            first["choices"].sort(key=lambda choice: bool(choice["index"]))
+        return b"".join(self._encode(chunk) for chunk in held)
+
+    def _encode(self, chunk: Chunk) -> bytes:
+        chunk.update(self._identity)
+        return b"data: %b\n\n" % dumps(chunk)
+
+    def _end(self) -> bytes:
+        """Return what is still held, and the usage chunk where the client asked for it."""
+        out = self._release() if not self._is_open and self._has_held_content else b""
+        if self._include_usage and self._usage_chunk is not None and self._is_open:
+            out += self._encode(self._usage_chunk)
+            self._usage_chunk = None
+        return out
+
+
+def transformer_of(shape: Shape, spec: JobSpec, job_id: str) -> StreamTransformer:
+    """Return a transformer for a job."""
+    return StreamTransformer(
+        shape,
+        job_id=job_id,
+        public_model=spec.public_model,
+        include_usage=spec.options.get("include_usage", False),
+        created=spec.created,
+    )
+
+
+def _is_extra(chunk: Chunk) -> bool:
+    """Tell whether an event without choices is a chunk with something else to say, such as moderation results."""
+    if chunk.get("choices") != [] or chunk.get("usage") is not None:
+        return False
+    return any(chunk[key] is not None for key in chunk.keys() - _ENVELOPE)

@@ -1,0 +1,89 @@
+"""Who plays in the random runs: models, tokens, processes, and what workers hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from shared.room.scripts import AppendRow
+from tests.shared.room_state import nonce_of
+
+APIS: Final = ("api-1", "api-2", "api-3")
+WORKERS: Final = ("w1", "w2", "w3")
+LEASE_MS: Final = 6_000
+GRACE_MS: Final = 15_000
+PERIOD_MS: Final = 1_000
+TICKET: Final = b"@ID@"
+
+
+class ModelLimits(NamedTuple):
+    """A model's settings."""
+
+    concurrency: int
+    batch_reserve: int
+    max_queue: int
+    max_queue_tokens: int
+    max_queue_bytes: int
+    tenant_share: int
+    max_wait_ms: int
+
+
+class Tenant(NamedTuple):
+    """A token's settings; weights are powers of two, so that every tag is an exact number."""
+
+    weight: float
+    requests_per_minute: int
+    concurrent_jobs: int
+
+
+MODELS: Final = {
+    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000),
+    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000),
+}
+TENANTS: Final = {"a": Tenant(1, 0, 0), "b": Tenant(2, 30, 0), "c": Tenant(0.5, 0, 4)}
+
+
+class Step(NamedTuple):
+    """What happens next."""
+
+    name: str
+    number: int
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in a worker's hands."""
+
+    id: str
+    model: str
+    attempt: str
+    sent: int = 0
+    has_ended: bool = False
+    until: float = math.inf
+    """The worker knows that it holds it up to here."""
+
+
+class Sent(NamedTuple):
+    """Events of one job, and what it cost where the last one ends it."""
+
+    held: Held
+    start: int
+    cost: float | None
+    payloads: list[str]
+
+    def row(self) -> AppendRow:
+        """Return it as the script takes it."""
+        ending = b"" if self.cost is None else json.dumps({"status": 200, "cost": self.cost}).encode()
+        payloads = tuple(map(str.encode, self.payloads))
+        return AppendRow(self.held.id, self.held.attempt.encode(), self.start, ending, payloads)
+
+
+class Broken(AssertionError):
+    """Redis and the model differ, or a promise is broken."""
+
+
+def event(attempt: str, number: int, kind: str) -> str:
+    """Return an event that says whose it is."""
+    return f"{kind}{nonce_of(attempt)}.{number}"

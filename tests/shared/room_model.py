@@ -1,0 +1,344 @@
+"""A plain Python model of the waiting rooms: what was asked, and when, in; what must be answered and stand, out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from shared.protocol import KEEP_MS, LIVE_WORKER_MS, PROMISE_MS
+from shared.room.scripts import AdmitArguments, TakeArguments
+from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, weights_of
+from tests.shared.room_upkeep import Upkeep
+
+
+class Model(Upkeep):
+    """The rooms. Each method is a script: it returns the reply that must come, and leaves what must then stand."""
+
+    # What an API process says ---------------------------------------------------------------------------------------
+
+    def admit(self, asked: AdmitArguments) -> tuple[str, str]:
+        """Return the verdict, and the id of a job that is joined."""
+        verdict, joined = self._verdict(asked)
+        if verdict not in ("ok", "again") and asked.apart and not asked.ask:
+            self.bodies.pop(asked.id, None)
+        if verdict == "ok" and not asked.ask:
+            if asked.apart and asked.id not in self.bodies:
+                return "late", ""
+            self._accept(asked)
+        return verdict, joined
+
+    def _verdict(self, asked: AdmitArguments) -> tuple[str, str]:
+        if self.now > asked.not_after:
+            return "late", ""
+        if asked.id in self.jobs:
+            return "again", ""
+        known = self.idempotency.get(asked.idempotency)
+        if known is not None:
+            first, body_hash = known.value.split(" ")
+            job = self.load(first)
+            if job is not None and not self._has_failed(job):
+                if body_hash != asked.body_hash:
+                    return "reused", ""
+                if not job.is_cancelled:
+                    if job.state != "ended" and asked.owner not in job.owners:
+                        job.owners.append(asked.owner)
+                        self.owned.setdefault(asked.owner, set()).add(first)
+                    return "join", first
+        return self._room_verdict(asked), ""
+
+    def _has_failed(self, job: Job) -> bool:
+        log = self.logs.get(job.id)
+        return job.state == "ended" and log is not None and log.events[-1].startswith(FAILED)
+
+    def _room_verdict(self, asked: AdmitArguments) -> str:
+        if asked.requests_per_minute:
+            step = 60_000 / asked.requests_per_minute
+            if self._rate_clock(asked) + step - self.now > 60_000.5:
+                return "rate"
+        ends = self.token_jobs.get(asked.token, {}).values()
+        if asked.concurrent_jobs and sum(end > self.now for end in ends) >= asked.concurrent_jobs:
+            return "jobs"
+        if not self._is_served(asked):
+            return "no_worker"
+        if asked.lane == "batch" and asked.must_finish:
+            return "ok"
+        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
+        prefix = "batch:" if asked.lane == "batch" else ""
+        is_full = ahead >= asked.max_queue + open_slots
+        if ahead >= open_slots:
+            tokens, size = counts[prefix + "tokens"] + asked.cost, counts[prefix + "bytes"] + asked.size
+            is_full = is_full or tokens > (asked.max_queue_tokens or math.inf)
+            is_full = is_full or size > (asked.max_queue_bytes or math.inf)
+        if is_full:
+            return "full"
+        return "share" if counts["@" + prefix + asked.tenant] >= asked.tenant_share + open_slots else "ok"
+
+    def _rate_clock(self, asked: AdmitArguments) -> float:
+        """Return the token's request clock; one set back keeps nobody waiting."""
+        return min(max(self.rates.get(asked.token, (0, 0))[0], self.now), self.now + 60_000)
+
+    def _is_served(self, asked: AdmitArguments) -> bool:
+        if self.live(asked.model) or self.live(asked.model, asked.grace_ms):
+            return True
+        return 0 <= self.now - self.rooms[asked.model].left_at <= asked.grace_ms
+
+    def _open(self, asked: AdmitArguments) -> int:
+        room = self.rooms[asked.model]
+        free = max(0, asked.concurrency - len(room.running))
+        if asked.lane == "batch":
+            free = max(0, min(free, asked.concurrency - asked.batch_reserve - len(room.batch_running)))
+        return free
+
+    def _accept(self, asked: AdmitArguments) -> None:
+        room, now = self.rooms[asked.model], self.now
+        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, self.ttl_now + asked.life_ms)
+        open_slots = self._open(asked)
+        self.open_lane(job)
+        tags = room.tags[job.lane]
+        job.tag = max(tags.get(":clock", 0.0), tags.get(asked.tenant, 0.0))
+        tags[asked.tenant] = job.tag + asked.cost / asked.weight
+        self.jobs[job.id] = job
+        self.wait(job, job.tag)
+        if asked.apart:
+            self.bodies[job.id] = self.ttl_now + asked.life_ms
+        if asked.requests_per_minute:
+            self.rates[asked.token] = (
+                self._rate_clock(asked) + 60_000 / asked.requests_per_minute,
+                self.ttl_now + 120_000,
+            )
+        if asked.concurrent_jobs:
+            of_token = {name: end for name, end in self.token_jobs.get(asked.token, {}).items() if end > now}
+            self.token_jobs[asked.token] = {**of_token, job.id: now + asked.life_ms}
+            self.token_jobs_expire[asked.token] = self.ttl_now + asked.life_ms + 1000
+        if asked.idempotency:
+            self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + asked.life_ms)
+        self.owned.setdefault(asked.owner, set()).add(job.id)
+        if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
+            self.push(asked.model)
+
+    def cancel(self, owner: str, job_id: str) -> str:
+        """Take an owner out of one job."""
+        job = self.load(job_id)
+        if job is None:
+            self.bodies.pop(job_id, None)
+            return "n"
+        if job.state == "ended" or owner not in job.owners:
+            return "n"
+        if job.owners != [owner]:
+            job.owners.remove(owner)
+            self.owned[owner].discard(job_id)
+            return "o"
+        if job.state == "waiting":
+            self.leave_room(job)
+            self.finish(job, 0)
+            return "w"
+        self.free(job)
+        job.is_cancelled = True
+        self.told.append(("", job_id))
+        return "r"
+
+    def forget(self, owner: str, job_id: str) -> int:
+        """Drop an ended job."""
+        job = self.jobs.get(job_id)
+        if job is None or job.state != "ended" or job.owners != [owner]:
+            return 0
+        del self.jobs[job_id]
+        self.logs.pop(job_id, None)
+        return 1
+
+    def beat(self, owner: str, process: str, life_ms: int, *, gone: bool) -> None:
+        """Hear an API process."""
+        if gone:
+            self.alive.pop(owner, None)
+            self.processes.pop(process, None)
+        else:
+            self.alive[owner] = self.ttl_now + life_ms
+            self.owners.add(owner)
+            self.processes[process] = self.now
+
+    # What a worker says ----------------------------------------------------------------------------------------------
+
+    def is_heard(self, job: Job, *, judged: bool) -> bool:
+        """Say whether anybody still waits for a job."""
+        return not job.owners or job.must_finish or not judged or any(owner in self.alive for owner in job.owners)
+
+    def take(self, asked: TakeArguments) -> tuple[list[str], bool]:
+        """Return the ids that must be taken, in order, and whether more could be."""
+        room = self.rooms[asked.model]
+        if not room.waits:
+            self._promise(room, asked)
+            return [], False
+        hold = self.singles.get("hold")
+        if hold is not None and self.stands(hold.expires, asked.lease_ms):
+            return [], False
+        n = min(asked.free_slots, asked.concurrency - len(room.running))
+        if n > 0 and not asked.surplus:
+            n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
+        turns = Turns({lane: room.passes.get(lane, 0.0) for lane in LANES}, weights_of(asked))
+        taken = self._take_jobs(room, asked, turns, n)
+        if turns.present is not None:
+            room.passes[""] = turns.present
+            is_shut = len(room.batch_running) + asked.batch_reserve >= asked.concurrency
+            if turns.passes["batch"] < turns.present and is_shut:
+                room.passes["batch"] = turns.present
+        for lane, tag in turns.clocks.items():
+            room.tags[lane][":clock"] = tag
+        more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
+        if not more:
+            self._promise(room, asked)
+        elif room.awake > self.ttl_now:
+            room.awake = -math.inf
+            self.push(asked.model)
+        return taken, more
+
+    def _take_jobs(self, room: Room, asked: TakeArguments, turns: Turns, n: int) -> list[str]:
+        taken, bulk = list[str](), 0
+        while len(taken) < n and (lane := self._next_lane(asked, turns.passes)):
+            job_id, tag = min(room.lanes[lane].items(), key=lambda pair: (pair[1], pair[0]))
+            job = self.load(job_id)
+            if job is not None and job.asked.apart:
+                bulk += job.asked.size
+                if bulk > asked.bulk_bytes and job.deadline > self.now:
+                    room.waits[job_id] = job.deadline
+                    break
+            del room.lanes[lane][job_id]
+            room.waits.pop(job_id, None)
+            if job is None:
+                room.met_lost = True
+            elif not self._is_dropped(job, asked):
+                self._run(job, asked)
+                taken.append(job_id)
+                room.passes[lane] = turns.take(lane, tag)
+            if not room.lanes[lane]:
+                room.tags[lane].clear()
+                turns.clocks.pop(lane, None)
+        return taken
+
+    def _is_dropped(self, job: Job, asked: TakeArguments) -> bool:
+        is_heard = self.is_heard(job, judged=not self.stood_still())
+        if is_heard and job.deadline > self.now:
+            return False
+        self.settle(job, -job.asked.cost)
+        if is_heard:
+            self.fail(job, str(asked.timeout_wire))
+        else:
+            self.finish(job, 0)
+        return True
+
+    def _promise(self, room: Room, asked: TakeArguments) -> None:
+        if asked.awake_ms:
+            room.awake = self.ttl_now + asked.awake_ms
+
+    def _next_lane(self, asked: TakeArguments, passes: dict[str, float]) -> str | None:
+        room = self.rooms[asked.model]
+        is_open = len(room.batch_running) + asked.batch_reserve < asked.concurrency or asked.batch_reserve == 0
+        open_lanes = [lane for lane in LANES if room.lanes[lane] and (lane != "batch" or is_open)]
+        return min(open_lanes, key=lambda lane: passes[lane], default=None)
+
+    def _run(self, job: Job, asked: TakeArguments) -> None:
+        room = self.rooms[job.model]
+        job.state, job.tries = "running", job.tries + 1
+        job.attempt = f"{job.tries}.{asked.nonce}"
+        room.running[job.id] = self.now + asked.lease_ms
+        if job.lane == "batch":
+            room.batch_running.add(job.id)
+
+    def append(self, job_id: str, attempt: str, number: int, ending: float | None, payloads: Sequence[str]) -> str:
+        """Store events of one job; `ending` is what it cost."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return "u"
+        if job.attempt != attempt:
+            return "s"
+        if job.state == "ended":
+            return "s" if ending is None else "o"
+        if job.is_cancelled:
+            return "c"
+        log = self.logs.get(job_id)
+        known = list(log.events) if log else []
+        if number > len(known):
+            return "g"
+        if ending is not None and self.load(job_id) is None:
+            return "u"
+        fresh = payloads[len(known) - number :]
+        for at, payload in enumerate(fresh, len(known)):
+            self.tell(job, at, payload)
+        if fresh and log is None:
+            self.logs[job_id] = Log([*fresh], self.ttl_now + max(60_000, job.expires - self.ttl_now))
+        elif log is not None:
+            log.events += fresh
+        if ending is None:
+            return "o"
+        self.logs[job_id].expires = self.ttl_now + KEEP_MS
+        self.finish(job, KEEP_MS)
+        self.settle(job, ending - job.asked.cost)
+        self.rooms[job.model].ended_at = self.now
+        return "w" if self.rooms[job.model].waits else "o"
+
+    def release(self, worker: str, job_id: str, attempt: str, how: str, wire: str) -> str:
+        """Give one job up."""
+        job = self.load(job_id)
+        if job is None:
+            return "u"
+        letter = "s"
+        if job.attempt == attempt and job.state == "running":
+            letter = self._released(worker, job, how, wire)
+            if letter in "ef":
+                self.rooms[job.model].ended_at = self.now
+        if self.rooms[job.model].waits:
+            self.push(job.model)
+        return letter
+
+    def _released(self, worker: str, job: Job, how: str, wire: str) -> str:
+        if job.is_cancelled or how == "end":
+            self.finish(job, 0)
+            return "e"
+        if how == "away":
+            if job.id in self.logs:
+                return "p"
+            seen = self.rooms[job.model].workers.get(worker, -math.inf)
+            if self.live(job.model) - (self.now - LIVE_WORKER_MS <= seen <= self.now) <= 0:
+                return "n"
+            self.wait_again(job, max(0, job.tries - 1))
+            return "b"
+        if how == "again" and job.id not in self.logs and job.tries < job.asked.max_tries:
+            self.wait_again(job, job.tries)
+            return "b"
+        self.fail(job, wire)
+        return "f"
+
+    def renew(
+        self, worker: str, process: str, lease_ms: int, models: Sequence[str], held: Sequence[tuple[str, str]]
+    ) -> list[str]:
+        """Return what the worker must hear: a digit a model, then id, attempt, reason."""
+        self.processes[process] = self.now
+        for model in models:
+            room = self.rooms[model]
+            room.workers[worker] = self.now
+            room.workers = {name: at for name, at in room.workers.items() if at > self.now - 60_000}
+            room.workers_expire = self.ttl_now + 60_000
+        judged = not self.stood_still()
+        digits = (bool(self.rooms[model].waits) + 2 * (self.rooms[model].tickets > 0) for model in models)
+        out = ["".join(map(str, digits))]
+        for job_id, attempt in held:
+            job = self.load(job_id)
+            reason = "" if job is not None else "u"
+            if job is not None:
+                if job.attempt != attempt or job.state != "running":
+                    reason = "s"
+                elif job.is_cancelled:
+                    reason = "c"
+                elif not self.is_heard(job, judged=judged):
+                    reason = "o"
+                if reason in ("", "c", "o"):
+                    self.rooms[job.model].running[job_id] = self.now + lease_ms
+            if reason:
+                out += [job_id, attempt, reason]
+        return out
+
+    def leave(self, worker: str, process: str, models: Sequence[str]) -> None:
+        """Hear a worker go."""
+        self.processes.pop(process, None)
+        for model in models:
+            if self.rooms[model].workers.pop(worker, None) is not None:
+                self.rooms[model].left_at = self.now

@@ -1,0 +1,213 @@
+"""A step of a script in; its reply, the moment it ran and everything that Redis then holds out, in one atomic call.
+
+Each script runs unaltered, as a function inside a longer one that notes what it publishes and lists all keys behind it.
+Redis keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes
+by moving everything that is stored: that is the same as a clock which moves the other way, whichever way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, NamedTuple, cast
+
+import redis
+
+from shared import keys
+from shared.redis import Reply
+from shared.scripting import Script
+
+_TTL_CLOCK: Final = """
+local function ttl_clock()
+  redis.call('SET', 'probe', '', 'PX', 1000)
+  local at = redis.call('PEXPIRETIME', 'probe') - 1000
+  redis.call('DEL', 'probe')
+  return at
+end
+"""
+_HEAD: Final = f"""{_TTL_CLOCK}
+-- At its very last millisecond a key may be there still, or be gone: here it is gone.
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('PTTL', key) == 0 then redis.call('DEL', key) end
+end
+local published, plain = {{}}, redis
+local redis = setmetatable({{call = function(command, ...)
+  if command == 'PUBLISH' then
+    published[#published + 1] = select(1, ...)
+    published[#published + 1] = select(2, ...)
+  end
+  return plain.call(command, ...)
+end}}, {{__index = plain}})
+"""
+_TAIL: Final = """
+local t = redis.call('TIME')
+local reply = script()
+local shown = {}
+local ttl_now = ttl_clock()
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local value
+  if kind == 'string' then value = redis.call('GET', key)
+  elseif kind == 'hash' then value = redis.call('HGETALL', key)
+  elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'set' then value = redis.call('SMEMBERS', key)
+  else value = redis.call('LRANGE', key, 0, -1) end
+  shown[#shown + 1] = {key, kind, redis.call('PTTL', key), value}
+end
+return {reply, t[1] * 1000 + math.floor(t[2] / 1000), ttl_now, cjson.encode(shown), published}
+"""
+_SHIFT: Final = """
+local by, lifetimes = tonumber(ARGV[1]), ARGV[2] == '1'
+local function field(key, name)
+  local value = tonumber(redis.call('HGET', key, name) or '')
+  if value then redis.call('HSET', key, name, string.format('%.17g', value - by)) end
+end
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'zset' and not string.find(key, LANE, 1, true) then
+    local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.17g', all[i + 1] - by), all[i]) end
+  elseif string.find(key, JOB, 1, true) then field(key, 'deadline')
+  elseif string.find(key, ROOM, 1, true) then
+    for _, name in ipairs({'ended_at', 'left_at', 'unserved'}) do field(key, name) end
+  elseif string.find(key, RATE, 1, true) or key == SWEPT then
+    redis.call('SET', key, string.format('%.17g', redis.call('GET', key) - by), 'KEEPTTL')
+  end
+  local left = redis.call('PTTL', key)
+  if lifetimes and left >= 0 then
+    if left == 0 or left - by <= 0 then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - by) end
+  end
+end
+return ttl_clock()
+"""
+
+
+class Shown(NamedTuple):
+    """One key of Redis."""
+
+    kind: str
+    left_ms: int
+    """-1: no lifetime."""
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one step did."""
+
+    reply: Reply
+    now: int
+    """As TIME tells it."""
+    ttl_now: int
+    """As lifetimes are counted from: it may differ by a millisecond."""
+    keys: dict[str, Shown]
+    published: list[tuple[bytes, bytes]]
+    """Channel and message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of Redis at a moment."""
+
+    at: int
+    values: list[tuple[bytes, int, bytes]]
+    """Key, lifetime, value as DUMP gives it."""
+
+
+class Probe:
+    """Runs scripts on one Redis of the test's own."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._call = cast(Any, client.execute_command)
+
+    def run(self, script: Script[Any, Any, Any], arguments: Sequence[Any] = (), rows: Sequence[Any] = ()) -> Seen:
+        """Run a script as processes do; the reply is the plain one."""
+        flat: list[Any] = [*arguments]
+        for row in rows:
+            flat += [*row[:-1], len(row[-1]), *row[-1]] if isinstance(row[-1], tuple) else [*row]
+        return self._seen(_wrapped(script), flat)
+
+    def look(self) -> Seen:
+        """Look without doing anything."""
+        return self.say("PING")
+
+    def say(self, *words: str | bytes | int | float) -> Seen:
+        """Say one command to Redis itself, and look."""
+        return self._seen(f"{_HEAD}local function script() return redis.call(unpack(ARGV)) end{_TAIL}", [*words])
+
+    def command(self, *words: str | bytes | int | float) -> Reply:
+        """Say something to Redis itself."""
+        return self._call(*words)
+
+    def members(self, key: str) -> list[str]:
+        """Return a set's members in the order in which scripts meet them."""
+        members: list[bytes] = self._run("return redis.call('SMEMBERS', ARGV[1])", [key])
+        return [member.decode() for member in members]
+
+    def pass_time(self, by_ms: int, *, lifetimes: bool = True) -> int:
+        """Let so much time pass, or, where negative, set the clock back; returns Redis's own time."""
+        return int(self._run(_shift(), [by_ms, "1" if lifetimes else ""]))
+
+    def snapshot(self) -> Snapshot:
+        """Remember everything."""
+        source = (
+            f"{_TTL_CLOCK} local all = {{}} for _, key in ipairs(redis.call('KEYS', '*')) do "
+            "local left = redis.call('PTTL', key) "
+            "if left ~= 0 then all[#all + 1] = {key, left, redis.call('DUMP', key)} end end return {ttl_clock(), all}"
+        )
+        now, values = self._run(source, [])
+        return Snapshot(now, [(key, left, value) for key, left, value in values])
+
+    def restore(self, snapshot: Snapshot, moved_ms: int) -> None:
+        """Go back to what was; `moved_ms` is by how much `pass_time` has moved the clock since."""
+        self._call("FLUSHDB")
+        for key, left, value in snapshot.values:
+            until = 0 if left == -1 else max(1, snapshot.at + left - moved_ms)  # what is past is not restored
+            self._call("RESTORE", key, until, value, "ABSTTL")
+        self.pass_time(moved_ms, lifetimes=False)
+
+    def _seen(self, source: str, flat: list[Any]) -> Seen:
+        reply, now, ttl_now, shown, published = self._run(source, flat)
+        return Seen(reply, now, ttl_now, _parsed(shown), list(zip(published[::2], published[1::2], strict=True)))
+
+    def _run(self, source: str, flat: list[Any]) -> Any:
+        sha1 = _sha1(source)
+        try:
+            return self._call("EVALSHA", sha1, 0, *flat)
+        except redis.exceptions.NoScriptError:
+            self._call("SCRIPT", "LOAD", source)
+        return self._call("EVALSHA", sha1, 0, *flat)
+
+
+@cache
+def _wrapped(script: Script[Any, Any, Any]) -> str:
+    return f"{_HEAD}local function script()\n{script.source}\nend{_TAIL}"
+
+
+@cache
+def _shift() -> str:
+    text = _TTL_CLOCK + _SHIFT
+    names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
+    for word in ("LANE", "JOB", "ROOM", "RATE", "SWEPT"):
+        text = text.replace(f" {word}", f" '{names[word]}'")
+    return text
+
+
+@cache
+def _sha1(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _parsed(shown: bytes) -> dict[str, Shown]:
+    return {key: Shown(kind, left, _value(kind, value)) for key, kind, left, value in json.loads(shown)}
+
+
+def _value(kind: str, value: Any) -> Any:
+    if kind == "hash":
+        return dict(zip(value[::2], value[1::2], strict=True))
+    if kind == "zset":
+        return dict(zip(value[::2], map(float, value[1::2]), strict=True))
+    return set(value) if kind == "set" else value

@@ -1,0 +1,329 @@
+"""What the model of the waiting rooms keeps: jobs, who waits, who lives; and what time, lanes and ends do to it.
+
+Every counter is reckoned anew from the jobs at each look, so a script that counts wrongly differs at once. Times are
+the model's own: the moment at which a step ran, on a clock that counts all the time that was let pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.protocol import KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS
+from shared.room.scripts import AdmitArguments, TakeArguments
+
+LANES: Final = ("priority", "default", "flex", "batch")
+FAILED: Final = "E"
+
+
+@dataclass(slots=True)
+class Job:
+    """One admitted job, and what is left of it."""
+
+    asked: AdmitArguments
+    admitted: float
+    owners: list[str]
+    deadline: float
+    expires: float
+    tag: float = 0.0
+    state: str = "waiting"
+    attempt: str = ""
+    tries: int = 0
+    is_cancelled: bool = False
+    has_spec: bool = True
+    is_readable: bool = True
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.asked.id
+
+    @property
+    def model(self) -> str:
+        """Whose room it is in."""
+        return self.asked.model
+
+    @property
+    def lane(self) -> str:
+        """Where it waits."""
+        return self.asked.lane
+
+    @property
+    def must_finish(self) -> bool:
+        """It ends by itself, whoever leaves."""
+        return self.asked.must_finish == "1"
+
+    @property
+    def is_bounded(self) -> bool:
+        """Its room's limits hold for it."""
+        return self.lane != "batch" or not self.must_finish
+
+
+@dataclass(slots=True)
+class Log:
+    """A job's events."""
+
+    events: list[str]
+    expires: float
+
+
+@dataclass(slots=True)
+class Room:
+    """One model's waiting room."""
+
+    lanes: dict[str, dict[str, float]] = field(default_factory=lambda: {lane: {} for lane in LANES})
+    waits: dict[str, float] = field(default_factory=dict)
+    running: dict[str, float] = field(default_factory=dict)
+    batch_running: set[str] = field(default_factory=set)
+    tags: dict[str, dict[str, float]] = field(default_factory=lambda: {lane: {} for lane in LANES})
+    passes: dict[str, float] = field(default_factory=dict)
+    """A lane's; the present one under the empty name."""
+    workers: dict[str, float] = field(default_factory=dict)
+    workers_expire: float = 0.0
+    left_at: float = -math.inf
+    unserved: float | None = None
+    ended_at: float | None = None
+    awake: float = -math.inf
+    tickets: int = 0
+    lost: list[Job] = field(default_factory=list)
+    """Jobs whose records went while they waited: the room counts them until a sweep has found it out."""
+    met_lost: bool = False
+    """Somebody met one of them."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """A value with a lifetime."""
+
+    value: str
+    expires: float
+
+
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is among the lanes, while a worker takes."""
+
+    passes: dict[str, float]
+    weights: dict[str, float]
+    present: float | None = None
+    clocks: dict[str, float] = field(default_factory=dict)
+
+    def take(self, lane: str, tag: float) -> float:
+        """Count a turn of a lane; returns its next pass."""
+        self.present = self.passes[lane]
+        self.passes[lane] += 1 / self.weights[lane]
+        self.clocks[lane] = tag
+        return self.passes[lane]
+
+
+class Rooms:
+    """Everything that is stored, and what happens to it whoever asked: time, lanes, ends."""
+
+    def __init__(self, models: Iterable[str]) -> None:
+        self.now = 0.0
+        self.ttl_now = 0.0
+        """The moment from which Redis counts lifetimes: TIME may say a millisecond less or more."""
+        self.rooms = {model: Room() for model in models}
+        self.jobs: dict[str, Job] = {}
+        self.logs: dict[str, Log] = {}
+        self.bodies: dict[str, float] = {}
+        self.idempotency: dict[str, Kept] = {}
+        self.rates: dict[str, tuple[float, float]] = {}
+        self.token_jobs: dict[str, dict[str, float]] = {}
+        self.token_jobs_expire: dict[str, float] = {}
+        self.owned: dict[str, set[str]] = {}
+        self.owners: set[str] = set()
+        self.alive: dict[str, float] = {}
+        self.processes: dict[str, float] = {}
+        self.singles: dict[str, Kept] = {}
+        """sweeper, hold, run."""
+        self.swept: float | None = None
+        self.swept_expires = 0.0
+        self.told: list[tuple[str, ...]] = []
+        """What owners and workers must hear: (owner, job, nonce, number, event), and ("", job) for a cancel."""
+
+    # What time does -----------------------------------------------------------------------------------------------
+
+    def at(self, now: float, ttl_now: float) -> None:
+        """Let it be so late; what has outlived its lifetime is gone."""
+        self.now, self.ttl_now = now, ttl_now
+        for job in [job for job in self.jobs.values() if job.expires <= ttl_now]:
+            self._lose(job)
+        self.logs = {name: log for name, log in self.logs.items() if log.expires > ttl_now}
+        self.idempotency = {name: kept for name, kept in self.idempotency.items() if kept.expires > ttl_now}
+        self.singles = {name: kept for name, kept in self.singles.items() if kept.expires > ttl_now}
+        self.bodies = {name: until for name, until in self.bodies.items() if until > ttl_now}
+        self.alive = {name: until for name, until in self.alive.items() if until > ttl_now}
+        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] > ttl_now}
+        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until > ttl_now}
+        self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
+        for room in self.rooms.values():
+            if room.awake <= ttl_now:
+                room.awake = -math.inf
+            if room.workers_expire <= ttl_now:
+                room.workers.clear()
+
+    def stands(self, until: float, given_ms: float) -> bool:
+        """Say whether a key with a lifetime counts."""
+        return 0 < until - self.ttl_now <= given_ms
+
+    def stood_still(self) -> bool:
+        """Say whether nobody is to be judged."""
+        swept = self.now if self.swept is None else self.swept
+        return swept > self.now or self.now - swept > STANDSTILL_MS
+
+    def live(self, model: str, within: float = LIVE_WORKER_MS) -> int:
+        """Return how many workers spoke lately."""
+        return sum(self.now - within <= at <= self.now for at in self.rooms[model].workers.values())
+
+    def push(self, model: str) -> None:
+        """Push a ticket unless enough lie there."""
+        room = self.rooms[model]
+        if room.tickets < max(1, self.live(model)):
+            room.tickets += 1
+
+    def load(self, job_id: str) -> Job | None:
+        """Return a job as scripts read it; an unreadable record goes."""
+        job = self.jobs.get(job_id)
+        if job is not None and not job.is_readable:
+            self._lose(job)
+            return None
+        return job
+
+    def _lose(self, job: Job) -> None:
+        del self.jobs[job.id]
+        if job.id in self.rooms[job.model].lanes[job.lane]:
+            self.rooms[job.model].lost.append(job)
+
+    # Lanes --------------------------------------------------------------------------------------------------------
+
+    def open_lane(self, job: Job) -> None:
+        room = self.rooms[job.model]
+        if not room.lanes[job.lane]:
+            present = room.passes.get("", 0.0)
+            if room.passes.get(job.lane, 0.0) < present:
+                room.passes[job.lane] = present
+
+    def wait(self, job: Job, tag: float) -> None:
+        room = self.rooms[job.model]
+        room.lanes[job.lane][job.id] = tag
+        room.waits[job.id] = job.deadline
+
+    def settle(self, job: Job, tokens: float) -> None:
+        tags = self.rooms[job.model].tags[job.lane]
+        if job.asked.tenant in tags:
+            tags[job.asked.tenant] += tokens / job.asked.weight
+
+    def leave_room(self, job: Job) -> None:
+        room = self.rooms[job.model]
+        room.waits.pop(job.id, None)
+        room.lanes[job.lane].pop(job.id, None)
+        self.settle(job, -job.asked.cost)
+        if not room.lanes[job.lane]:
+            room.tags[job.lane].clear()
+
+    def waiting(self, model: str, lane: str) -> int:
+        """Return how many wait in a lane's room, against its limit."""
+        room = self.rooms[model]
+        batch = len(room.lanes["batch"])
+        if lane != "batch":
+            return len(room.waits) - batch
+        return batch - self.counters(model)["batch:must_finish"]
+
+    def counters(self, model: str) -> Counter[str]:
+        """Reckon what a room counts: bytes, tokens, and the tenants' jobs under `@`."""
+        out: Counter[str] = Counter()
+        for job in self.counting(model):
+            prefix = "batch:" if job.lane == "batch" else ""
+            if not job.is_bounded:
+                out["batch:must_finish"] += 1
+                continue
+            out[prefix + "bytes"] += job.asked.size
+            if job.asked.max_queue_tokens > 0:
+                out[prefix + "tokens"] += math.floor(job.asked.cost)
+            out["@" + prefix + job.asked.tenant] += 1
+        return out
+
+    def counting(self, model: str) -> Iterator[Job]:
+        """Return the jobs that a room must count: those that wait."""
+        room = self.rooms[model]
+        yield from room.lost
+        for lane in LANES:
+            yield from (self.jobs[job_id] for job_id in room.lanes[lane] if job_id in self.jobs)
+
+    # Ends ---------------------------------------------------------------------------------------------------------
+
+    def _leave_running(self, job: Job) -> None:
+        room = self.rooms[job.model]
+        room.running.pop(job.id, None)
+        if job.lane == "batch":
+            room.batch_running.discard(job.id)
+
+    def free(self, job: Job) -> None:
+        job.has_spec = False
+        if job.asked.apart:
+            self.bodies.pop(job.id, None)
+
+    def _holds_key(self, job: Job) -> bool:
+        known = self.idempotency.get(job.asked.idempotency)
+        return known is not None and known.value.split(" ")[0] == job.id
+
+    def finish(self, job: Job, keep_ms: int) -> None:
+        self.free(job)
+        self._leave_running(job)
+        for owner in job.owners:
+            self.owned.get(owner, set()).discard(job.id)
+        self.token_jobs.get(job.asked.token, {}).pop(job.id, None)
+        if self._holds_key(job):
+            if keep_ms:
+                self.idempotency[job.asked.idempotency].expires = self.ttl_now + keep_ms
+            else:
+                del self.idempotency[job.asked.idempotency]
+        if keep_ms:
+            job.state, job.expires = "ended", self.ttl_now + keep_ms
+        else:
+            self.jobs.pop(job.id, None)
+            self.logs.pop(job.id, None)
+
+    def fail(self, job: Job, wire: str) -> None:
+        if job.attempt:
+            job.attempt = "0." + nonce_of(job.attempt)
+        events = self.logs[job.id].events if job.id in self.logs else []
+        self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + KEEP_MS)
+        self.tell(job, len(events), FAILED + wire)
+        self.finish(job, KEEP_MS)
+
+    def tell(self, job: Job, number: int, payload: str) -> None:
+        told = (job.id, nonce_of(job.attempt), str(number), payload)
+        self.told += [(owner, *told) for owner in job.owners]
+
+    def wait_again(self, job: Job, tries: int) -> None:
+        room, life = self.rooms[job.model], job.asked.life_ms
+        self._leave_running(job)
+        job.state, job.attempt, job.tries = "waiting", "", tries
+        job.deadline, job.expires = self.now + KEEP_MS, self.ttl_now + life
+        self.open_lane(job)
+        self.wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))
+        if job.asked.apart and job.id in self.bodies:
+            self.bodies[job.id] = self.ttl_now + life
+        if self._holds_key(job):
+            self.idempotency[job.asked.idempotency].expires = self.ttl_now + life
+        token = job.asked.token
+        if job.asked.concurrent_jobs and token in self.token_jobs:
+            if job.id in self.token_jobs[token]:
+                self.token_jobs[token][job.id] = self.now + life
+            self.token_jobs_expire[token] = self.ttl_now + life + 1000
+
+
+def nonce_of(attempt: str) -> str:
+    """Return what tells one run of a job from another."""
+    return attempt[-NONCE_BYTES:] if len(attempt) > NONCE_BYTES else NO_NONCE
+
+
+def weights_of(asked: TakeArguments) -> dict[str, float]:
+    """Return the lanes' weights."""
+    weights = (asked.weight_priority, asked.weight_default, asked.weight_flex, asked.weight_batch)
+    return dict(zip(LANES, weights, strict=True))

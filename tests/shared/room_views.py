@@ -1,0 +1,215 @@
+"""Everything Redis holds in; where it is not what the model says, or breaks a rule by itself, out in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from shared import keys
+from shared.events import frames
+from tests.shared.room_model import Model
+from tests.shared.room_probe import Seen, Shown
+from tests.shared.room_state import LANES, Job, Room, nonce_of
+
+NAMES: Final = keys.PREFIXES
+ANY: Final = -2.0
+"""Whatever lifetime it has."""
+Wanted = tuple[Any, float | None]
+"""A value, and until when (the model's clock); None for ever."""
+
+
+def differences(model: Model, seen: Seen, moved: int) -> list[str]:
+    """Return where Redis is not as the model says; `moved` is by how much the model's clock is ahead."""
+    wanted = dict(_wanted(model, moved))
+    problems = [f"{key} is missing" for key in wanted.keys() - seen.keys.keys() if wanted[key][0] != {}]
+    for key, shown in seen.keys.items():
+        if key not in wanted:
+            problems.append(f"{key} should not be: {shown}")
+            continue
+        value, until = wanted[key]
+        got = _normal(key, shown)
+        if got != value:
+            problems.append(f"{key} is {got}, should be {value}")
+        if until != ANY:
+            left = -1 if until is None else round(until - moved - seen.ttl_now)
+            if left != shown.left_ms:
+                problems.append(f"{key} has {shown.left_ms} ms to live, should have {left}")
+    return problems
+
+
+def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
+    for job in model.jobs.values():
+        yield keys.job(job.id), (_record(job, moved), job.expires)
+    for job_id, log in model.logs.items():
+        yield keys.log(job_id), (log.events, log.expires)
+    for job_id, until in model.bodies.items():
+        yield keys.body(job_id), ("large", until)
+    for key, kept in model.idempotency.items():
+        yield key, (kept.value, kept.expires)
+    for token, (at, until) in model.rates.items():
+        yield NAMES["rate"] + token, (at - moved, until)
+    for token, ends in model.token_jobs.items():
+        if ends:
+            yield NAMES["token_jobs"] + token, (_times(ends, moved), model.token_jobs_expire[token])
+    yield from _of_processes(model, moved)
+    for name, room in model.rooms.items():
+        yield from _of_room(model, name, room, moved)
+
+
+def _of_processes(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
+    for owner, ids in model.owned.items():
+        if ids:
+            yield NAMES["owned"] + owner, (ids, ANY)
+    for owner, until in model.alive.items():
+        yield NAMES["owner"] + owner, ("1", until)
+    for name, kept in model.singles.items():
+        yield f"aq2:{name}", (kept.value, kept.expires)
+    if model.owners:
+        yield keys.OWNERS, (model.owners, None)
+    if model.processes:
+        yield keys.PROCESSES, (_times(model.processes, moved), None)
+    if model.swept is not None:
+        yield keys.SWEPT, (model.swept - moved, model.swept_expires)
+
+
+def _record(job: Job, moved: int) -> dict[str, Any]:
+    return {
+        "owners": sorted(job.owners),
+        "state": job.state,
+        "attempt": job.attempt,
+        "tries": job.tries,
+        "cancelled": job.is_cancelled,
+        "tag": job.tag,
+        "deadline": job.deadline - moved,
+        "spec": job.has_spec,
+    }
+
+
+def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[str, Wanted]]:
+    counts = model.counters(name)
+    tenants = {key[1:]: number for key, number in counts.items() if key.startswith("@")}
+    for lane in LANES:
+        if room.lanes[lane]:
+            yield keys.lane(lane, name), (room.lanes[lane], ANY)
+        if room.tags[lane]:
+            yield f"{NAMES['tags']}{lane}:{name}", (room.tags[lane], ANY)
+    for prefix, times in (("waits", room.waits), ("running", room.running)):
+        if times:
+            yield NAMES[prefix] + name, (_times(times, moved), ANY)
+    if room.batch_running:
+        yield NAMES["batch_running"] + name, (room.batch_running, ANY)
+    if tenants:
+        yield NAMES["tenants"] + name, (tenants, ANY)
+    if room.workers:
+        yield keys.workers(name), (_times(room.workers, moved), room.workers_expire)
+    if room.awake > model.ttl_now:
+        yield NAMES["awake"] + name, ("1", room.awake)
+    if room.tickets:
+        yield keys.queue(name), (room.tickets, None)
+    yield keys.room(name), (_counts(room, counts, moved), ANY)
+
+
+def _counts(room: Room, counts: Mapping[str, float], moved: int) -> dict[str, float]:
+    wanted = {key: float(number) for key, number in counts.items() if not key.startswith("@")}
+    wanted |= {f"pass:{lane}" if lane else "pass": at for lane, at in room.passes.items()}
+    for name in ("left_at", "unserved", "ended_at"):
+        at = getattr(room, name)
+        if at is not None and at > 0:
+            wanted[name] = at - moved
+    if room.met_lost:
+        wanted["lost"] = 1
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _times(times: Mapping[str, float], moved: int) -> dict[str, float]:
+    return {name: at - moved for name, at in times.items()}
+
+
+def _normal(key: str, shown: Shown) -> Any:
+    value = shown.value
+    if key.startswith(NAMES["job"]):
+        return {
+            "owners": sorted(value["owners"].split()),
+            "state": value["state"],
+            "attempt": value["attempt"],
+            "tries": int(value["tries"]),
+            "cancelled": value["cancelled"] == "1",
+            "tag": float(value["tag"]),
+            "deadline": float(value["deadline"]),
+            "spec": "spec" in value,
+        }
+    if key.startswith(NAMES["room"]):
+        return {name: float(number) for name, number in value.items() if name != "every_ms" and float(number)}
+    if key.startswith((NAMES["tags"], NAMES["tenants"])):
+        return {name: float(number) for name, number in value.items()}
+    if key.startswith("aqueduct."):
+        return len(value)
+    return float(value) if key == keys.SWEPT or key.startswith(NAMES["rate"]) else value
+
+
+def heard(seen: Seen) -> list[tuple[str, ...]]:
+    """Return what was published: (owner, job, nonce, number, event), and ("", job) for each job to cancel."""
+    out = list[tuple[str, ...]]()
+    for channel, message in seen.published:
+        name = channel.decode()
+        if name == keys.CONTROL:
+            out += [("", job_id) for job_id in message.decode().split(" ")]
+            continue
+        for job_id, nonce, number, event in frames(message):
+            told = (job_id.decode(), nonce.decode(), str(number), (event or b"").decode())
+            out.append((name.removeprefix(NAMES["events"]), *told))
+    return out
+
+
+# Rules that need no model -------------------------------------------------------------------------------------------
+
+
+def broken_rules(seen: Seen, models: Mapping[str, Any]) -> list[str]:
+    """Return which rules the keys break by themselves, whatever was done before."""
+    problems = list[str]()
+    jobs = {
+        key.removeprefix(NAMES["job"]): shown.value for key, shown in seen.keys.items() if key.startswith(NAMES["job"])
+    }
+    for key, shown in seen.keys.items():
+        if key.startswith(NAMES["log"]):
+            problems += _broken_log(key, shown.value, jobs.get(key.removeprefix(NAMES["log"])))
+    places = defaultdict[str, list[str]](list)
+    for name, limits in models.items():
+        running = _ids(seen, keys.running(name))
+        if len(running) > limits.concurrency:
+            problems.append(f"{len(running)} run of {name}")
+        for job_id in running:
+            places[job_id].append("running")
+        waits, in_lanes = _ids(seen, NAMES["waits"] + name), list[str]()
+        for lane in LANES:
+            in_lanes += _ids(seen, keys.lane(lane, name))
+        for job_id in in_lanes:
+            places[job_id].append("waiting")
+        if any(job_id in jobs for job_id in {*waits} ^ {*in_lanes}):
+            problems.append(f"{name}: waits {waits} are not the lanes' {in_lanes}")
+    for job_id, record in jobs.items():
+        expected = [] if record["state"] == "ended" else [record["state"]]
+        if places.get(job_id, []) != expected:
+            problems.append(f"{job_id} is {record['state']}, and stands in {places.get(job_id)}")
+    return problems
+
+
+def _ids(seen: Seen, key: str) -> list[str]:
+    return [*seen.keys[key].value] if key in seen.keys else []
+
+
+def _broken_log(key: str, events: list[str], record: Mapping[str, str] | None) -> list[str]:
+    problems = list[str]()
+    own = [event for event in events if not event.startswith("E")]
+    nonces = {event[1:].partition(".")[0] for event in own}
+    if len(nonces) > 1 or [int(event.partition(".")[2]) for event in own] != [*range(len(own))]:
+        problems.append(f"{key} is not whole of one attempt: {events}")
+    if record is not None and nonces and nonces != {nonce_of(record["attempt"])}:
+        problems.append(f"{key} is of {nonces}, its record of {record['attempt']}")
+    endings = [event for event in events if event[0] in "DE"]
+    if len(endings) > 1 or (endings and events[-1] != endings[0]):
+        problems.append(f"{key} ends more than once, or goes on: {events}")
+    if record is not None and (record["state"] == "ended") != bool(endings):
+        problems.append(f"{key} of a job that is {record['state']}: {events}")
+    return problems

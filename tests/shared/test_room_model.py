@@ -1,0 +1,31 @@
+"""The scripts against the model: some random runs, as in `python -m tests.chaos scripts`, which plays many more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.shared.room_probe import Probe
+from tests.shared.room_runs import run_seed
+from tests.support.processes import RedisServer
+
+STEPS = 300
+SEEDS = (3, 8, 9, 17, 20, 27, 38, 46, 61, 65, 85)
+"""Chosen from eighty so that everything rare happens in some of them."""
+PLAYS = 30
+"""So often at most is a broken run tried with fewer steps."""
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
+    folder = tmp_path_factory.mktemp("model-redis")
+    with RedisServer(folder, settings=("appendonly no",)) as server, server.client() as client:
+        if int(str(client.info("server")["redis_version"]).split(".")[0]) < 7:
+            pytest.skip("needs Redis 7 or newer, whose clock stands still within a script")
+        yield Probe(client)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_happens_the_scripts_do_as_the_model_says(probe: Probe, seed: int) -> None:
+    assert run_seed(probe, seed, STEPS, plays=PLAYS) is None

@@ -1,0 +1,134 @@
+"""What a job sees of its backend's connection: an answer, or one of our errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse
+from shared.jobs import TakenJob
+from shared.kinds import KINDS
+from shared.settings import BackendSettings, ModelSettings, WorkerSettings
+from tests.support.peers import SECONDS, PeerServer, open_server
+from tests.support.rooms import a_spec
+from tests.workers.transport.stage import (
+    OK,
+    chunked,
+    counted,
+    on_both_loops,
+    within,
+)
+from workers.backends import Backends
+
+
+@dataclass
+class Model:
+    """One model over one server."""
+
+    server: PeerServer
+    backends: Backends
+
+    def call(self, head_seconds: float = SECONDS) -> asyncio.Task[bytes]:
+        """Call as a job does; returns all of the answer."""
+        job = TakenJob(id="j1", model="m", attempt=b"1.x", spec=a_spec(), body=b'{"messages":[]}', queue_ms=0)
+        call = self.backends.call(KINDS[job.spec.kind], job, 0, stream=False, head_seconds=head_seconds)
+
+        async def run() -> bytes:
+            async with call as answer:
+                return await answer.body(lambda: None)
+
+        return asyncio.create_task(run())
+
+
+@asynccontextmanager
+async def open_model() -> AsyncIterator[Model]:
+    async with open_server() as server:
+        backend = BackendSettings(url=f"http://{server.address}/v1")
+        backends = Backends("m", ModelSettings(backends=(backend,)), WorkerSettings(connect_timeout_seconds=1))
+        try:
+            yield Model(server, backends)
+        finally:
+            backends.close()
+
+
+@on_both_loops
+async def test_a_job_gets_the_answer_and_the_next_one_its_connection() -> None:
+    async with open_model() as model:
+        call = model.call()
+        peer = await model.server.accept()
+        head, body = await peer.serve(counted(b"{}", b"content-encoding: identity"))
+        assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+        assert body == b'{"model":"m","messages":[]}'
+        assert await within(call) == b"{}"
+        call = model.call()
+        await peer.serve(chunked(b"{", b"}"))
+        assert await within(call) == b"{}"
+        assert model.server.accepted == 1
+
+
+@on_both_loops
+async def test_a_compressed_answer_is_refused_and_its_connection_closed() -> None:
+    async with open_model() as model:
+        call = model.call()
+        peer = await model.server.accept()
+        await peer.serve(OK + b"content-length: 9999\r\ncontent-encoding: gzip\r\n\r\n\x1f\x8b")
+        with pytest.raises(BadBackendResponse, match="compressed"):
+            await within(call)
+        await peer.closed()
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"", BackendUnreachable),
+        (OK, BackendUnreachable),
+        (OK + b"content-length: 9\r\n\r\n{", BackendUnreachable),
+        (chunked(b"{}")[:-1], BackendUnreachable),
+        (b"garbage\r\n\r\n", BadBackendResponse),
+        (b"HTTP/1.1 199 x\r\n\r\n{}", BadBackendResponse),
+        (b"HTTP/1.1 000 x\r\n\r\n{}", BadBackendResponse),
+        (OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n", BadBackendResponse),
+        (b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 5\r\n\r\n", BadBackendResponse),
+        (b"HTTP/1.1 503 x\r\ncontent-length: 50\r\n\r\n{", BackendError),
+    ],
+)
+@on_both_loops
+async def test_every_fault_of_a_server_is_one_of_our_errors(sent: bytes, error: type[Exception]) -> None:
+    async with open_model() as model:
+        call = model.call()
+        peer = await model.server.accept()
+        await peer.serve(sent)
+        peer.close()
+        with pytest.raises(error):
+            await within(call)
+        await peer.closed()
+
+
+@on_both_loops
+async def test_a_head_that_does_not_come_in_time_is_a_timeout_and_closes_the_call() -> None:
+    async with open_model() as model:
+        call = model.call(head_seconds=0.2)
+        peer = await model.server.accept()
+        await peer.request()
+        with pytest.raises(BackendTimeout):
+            await within(call)
+        await peer.closed()
+        call = model.call(head_seconds=0)
+        with pytest.raises(BackendTimeout):
+            await within(call)
+
+
+@on_both_loops
+async def test_a_job_that_is_cancelled_closes_its_call() -> None:
+    async with open_model() as model:
+        call = model.call()
+        peer = await model.server.accept()
+        await peer.serve(OK + b"content-length: 9\r\n\r\n{")
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within(call)
+        await peer.closed()

@@ -1,0 +1,26 @@
+"""Numbers that were found by measuring, on two cores; `make bench` shows what a change of one does.
+
+Each trades something: the benchmark's scenario that justifies it is named with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SURPLUS_SECONDS: Final = 0.02
+"""Head start for the model's other workers before one takes more than its fair part. `plain`, several workers."""
+MAX_TAKE: Final = 64
+"""Jobs in one call: bodies travel inside, and the script blocks Redis for everybody. `burst`."""
+WINDOW_SECONDS: Final = 0.025
+BUSY_JOBS: Final = 12
+"""Jobs in a window from which on tickets cost more than looking: about 500 a second, more than one caller can send.
+`plain` at 64 clients gains, `one` must not lose."""
+LOOK_SECONDS: Final = 0.002
+"""How often a busy worker looks. `plain`."""
+GATHER_JOBS: Final = 8
+GATHER_SECONDS: Final = 0.003
+"""After a call for so many jobs the next one waits so long: each event costs Redis, the API and the client's socket a
+step of its own, and chunks of a stream that leave together are one event. `streams` gain, `paced` must not lose."""
+YIELD_SECONDS: Final = 0.0003
+"""The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
+the interpreter's lock until the consumer next blocks (measured: 0.3 ms later). `one`."""
