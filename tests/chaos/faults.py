@@ -191,11 +191,11 @@ def fail_over(stand: Stand, load: Load) -> None:
 
 
 def slow_line(stand: Stand, load: Load) -> None:
-    """The line to Redis is slow for a while, and every twentieth request brings a megabyte."""
+    """The line to Redis is slow for a while, and every twentieth request brings three megabytes."""
     assert stand.servers is not None
     line = stand.servers.front
     began_at = time.monotonic()
-    line.bytes_per_second, line.latency_seconds, load.large_bytes = SLOW_BYTES_PER_SECOND, 0.01, 1_000_000
+    line.bytes_per_second, line.latency_seconds, load.large_bytes = SLOW_BYTES_PER_SECOND, 0.01, 3_000_000
     time.sleep(SLOW_SECONDS)
     line.bytes_per_second, line.latency_seconds, load.large_bytes = None, 0.0, 0
     stand.note(began_at, time.monotonic())
