@@ -10,7 +10,10 @@
 local now = clock()
 local out = {now, 0}
 local awake_key, running_key = NAMES.awake .. model, NAMES.running .. model
-local function promise() if awake_ms > 0 then redis.call('SET', awake_key, '1', 'PX', awake_ms) end end
+-- Without a new promise the old one is taken back: whoever sleeps must be woken by a ticket.
+local function promise()
+  if awake_ms > 0 then redis.call('SET', awake_key, '1', 'PX', awake_ms) else redis.call('DEL', awake_key) end
+end
 if redis.call('EXISTS', NAMES.waits .. model) == 0 then  -- what a busy worker nearly always finds
   promise()
   return out

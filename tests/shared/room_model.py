@@ -227,8 +227,7 @@ class Model(Upkeep):
         return True
 
     def _promise(self, room: Room, asked: TakeArguments) -> None:
-        if asked.awake_ms:
-            room.awake = self.ttl_now + asked.awake_ms
+        room.awake = self.ttl_now + asked.awake_ms if asked.awake_ms else -math.inf
 
     def _next_lane(self, asked: TakeArguments, passes: dict[str, float]) -> str | None:
         room = self.rooms[asked.model]

@@ -240,3 +240,19 @@ async def test_of_large_bodies_a_worker_takes_what_it_has_room_for(room_redis: R
         again = await bench.leases.take("m", free=4, mine=2, surplus=True, bulk_bytes=250_000)
         assert [job.id for job in again.jobs] == [large[2], small]
         assert (await bench.upkeep.depth())["m"].running == 4
+
+
+@asynchronous
+async def test_a_worker_that_looks_for_the_last_time_takes_its_promise_back(room_redis: RedisServer) -> None:
+    """Else whoever comes within the promise's time would wake nobody, and wait for the sweep."""
+    async with open_bench(room_redis.url) as bench:
+        for waiting in (0, 1):
+            for _ in range(waiting):
+                await bench.admit()
+            await bench.leases.take("m", free=1, mine=0, surplus=True, awake_ms=20_000)
+            await bench.redis("SET", keys.PREFIXES["awake"] + "m", "1", "PX", 20)  # as it is just after a look
+            await bench.leases.take("m", free=1, mine=0, surplus=True)
+            await bench.drop_tickets()
+            await bench.admit()
+            assert await bench.tickets() == 1
+            await bench.take()
