@@ -39,7 +39,13 @@ class Bodies:
         if length is not None and length.isdigit() and int(length) > self._settings.max_body_bytes:
             raise self._too_large()
         if exchange.body_is_complete:  # as nearly always: nothing to wait for, no timer to set
-            return await self._collect(exchange, None)
+            message = await exchange.receive()
+            body: bytes = message.get("body", b"")
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                if len(body) > self._settings.max_body_bytes:
+                    raise self._too_large()
+                return body
+            raise ClientGone
         try:
             async with asyncio.timeout(self._settings.body_timeout_seconds) as limit:
                 return await self._collect(exchange, limit)
@@ -66,7 +72,7 @@ class Bodies:
         async with self._large:
             return await asyncio.to_thread(bounded)
 
-    async def _collect(self, exchange: Exchange, limit: asyncio.Timeout | None) -> bytes:
+    async def _collect(self, exchange: Exchange, limit: asyncio.Timeout) -> bytes:
         clock = asyncio.get_running_loop().time
         began_at = clock()
         silence, rate = self._settings.body_timeout_seconds, self._settings.body_bytes_per_second
@@ -84,8 +90,7 @@ class Bodies:
                 # The usual body arrives in one piece, which is then not copied.
                 return b"".join([*parts, part]) if parts else part
             parts.append(part)
-            if limit is not None:
-                limit.reschedule(min(clock() + silence, began_at + silence + size / rate))
+            limit.reschedule(min(clock() + silence, began_at + silence + size / rate))
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(

@@ -19,6 +19,7 @@ from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
+from shared.heap import settle_heap
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
@@ -151,4 +152,5 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        settle_heap()
         yield gateway

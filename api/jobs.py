@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from api.bodies import Bodies
 from api.delivery import Delivery
@@ -30,8 +30,7 @@ SHORTEST_READ_TIMEOUT_SECONDS = 1.0
 """A client that says less is not believed: its comments would come every millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """What a request was found to be."""
 
     request: Request

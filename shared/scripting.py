@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -55,11 +55,13 @@ class Script(Generic[Arguments, Row, Result]):
     row: type[Row]
     read: Callable[[Reply], Result]
     """Makes the result of Redis's reply."""
+    standing: type[tuple[Any, ...]] = NoRow
+    """Further arguments, which a caller keeps ready because they seldom change."""
 
     @cached_property
     def source(self) -> str:
         """The whole text that Redis runs."""
-        return _source(self.name, self.arguments, self.row)
+        return _source(self.name, {**_types(self.arguments), **_types(self.standing)}, _types(self.row))
 
     @cached_property
     def sha1(self) -> bytes:
@@ -77,20 +79,25 @@ class Scripts:
         """Load scripts into Redis, so that the first call of each finds them."""
         await asyncio.gather(*(self._client.call("SCRIPT", "LOAD", script.source) for script in scripts))
 
-    async def run(
-        self, script: Script[Arguments, Row, Result], arguments: Arguments, rows: Iterable[Row] = ()
-    ) -> Result:
+    def run(
+        self,
+        script: Script[Arguments, Row, Result],
+        arguments: Arguments,
+        rows: Iterable[Row] = (),
+        standing: tuple[Argument, ...] = (),
+    ) -> Coroutine[Any, Any, Result]:
         """Run a script and return its result; raises RedisRefused or RedisUnavailable.
 
-        A row's last field may be a tuple: it goes out as its length and its members.
+        A row's last field may be a tuple: it goes out as its length and its members. `standing` are the script's
+        standing arguments, where it has some.
         """
-        flat: list[Argument] = [*arguments]
+        flat: list[Argument] = [*arguments, *standing]
         for row in rows:
             if isinstance(row[-1], tuple):
                 flat += (*row[:-1], len(row[-1]), *row[-1])
             else:
                 flat += row
-        return await self.run_flat(script, flat)
+        return self.run_flat(script, flat)
 
     async def run_flat(self, script: Script[Any, Any, Result], flat: list[Argument]) -> Result:
         """As `run`, for callers that lay the arguments out by themselves.
@@ -107,7 +114,7 @@ class Scripts:
         return script.read(await self._client.call(b"EVALSHA", sha1, 0, *flat))
 
 
-def _source(name: str, arguments: type[tuple[Any, ...]], row: type[tuple[Any, ...]]) -> str:
+def _source(name: str, arguments: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     body = (_LUA / f"{name}.lua").read_text("utf-8")
     text = "\n".join((*_needed(body), _preamble(arguments), _iterator(arguments, row), body))
     text = re.sub(r"\bNAMES\.(\w+)", lambda match: f"'{_names()[match[1]]}'", text)
@@ -150,20 +157,18 @@ def _needed(body: str) -> list[str]:
     return [text for name, text in library.items() if name in needed]
 
 
-def _preamble(arguments: type[tuple[Any, ...]]) -> str:
-    fields = _types(arguments)
-    if not fields:
+def _preamble(arguments: Mapping[str, Any]) -> str:
+    if not arguments:
         return ""
-    values = (_value(kind, f"ARGV[{number}]") for number, kind in enumerate(fields.values(), 1))
-    return f"local {', '.join(fields)} = {', '.join(values)}"
+    values = (_value(kind, f"ARGV[{number}]") for number, kind in enumerate(arguments.values(), 1))
+    return f"local {', '.join(arguments)} = {', '.join(values)}"
 
 
-def _iterator(arguments: type[tuple[Any, ...]], row: type[tuple[Any, ...]]) -> str:
-    fields = _types(row)
-    if not fields:
+def _iterator(arguments: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    if not row:
         return ""
-    kinds = list(fields.values())
-    first = len(_types(arguments)) + 1
+    kinds = list(row.values())
+    first = len(arguments) + 1
     is_open = typing.get_origin(kinds[-1]) is tuple
     fixed = kinds[:-1] if is_open else kinds
     values = ", ".join(_value(kind, f"ARGV[at + {number}]") for number, kind in enumerate(fixed))

@@ -20,6 +20,7 @@ from kombu.asynchronous import get_event_loop
 
 from shared.background import exit_process
 from shared.broker import celery_app
+from shared.heap import settle_heap
 from shared.logging import configure_logging
 from shared.settings import Settings
 from workers.runner import Runner, worker_name
@@ -54,6 +55,7 @@ class Engine:
         runner.on_slot_freed = self._slot_freed
         await runner.open()
         self._runner = runner
+        settle_heap()
 
     def wake(self, model: str) -> None:
         """Take jobs of a model. Called by the ticket's task, on Celery's thread."""

@@ -11,14 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared import events
 from shared.background import Background
 from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
-from shared.room.leases import REFUSALS, STORED_OTHERS_WAIT, Leases, Why, append_parts
-from shared.room.scripts import AppendRow
+from shared.room.leases import REFUSALS, STORED_OTHERS_WAIT, Leases, Why
 from workers.tuning import GATHER_JOBS, GATHER_SECONDS
 
 log = logging.getLogger("aqueduct.worker.outbox")
@@ -36,14 +35,12 @@ REFUSALS_TO_END = 8
 """A job refused so often by itself is given up; longer than any start of Redis that still refuses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What one call carries of one job."""
 
     output: JobOutput
     arguments: list[Argument]
-    count: int
-    """How many events."""
+    events: int
     size: int
     is_end: bool
 
@@ -154,8 +151,9 @@ class JobOutput:
             size += len(event)
         is_end = self.end is not None and len(taken) == len(self._events)
         ending = self.end.to_json() if self.end is not None and is_end else b""
-        row = AppendRow(self.job.id, self.job.attempt, self._acknowledged, ending, tuple(taken))
-        return Part(self, append_parts(row), len(taken), size, is_end)
+        job, count = self.job, len(taken)
+        # An `AppendRow`, laid out in one go: this is done for each chunk.
+        return Part(self, [job.id, job.attempt, self._acknowledged, ending, count, *taken], count, size, is_end)
 
     def acknowledge(self, count: int, is_end: bool) -> None:
         """Forget events that Redis has stored."""
@@ -250,7 +248,7 @@ class Outbox:
         if why is None:
             output.refusals = 0
             output.others_wait = verdict == STORED_OTHERS_WAIT
-            output.acknowledge(part.count, part.is_end)
+            output.acknowledge(part.events, part.is_end)
         else:
             self._refuse(output, why)
 

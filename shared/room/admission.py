@@ -25,6 +25,7 @@ from shared.room.scripts import (
     FORGET,
     PEEK,
     AdmitArguments,
+    AdmitLimits,
     AdmitReply,
     BeatArguments,
     IdRow,
@@ -52,7 +53,7 @@ class Idempotency:
     body: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, as `JobSpec`
 class Admission:
     """What `admit` is asked to accept."""
 
@@ -103,17 +104,6 @@ class Missed(NamedTuple):
     events: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """What a model's settings say at each admission."""
-
-    life_ms: int
-    max_wait_seconds: float
-    max_queue_tokens: int
-    max_queue_bytes: int
-    tenant_share: int
-
-
 class Admissions:
     """One API process's side of the waiting rooms."""
 
@@ -123,16 +113,23 @@ class Admissions:
         self._settings = settings
         self._owner = owner
         self._clock_offset_ms = 0.0
-        self._limits = {name: self._limits_of(model) for name, model in settings.models.items()}
-        self._grace_ms = round(settings.testing.worker_grace_seconds * 1000)
+        self._limits = {name: self._limits_of(name, model) for name, model in settings.models.items()}
+        self._life_ms = round(settings.testing.owner_seconds * 1000)
+        self._loop = asyncio.get_running_loop()
 
-    def _limits_of(self, model: ModelSettings) -> _Limits:
-        return _Limits(
+    def _limits_of(self, name: str, model: ModelSettings) -> AdmitLimits:
+        return AdmitLimits(
             life_ms=round((model.max_wait_seconds + model.timeout_seconds) * 1000) + MARGIN_MS,
-            max_wait_seconds=model.max_wait_seconds,
+            max_queue=model.max_queue,
             max_queue_tokens=model.max_queue_tokens or 0,
             max_queue_bytes=model.max_queue_bytes or 0,
             tenant_share=max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
+            concurrency=model.concurrency,
+            batch_reserve=model.batch_reserve,
+            grace_ms=round(self._settings.testing.worker_grace_seconds * 1000),
+            queue=keys.queue(name),
+            ticket=ticket(name),
+            max_tries=model.max_attempts,
         )
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
@@ -142,25 +139,27 @@ class Admissions:
         admitted: cancel it).
         """
         try:
-            asked = self._arguments(job, not_after_ms)
+            asked, limits = self._arguments(job, not_after_ms), self._limits[job.model]
             if len(job.body) <= INLINE_BYTES:
-                return _admitted(job, await self._scripts.run(ADMIT, asked))
+                return _admitted(job, await self._scripts.run(ADMIT, asked, standing=limits))
             # Whether there is room is asked first: what is refused is not even stored.
-            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1")))
+            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1"), standing=limits))
             if place.job_id != job.id:
                 return place
             await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-            return _admitted(job, await self._scripts.run(ADMIT, self._arguments(job, not_after_ms)))
+            asked = self._arguments(job, not_after_ms)
+            return _admitted(job, await self._scripts.run(ADMIT, asked, standing=limits))
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
 
     def _arguments(self, job: Admission, not_after_ms: float | None) -> AdmitArguments:
-        model, limits, token = self._settings.models[job.model], self._limits[job.model], job.token
+        token = job.token
         spec = job.spec.to_json()
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
         # Past a plain request's own read timeout nobody listens any more.
-        max_wait_seconds = min(limits.max_wait_seconds, job.spec.client_seconds or limits.max_wait_seconds)
+        longest = self._settings.models[job.model].max_wait_seconds
+        max_wait_seconds = min(longest, job.spec.client_seconds or longest)
         return AdmitArguments(
             id=job.id,
             model=job.model,
@@ -176,21 +175,10 @@ class Admissions:
             must_finish=flag(job.must_finish),
             ask="",
             max_wait_ms=round(max_wait_seconds * 1000),
-            life_ms=limits.life_ms,
             not_after=round(min(not_after, 1e15)),
-            max_queue=model.max_queue,
-            max_queue_tokens=limits.max_queue_tokens,
-            max_queue_bytes=limits.max_queue_bytes,
-            tenant_share=limits.tenant_share,
-            concurrency=model.concurrency,
-            batch_reserve=model.batch_reserve,
             token=token.name,
             requests_per_minute=token.requests_per_minute or 0,
             concurrent_jobs=token.concurrent_jobs or 0,
-            grace_ms=self._grace_ms,
-            queue=keys.queue(job.model),
-            ticket=ticket(job.model),
-            max_tries=model.max_attempts,
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
         )
@@ -213,16 +201,14 @@ class Admissions:
 
     async def beat(self, *, gone: bool = False) -> None:
         """Say that this process lives (or leaves), and measure Redis's clock. Raises as `cancel`."""
-        loop = asyncio.get_running_loop()
-        before = loop.time()
-        life_ms = round(self._settings.testing.owner_seconds * 1000)
-        beat = BeatArguments(self._owner, process_name(self._owner), life_ms, flag(gone))
+        before = self._loop.time()
+        beat = BeatArguments(self._owner, process_name(self._owner), self._life_ms, flag(gone))
         now = await self._scripts.run(BEAT, beat)
-        self._clock_offset_ms = now - (before + loop.time()) / 2 * 1000
+        self._clock_offset_ms = now - (before + self._loop.time()) / 2 * 1000
 
     def redis_now_ms(self) -> float:
         """Return Redis's clock in ms, as estimated from the last heartbeat."""
-        return asyncio.get_running_loop().time() * 1000 + self._clock_offset_ms
+        return self._loop.time() * 1000 + self._clock_offset_ms
 
 
 def duration(milliseconds: int) -> str:

@@ -29,25 +29,30 @@ class AdmitArguments(NamedTuple):
     ask: Flag
     """Only say whether it would be accepted."""
     max_wait_ms: int
-    life_ms: int
     not_after: int
     """Redis's clock; later the caller has been told 503."""
+    token: str
+    requests_per_minute: int
+    concurrent_jobs: int
+    idempotency: str
+    """Name of the key, hashed with its token; empty for none."""
+    body_hash: str
+
+
+class AdmitLimits(NamedTuple):
+    """What a model's settings say at each admission."""
+
+    life_ms: int
     max_queue: int
     max_queue_tokens: int
     max_queue_bytes: int
     tenant_share: int
     concurrency: int
     batch_reserve: int
-    token: str
-    requests_per_minute: int
-    concurrent_jobs: int
     grace_ms: int
     queue: str
     ticket: bytes
     max_tries: int
-    idempotency: str
-    """Name of the key, hashed with its token; empty for none."""
-    body_hash: str
 
 
 class AdmitReply(NamedTuple):
@@ -255,7 +260,7 @@ def _swept(reply: Reply) -> Swept | None:
     return Swept(reclaimed, expired, orphaned, tickets, tuple(text.decode(errors="replace") for text in failures))
 
 
-ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted)
+ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted, AdmitLimits)
 TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
 APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
 RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)

@@ -14,6 +14,7 @@ from tests.api.test_relay import END, Reader, chunk, open_reader
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import WIRE
+from tests.support.waiting import wait_until_async
 
 LIVE_OR_NOT = pytest.mark.parametrize("drop_live_events", [False, True], ids=["live", "log-alone"])
 
@@ -99,4 +100,5 @@ async def test_a_reader_that_was_given_nothing_gets_the_other_run_whole(module_r
         await reader.write(chunk(0), chunk(1))  # they lie ready, and nobody has read them
         again = await run_again(reader)
         assert await reader.bench.append(again, chunk(10), chunk(11), END, end=1.0) == "o"
+        await wait_until_async(lambda: reader.relay.next_number == 3)
         assert await reader.read_all() == [chunk(10), chunk(11), END]

@@ -13,21 +13,7 @@ from tests.shared.room_state import nonce_of
 APIS: Final = ("api-1", "api-2", "api-3")
 WORKERS: Final = ("w1", "w2", "w3")
 LEASE_MS: Final = 6_000
-GRACE_MS: Final = 15_000
 PERIOD_MS: Final = 1_000
-TICKET: Final = b"@ID@"
-
-
-class ModelLimits(NamedTuple):
-    """A model's settings."""
-
-    concurrency: int
-    batch_reserve: int
-    max_queue: int
-    max_queue_tokens: int
-    max_queue_bytes: int
-    tenant_share: int
-    max_wait_ms: int
 
 
 class Tenant(NamedTuple):
@@ -38,10 +24,6 @@ class Tenant(NamedTuple):
     concurrent_jobs: int
 
 
-MODELS: Final = {
-    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000),
-    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000),
-}
 TENANTS: Final = {"a": Tenant(1, 0, 0), "b": Tenant(2, 30, 0), "c": Tenant(0.5, 0, 4)}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, PROMISE_MS
 from shared.room.scripts import AdmitArguments, TakeArguments
+from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, weights_of
 from tests.shared.room_upkeep import Upkeep
 
@@ -51,6 +52,7 @@ class Model(Upkeep):
         return job.state == "ended" and log is not None and log.events[-1].startswith(FAILED)
 
     def _room_verdict(self, asked: AdmitArguments) -> str:
+        limits = ADMIT_LIMITS[asked.model]
         if asked.requests_per_minute:
             step = 60_000 / asked.requests_per_minute
             if self._rate_clock(asked) + step - self.now > 60_000.5:
@@ -64,14 +66,14 @@ class Model(Upkeep):
             return "ok"
         ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         prefix = "batch:" if asked.lane == "batch" else ""
-        is_full = ahead >= asked.max_queue + open_slots
+        is_full = ahead >= limits.max_queue + open_slots
         if ahead >= open_slots:
             tokens, size = counts[prefix + "tokens"] + asked.cost, counts[prefix + "bytes"] + asked.size
-            is_full = is_full or tokens > (asked.max_queue_tokens or math.inf)
-            is_full = is_full or size > (asked.max_queue_bytes or math.inf)
+            is_full = is_full or tokens > (limits.max_queue_tokens or math.inf)
+            is_full = is_full or size > (limits.max_queue_bytes or math.inf)
         if is_full:
             return "full"
-        return "share" if counts["@" + prefix + asked.tenant] >= asked.tenant_share + open_slots else "ok"
+        return "share" if counts["@" + prefix + asked.tenant] >= limits.tenant_share + open_slots else "ok"
 
     def _rate_clock(self, asked: AdmitArguments) -> float:
         """Return the token's request clock; one set back keeps nobody waiting."""
@@ -79,20 +81,28 @@ class Model(Upkeep):
         return self.now if at > self.now + 60_001 else at
 
     def _is_served(self, asked: AdmitArguments) -> bool:
-        if self.live(asked.model) or self.live(asked.model, asked.grace_ms):
+        if self.live(asked.model) or self.live(asked.model, ADMIT_LIMITS[asked.model].grace_ms):
             return True
-        return 0 <= self.now - self.rooms[asked.model].left_at <= asked.grace_ms
+        return 0 <= self.now - self.rooms[asked.model].left_at <= ADMIT_LIMITS[asked.model].grace_ms
 
     def _open(self, asked: AdmitArguments) -> int:
+        limits = ADMIT_LIMITS[asked.model]
         room = self.rooms[asked.model]
-        free = max(0, asked.concurrency - len(room.running))
+        free = max(0, limits.concurrency - len(room.running))
         if asked.lane == "batch":
-            free = max(0, min(free, asked.concurrency - asked.batch_reserve - len(room.batch_running)))
+            free = max(
+                0,
+                min(
+                    free,
+                    limits.concurrency - limits.batch_reserve - len(room.batch_running),
+                ),
+            )
         return free
 
     def _accept(self, asked: AdmitArguments) -> None:
+        limits = ADMIT_LIMITS[asked.model]
         room, now = self.rooms[asked.model], self.now
-        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, self.ttl_now + asked.life_ms)
+        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
         self.open_lane(job)
         tags = room.tags[job.lane]
@@ -101,7 +111,7 @@ class Model(Upkeep):
         self.jobs[job.id] = job
         self.wait(job, job.tag)
         if asked.apart:
-            self.bodies[job.id] = self.ttl_now + asked.life_ms
+            self.bodies[job.id] = self.ttl_now + limits.life_ms
         if asked.requests_per_minute:
             self.rates[asked.token] = (
                 self._rate_clock(asked) + 60_000 / asked.requests_per_minute,
@@ -109,10 +119,10 @@ class Model(Upkeep):
             )
         if asked.concurrent_jobs:
             of_token = {name: end for name, end in self.token_jobs.get(asked.token, {}).items() if end > now}
-            self.token_jobs[asked.token] = {**of_token, job.id: now + asked.life_ms}
-            self.token_jobs_expire[asked.token] = self.ttl_now + asked.life_ms + 1000
+            self.token_jobs[asked.token] = {**of_token, job.id: now + limits.life_ms}
+            self.token_jobs_expire[asked.token] = self.ttl_now + limits.life_ms + 1000
         if asked.idempotency:
-            self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + asked.life_ms)
+            self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
         self.owned.setdefault(asked.owner, set()).add(job.id)
         if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
             self.push(asked.model)
@@ -301,7 +311,7 @@ class Model(Upkeep):
                 return "n"
             self.wait_again(job, max(0, job.tries - 1))
             return "b"
-        if how == "again" and job.id not in self.logs and job.tries < job.asked.max_tries:
+        if how == "again" and job.id not in self.logs and job.tries < ADMIT_LIMITS[job.model].max_tries:
             self.wait_again(job, job.tries)
             return "b"
         self.fail(job, wire)

@@ -8,7 +8,8 @@ from random import Random
 from typing import Final
 
 from shared import keys
-from tests.shared.room_cast import APIS, MODELS, WORKERS, Broken, Step
+from tests.shared.room_cast import APIS, WORKERS, Broken, Step
+from tests.shared.room_limits import MODELS
 from tests.shared.room_probe import Probe
 from tests.shared.room_world import World
 

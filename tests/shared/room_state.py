@@ -14,6 +14,7 @@ from typing import Final
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS
 from shared.room.scripts import AdmitArguments, TakeArguments
+from tests.shared.room_limits import ADMIT_LIMITS
 
 LANES: Final = ("priority", "default", "flex", "batch")
 FAILED: Final = "E"
@@ -244,7 +245,7 @@ class Rooms:
                 out["batch:must_finish"] += 1
                 continue
             out[prefix + "bytes"] += job.asked.size
-            if job.asked.max_queue_tokens > 0:
+            if ADMIT_LIMITS[job.model].max_queue_tokens > 0:
                 out[prefix + "tokens"] += math.floor(job.asked.cost)
             out["@" + prefix + job.asked.tenant] += 1
         return out
@@ -303,7 +304,7 @@ class Rooms:
         self.told += [(owner, *told) for owner in job.owners]
 
     def wait_again(self, job: Job, tries: int) -> None:
-        room, life = self.rooms[job.model], job.asked.life_ms
+        room, life = self.rooms[job.model], ADMIT_LIMITS[job.model].life_ms
         self._leave_running(job)
         job.state, job.attempt, job.tries = "waiting", "", tries
         job.deadline, job.expires = self.now + KEEP_MS, self.ttl_now + life

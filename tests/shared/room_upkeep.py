@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shared.protocol import DAY_MS, KEEP_MS, OWNER_MS
 from shared.room.scripts import SweepArguments, SweepRow
+from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import LANES, Kept, Room, Rooms
 
 
@@ -88,7 +89,7 @@ class Upkeep(Rooms):
                 self.finish(job, 0)
             elif job_id in self.logs:
                 self.fail(job, str(asked.lost_wire))
-            elif job.tries >= job.asked.max_tries:
+            elif job.tries >= ADMIT_LIMITS[job.model].max_tries:
                 self.fail(job, str(asked.exhausted_wire))
             else:
                 self.wait_again(job, job.tries)

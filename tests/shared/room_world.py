@@ -41,21 +41,8 @@ from shared.room.scripts import (
     TakeArguments,
 )
 from shared.scripting import flag
-from tests.shared.room_cast import (
-    APIS,
-    GRACE_MS,
-    LEASE_MS,
-    MODELS,
-    PERIOD_MS,
-    TENANTS,
-    TICKET,
-    WORKERS,
-    Broken,
-    Held,
-    Sent,
-    Step,
-    event,
-)
+from tests.shared.room_cast import APIS, LEASE_MS, PERIOD_MS, TENANTS, WORKERS, Broken, Held, Sent, Step, event
+from tests.shared.room_limits import ADMIT_LIMITS, GRACE_MS, MODELS, TICKET
 from tests.shared.room_model import Model
 from tests.shared.room_probe import Probe, Seen, Snapshot
 from tests.shared.room_state import LANES, nonce_of
@@ -144,12 +131,10 @@ class World:
             cost=draw.choice((16, 64, 256, 1024, 2.5)), body=body, apart=flag(is_large),
             size=100 if is_large else len(body) + 4, spec=b"spec", owner=draw.choice(APIS),
             must_finish=flag(draw.random() < 0.2), ask="", max_wait_ms=draw.choice((limits.max_wait_ms, 4_000)),
-            life_ms=limits.max_wait_ms + 240_000, not_after=10**15 if draw.random() < 0.97 else 1,
-            max_queue=limits.max_queue, max_queue_tokens=limits.max_queue_tokens,
-            max_queue_bytes=limits.max_queue_bytes, tenant_share=limits.tenant_share, concurrency=limits.concurrency,
-            batch_reserve=limits.batch_reserve, token=tenant, requests_per_minute=token.requests_per_minute,
-            concurrent_jobs=token.concurrent_jobs, grace_ms=GRACE_MS, queue=keys.queue(model), ticket=TICKET,
-            max_tries=2, idempotency=f"k{draw.randrange(3)}" if has_key else "",
+            not_after=10**15 if draw.random() < 0.97 else 1,
+            token=tenant, requests_per_minute=token.requests_per_minute,
+            concurrent_jobs=token.concurrent_jobs,
+            idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
         )  # fmt: skip
         if is_large:
@@ -162,7 +147,7 @@ class World:
         self._admit(asked)
 
     def _admit(self, asked: AdmitArguments) -> str:
-        seen = self.probe.run(ADMIT, asked)
+        seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]])
         self._ran(seen)
         verdict, number, _, _, remaining, _, joined = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)
