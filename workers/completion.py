@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import random
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from shared import events
+from shared.deadline import Deadline
 from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse, JobLost
 from shared.events import Completed
 from shared.jobs import End, TakenJob, Usage, request_id
@@ -124,7 +124,7 @@ class Run:
         job, output = self._job, self._output
         begun = False
         stall_seconds = self._model.stall_timeout_seconds
-        watch = _Watch(answer, self._first_token_seconds())
+        watch = _watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
                 ready = self._understood(transformer.feed, data)
@@ -157,7 +157,7 @@ class Run:
         self._finish(events.completed(self._completed(b"")))
 
     async def _fold(self, folder: Folder, answer: Answer) -> None:
-        watch = _Watch(answer, self._first_token_seconds())
+        watch = _watch(answer, self._first_token_seconds())
         try:
             while data := await answer.read():
                 self._understood(folder.feed, data)
@@ -182,7 +182,7 @@ class Run:
 
     async def _rest(self, answer: Answer) -> bytes:
         # The head may come long before the body; only what stops in the middle is stalled.
-        watch = _Watch(answer, self._model.timeout_seconds)
+        watch = _watch(answer, self._model.timeout_seconds)
         try:
             return await answer.body(lambda: watch.extend(self._model.stall_timeout_seconds))
         except Exception:
@@ -233,39 +233,8 @@ def _unknown_kind(kind: str) -> JobLost:
     )
 
 
-class _Watch:
-    """Closes an answer that is silent for too long. One timer for many parts: setting one a part costs more than it."""
-
-    def __init__(self, answer: Answer, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._answer = answer
-        self._deadline = self._checks_at = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._deadline, self._check)
-        self.expired = False
-
-    def extend(self, seconds: float) -> None:
-        """Allow this much silence from now on."""
-        self._deadline = self._loop.time() + seconds
-        if self._checks_at > self._deadline:
-            self._timer.cancel()
-            self._arm()
-
-    def pause(self) -> None:
-        """Watch no longer until `extend`."""
-        self._timer.cancel()
-        self._checks_at = math.inf
-
-    def _arm(self) -> None:
-        self._checks_at = self._deadline
-        self._timer = self._loop.call_at(self._deadline, self._check)
-
-    def stop(self) -> None:
-        """Watch no longer."""
-        self._timer.cancel()
-
-    def _check(self) -> None:
-        if self._loop.time() < self._deadline:
-            self._arm()
-        else:
-            self.expired = True
-            self._answer.close()
+def _watch(answer: Answer, seconds: float) -> Deadline:
+    """Return what closes an answer that is silent for too long. One timer for many parts, as one a part costs more."""
+    deadline = Deadline(answer.close)
+    deadline.extend(seconds)
+    return deadline

@@ -17,7 +17,7 @@ from shared import events
 from shared.background import Background
 from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
-from shared.room.leases import REFUSALS, STORED_OTHERS_WAIT, Leases, Why
+from shared.room.leases import REFUSALS, STORED, STORED_OTHERS_WAIT, Leases, Why
 from workers.tuning import GATHER_JOBS, GATHER_SECONDS
 
 log = logging.getLogger("aqueduct.worker.outbox")
@@ -244,13 +244,12 @@ class Outbox:
         output = part.output
         if output.refused is not None:
             return
-        why = REFUSALS.get(verdict)
-        if why is None:
+        if verdict in (STORED, STORED_OTHERS_WAIT):
             output.refusals = 0
             output.others_wait = verdict == STORED_OTHERS_WAIT
             output.acknowledge(part.events, part.is_end)
         else:
-            self._refuse(output, why)
+            self._refuse(output, REFUSALS.get(verdict, Why.BROKEN))
 
     @staticmethod
     def _refuse(output: JobOutput, why: Why) -> None:

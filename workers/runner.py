@@ -79,6 +79,8 @@ class Runner:
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
         self._slots = {m: self._make_slots(m) for m in models}
+        self._large_bytes = 0
+        """Of the large bodies that are held."""
         self._is_empty = asyncio.Event()
         """Set while no job is held."""
         self._is_empty.set()
@@ -106,8 +108,7 @@ class Runner:
 
     def _bulk_bytes(self) -> int:
         """Return how much in large bodies may be taken now; with none held, one of any size."""
-        held = sum(held.job.size for held in self._held.values() if held.job.size > INLINE_BYTES)
-        return max(HELD_BODY_BYTES, self._settings.api.max_body_bytes + INLINE_BYTES) - held
+        return max(HELD_BODY_BYTES, self._settings.api.max_body_bytes + INLINE_BYTES) - self._large_bytes
 
     async def open(self) -> None:
         """Connect and say that this worker lives. Raises RedisUnavailable after 10 s, or OtherProtocol."""
@@ -135,6 +136,7 @@ class Runner:
     def _start(self, job: TakenJob) -> None:
         held = HeldJob(job, self._outbox)
         self._held[held.key] = self._newest[job.id] = held
+        self._large_bytes += job.size if job.size > INLINE_BYTES else 0
         self._is_empty.clear()
         if job.id in self._cancelled:
             held.stop(Why.CANCELLED)
@@ -214,6 +216,7 @@ class Runner:
             return
         was_full = self.free_slots() <= 0
         self._held.pop(held.key, None)
+        self._large_bytes -= held.job.size if held.job.size > INLINE_BYTES else 0
         if self._newest.get(held.job.id) is held:
             del self._newest[held.job.id]
         if not self._held:
