@@ -27,14 +27,18 @@ class Delivery:
 
     async def whole(self) -> None:
         """Wait for the job's end and send it as one response; raises ClientGone, or the job's error."""
+        parts: list[bytes] = []
         while True:
             for event in await self._relay.next(None):
                 if event[0] == events.FAILED:
                     raise from_wire(event[1:])
-                if event[0] == events.COMPLETED:
+                if event[0] == events.PART:
+                    parts.append(event[1:])
+                elif event[0] == events.COMPLETED:
                     done = events.read_completed(event)
                     self._note(done)
-                    await self._exchange.answer(200, done.body, _times(done.queue_ms, done.run_ms))
+                    body = b"".join([*parts, done.body]) if parts else done.body
+                    await self._exchange.answer(200, body, _times(done.queue_ms, done.run_ms))
                     return
 
     async def stream(self, read_timeout_seconds: float | None, ahead: int) -> None:

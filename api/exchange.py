@@ -1,6 +1,6 @@
 """One HTTP exchange on the bare ASGI interface: headers and body in, one response out.
 
-The chat endpoint speaks ASGI directly because it needs what response classes hide: headers held back until the first
+The endpoints of jobs speak ASGI directly because it needs what response classes hide: headers held back until the first
 event, the client's disconnect from the moment the body is read, and bytes that go out as they came.
 """
 

@@ -53,7 +53,7 @@ class Gateway:
             settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
         )
         self.tokens = TokenTable(settings.tokens, settings.public_names())
-        self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS)
+        self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
@@ -98,6 +98,8 @@ class Gateway:
         """Say every 2 s that this process lives; its jobs are cancelled 8 s after the last word."""
         while True:
             try:
+                if not self.upkeep.is_greeted:
+                    await self.greet()
                 await self.admissions.beat()
             except (RedisUnavailable, RedisRefused):
                 await asyncio.sleep(0.5)

@@ -164,7 +164,9 @@ class JobEndpoint:
             read_timeout_seconds=read_timeout,
             idempotency=idempotency(exchange, token, raw),
         )
-        return _Prepared(request, admission, identity(token, raw) if read_timeout is not None else None)
+        # What has a key is found by it alone: its job lives by other rules.
+        is_found = read_timeout is not None and admission.idempotency is None
+        return _Prepared(request, admission, identity(token, raw) if is_found else None)
 
 
 def _read_timeout(exchange: Exchange) -> float | None:

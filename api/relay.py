@@ -6,7 +6,7 @@
     FOLLOWING  a gap, a reconnection, a full buffer                        BEHIND
     BEHIND     the log was read                                            FOLLOWING
     FOLLOWING, BEHIND
-               the job's last event                                        COMPLETE
+               the job's last event; an error of its attempt, wherever     COMPLETE
                the job is unknown, or another attempt of it speaks         LOST
 
 Nothing is taken after COMPLETE or LOST. What was LOST may still run, and must be cancelled.
@@ -46,9 +46,9 @@ class Relay:
     """The events of one job for one reader. Made by `RelayHub.open`, closed by `RelayHub.close`."""
 
     __slots__ = (
-        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_has_left", "_highest", "_nonce", "_sink",
-        "_timeout_seconds", "_waiter", "_wants_log", "check_at", "has_delivered", "id", "next_number", "silence_factor",
-        "state",
+        "_buffer", "_buffered_bytes", "_cut", "_deadline", "_has_left", "_highest", "_may_have_missed", "_nonce",
+        "_sink", "_timeout_seconds", "_waiter", "_wants_log", "check_at", "has_delivered", "id", "next_number",
+        "silence_factor", "state",
     )  # fmt: skip
 
     def __init__(self, job_id: str, wants_log: asyncio.Event) -> None:
@@ -64,6 +64,8 @@ class Relay:
         """Of the attempt whose events these are."""
         self._highest = -1
         """The highest event known to have happened."""
+        self._may_have_missed = False
+        """Something may have been missed before the admission was answered."""
         self._wants_log = wants_log
         self._buffer: deque[bytes] = deque()
         self._buffered_bytes = 0
@@ -87,18 +89,23 @@ class Relay:
     def accepted(self) -> None:
         """Take note that there is a job. Its events may have come before the answer to its admission."""
         if self.state is State.ASKED:
-            self.state = State.BEHIND if self._highest >= self.next_number else State.FOLLOWING
+            self.state = State.FOLLOWING
+            if self._may_have_missed or self._highest >= self.next_number:
+                self.fall_behind()
+                self._wants_log.set()
 
     def fall_behind(self) -> None:
         """Take note that something may have been missed; the log must be read."""
         if self.state is State.FOLLOWING:
             self.state = State.BEHIND
+        elif self.state is State.ASKED:
+            self._may_have_missed = True
 
     def feed(self, nonce: bytes, number: int, event: bytes | None) -> None:
         """Take one event; repeats are ignored, a gap marks the relay as behind, None stands in the log alone."""
-        if nonce != self._nonce and not self._may_change_to(nonce):
-            return
         if self.is_closed:
+            return
+        if nonce != self._nonce and not self._may_change_to(nonce):
             return
         if number != self.next_number or event is None or self._buffered_bytes > MAX_BUFFERED_BYTES:
             if number >= self.next_number:
@@ -126,8 +133,6 @@ class Relay:
             if self.has_delivered:
                 self.lose("The answer was begun by a run of this request that the queue has lost. Retry.")
                 return False
-            if self.state is State.COMPLETE:
-                return False
             self._buffer.clear()
             self._buffered_bytes = self.next_number = 0
             self._highest = -1
@@ -145,6 +150,11 @@ class Relay:
     def is_closed(self) -> bool:
         """Whether its last event is here, read or not."""
         return self.state is State.COMPLETE or self.state is State.LOST
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is a job, and its last event is not here yet."""
+        return self.state is State.FOLLOWING or self.state is State.BEHIND
 
     @property
     def may_run(self) -> bool:
@@ -181,7 +191,7 @@ class Relay:
             self.feed(missed.nonce, asked.number + offset, event)
         if missed.events and missed.nonce == self._nonce:
             self._highest = max(self._highest, missed.length - 1)
-        if self.state in (State.FOLLOWING, State.BEHIND):
+        if self.is_under_way:
             self.state = State.BEHIND if self._highest >= self.next_number else State.FOLLOWING
         progressed = self.next_number > before
         self.silence_factor = 1 if progressed else min(self.silence_factor * 2, MAX_SILENCE_FACTOR)

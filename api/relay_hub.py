@@ -19,7 +19,8 @@ from shared.room.admission import Admissions
 
 log = logging.getLogger("aqueduct.api.relay")
 
-PEEK_BYTES = 4 * 1024 * 1024
+PEEK_BYTES = 1024 * 1024
+"""More in one reply would hold up the small ones behind it."""
 PEEK_JOBS = 500
 
 

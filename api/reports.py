@@ -21,11 +21,16 @@ class Reports:
         *,
         gather_seconds: float = 0,
         give_up_seconds: float = 0,
+        unless: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """Take what tells Redis; with `gather_seconds` a batch waits so long for more."""
+        """Take what tells Redis; with `gather_seconds` a batch waits so long for more.
+
+        `unless` is asked just before: while Redis was away a job may have become one not to be told of.
+        """
         self._send = send
         self._gather_seconds = gather_seconds
         self._give_up_seconds = give_up_seconds
+        self._unless = unless
         self._wanted: dict[str, float] = {}
         """Ids, with the time they were added."""
         self._wake = asyncio.Event()
@@ -43,6 +48,8 @@ class Reports:
                 await asyncio.sleep(self._gather_seconds)
             self._wake.clear()
             while self._wanted:
+                for job_id in [job_id for job_id in self._wanted if self._unless(job_id)]:
+                    del self._wanted[job_id]
                 batch = list(self._wanted)[:BATCH_JOBS]
                 try:
                     await self._send(batch)

@@ -74,7 +74,7 @@ class OpenRequests:
         if exchange.header(b"idempotency-key") is not None:
             return None
         for one in self._open.get(key, ()):
-            if one.relay.may_run and one.must_have_timed_out:
+            if one.relay.is_under_way and one.must_have_timed_out:
                 return one.relay
         return None
 

@@ -3,6 +3,7 @@
 An event is one kind byte and data:
     S  started    `queue_ms`, decimal; first event of a stream
     C  chunks     one or more whole SSE events, as the client gets them
+    P  part       the beginning of a large plain body, as it goes on
     D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, the plain body
     E  failed     an error as `AqueductError.to_wire` writes it
 A frame is the job id (32 hex digits), the nonce of the attempt that says it (12 hex digits, or as many dashes), the
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from shared.errors import AqueductError
 from shared.protocol import LOG_ONLY, NONCE_BYTES
 
-STARTED, CHUNKS, COMPLETED, FAILED = b"SCDE"
+STARTED, CHUNKS, PART, COMPLETED, FAILED = b"SCPDE"
 ENDINGS = (COMPLETED, FAILED)
+PART_BYTES = 512 * 1024
+"""Of a plain body in one event."""
 _FRAME = struct.Struct(f">32s{NONCE_BYTES}sII")
 
 
@@ -43,6 +46,15 @@ def started(queue_ms: int) -> bytes:
 def chunks(data: bytes) -> bytes:
     """Return an event of whole SSE events."""
     return b"C" + data
+
+
+def parts(body: bytes) -> tuple[list[bytes], bytes]:
+    """Return the events of a plain body's beginning, and its rest, which the last event carries.
+
+    In parts, as a whole one of megabytes would hold up everything else on the connections to Redis.
+    """
+    cut = range(0, max(0, len(body) - PART_BYTES), PART_BYTES)
+    return [b"P" + body[at : at + PART_BYTES] for at in cut], body[len(cut) * PART_BYTES :]
 
 
 def completed(done: Completed) -> bytes:

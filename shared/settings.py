@@ -206,6 +206,12 @@ class ModelSettings(_Section):
     )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
 
+    @property
+    def places(self) -> int:
+        """How many jobs can run at once: `concurrency`, or less where all backends together take less."""
+        caps = [backend.concurrency for backend in self.backends]
+        return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
+
     @field_validator("batch_reserve")
     @classmethod
     def _reserve_leaves_room(cls, value: int, info: ValidationInfo) -> int:

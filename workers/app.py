@@ -28,7 +28,7 @@ from workers.tasks import bind_ticket
 
 log = logging.getLogger("aqueduct.worker")
 
-STOP_MARGIN_SECONDS = 6.0
+STOP_MARGIN_SECONDS = 10.0
 """Beyond the grace: the last take, the last words, and closing. A loop that hangs must not keep a process alive."""
 
 

@@ -172,13 +172,13 @@ class Run:
         finally:
             watch.stop()
             self.usage = folder.usage
-        self._finish(events.completed(self._completed(body)))
+        self._finish_whole(body)
 
     async def _plain(self, kind: Kind, answer: Answer) -> None:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
         raw = await (answer.read() if answer.is_complete else self._rest(answer))
         body, self.usage = self._understood(kind.plain, raw, self._job.spec, self._job.id)
-        self._finish(events.completed(self._completed(body)))
+        self._finish_whole(body)
 
     async def _rest(self, answer: Answer) -> bytes:
         # The head may come long before the body; only what stops in the middle is stalled.
@@ -209,6 +209,12 @@ class Run:
     def _first_token_seconds(self) -> float:
         first = self._model.first_token_timeout_seconds or self._model.timeout_seconds
         return max(0.0, self._began + first - time.monotonic())
+
+    def _finish_whole(self, body: bytes) -> None:
+        parts, rest = events.parts(body)
+        if parts:
+            self._output.put(*parts)
+        self._finish(events.completed(self._completed(rest)))
 
     def _completed(self, body: bytes) -> Completed:
         usage = self.usage

@@ -26,7 +26,7 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """While Redis is away a job buffers this much, then stops reading from its backend."""
 MAX_CHUNKS_BYTES = 32 * 1024
 """Chunks that become one event; larger events do not travel live."""
-MAX_CALL_BYTES = 4 * 1024 * 1024
+MAX_CALL_BYTES = 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
 
 REFUSALS_TO_SPLIT = 3

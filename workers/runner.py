@@ -182,8 +182,8 @@ class Runner:
             self._let_go(held, held.why or held.output.refused)
         self._slots[held.job.model].freed()
         self.on_slot_freed()
-        if held.why not in (Why.HANDED_OVER, Why.UNFETCHED):
-            self._job_events.ended(held.job, held.began_at, end)
+        if held.why not in (Why.HANDED_OVER, Why.UNFETCHED, Why.STALE):  # else it runs on elsewhere
+            self._job_events.ended(held.job, held.began_at, end or held.output.end)
 
     def _stored(self, held: HeldJob) -> None:
         if held.output.refused is not None:
@@ -216,12 +216,13 @@ class Runner:
             return
         was_full = self.free_slots() <= 0
         self._held.pop(held.key, None)
-        self._large_bytes -= held.job.size if held.job.size > INLINE_BYTES else 0
+        was_large = held.job.size > INLINE_BYTES
+        self._large_bytes -= held.job.size if was_large else 0
         if self._newest.get(held.job.id) is held:
             del self._newest[held.job.id]
         if not self._held:
             self._is_empty.set()
-        if was_full:  # when its slot became free the process still counted it
+        if was_full or was_large:  # when its slot became free the process still counted it
             for slots in self._slots.values():
                 slots.wake()
             self.on_slot_freed()
@@ -254,15 +255,15 @@ class Runner:
 
     async def _greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear at once what is held here."""
+        self._control.follow(self._client)
+        await self._renew_quietly()
+
+    async def _say_hello(self) -> None:
         try:
-            self._control.follow(self._client)
             await self._upkeep.hello()
         except OtherProtocol as error:
             log.critical("%s", error)
             exit_process()
-        except (RedisUnavailable, RedisRefused):
-            pass
-        await self._renew_quietly()
 
     async def _renew(self) -> None:
         # A draining worker keeps its leases, but must not be taken for one that takes.
@@ -293,6 +294,8 @@ class Runner:
 
     async def _renew_quietly(self) -> None:
         try:
+            if not self._upkeep.is_greeted:
+                await self._say_hello()
             await self._renew()
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("leases not renewed: %s", type(error).__name__)

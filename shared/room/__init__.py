@@ -5,10 +5,11 @@
     state     who moves it                              to
     (none)    admit (API)                               waiting
     waiting   take (worker)                             running
-    waiting   cancel (API), sweep: no owner left        (none)
+    waiting   cancel (API), take, sweep: no owner left  (none)
     waiting   take, sweep: past its deadline, no worker ended
     running   append (worker), the last event           ended
     running   release (worker)                          waiting, ended, (none)
-    running   sweep: its lease ran out                  waiting, ended
+    running   cancel (API), sweep: no owner left        running, cancelled: its worker releases it
+    running   sweep: its lease ran out                  waiting, ended, (none) if cancelled
     ended     forget (API), or 60 s                     (none)
 """

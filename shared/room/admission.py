@@ -124,7 +124,7 @@ class Admissions:
             max_queue_tokens=model.max_queue_tokens or 0,
             max_queue_bytes=model.max_queue_bytes or 0,
             tenant_share=max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
-            concurrency=model.concurrency,
+            concurrency=model.places,
             batch_reserve=model.batch_reserve,
             grace_ms=round(self._settings.testing.worker_grace_seconds * 1000),
             queue=keys.queue(name),

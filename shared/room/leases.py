@@ -151,7 +151,7 @@ class Leases:
         for at in range(2, len(reply), 6):
             try:  # each by itself: one that cannot be read harms no other
                 jobs.append(_taken(model_name, reply[0], *reply[at : at + 6]))
-            except ValueError:
+            except (ValueError, TypeError):
                 unreadable.append(ReleaseRow(reply[at].decode(), reply[at + 1], How.FAIL, UNREADABLE_WIRE))
         if unreadable:
             await self._tell(model_name, unreadable)

@@ -81,15 +81,21 @@ class Upkeep:
         To be said again after each reconnection: until another server's running set is known to be whole, nothing is
         taken.
         """
-        knew, self._run_id = self._run_id, self._client.run_id
+        run_id = self._client.run_id
         hello = HelloArguments(
             process=process_name(self._process),
             protocol=str(PROTOCOL),
-            run_id=self._run_id,
-            knew_another=flag(knew and knew != self._run_id),
+            run_id=run_id,
+            knew_another=flag(self._run_id and self._run_id != run_id),
             lease_ms=self._lease_ms,
         )
         check_protocol(await self._scripts.run(HELLO, hello, map(ModelRow, self._settings.models)))
+        self._run_id = run_id
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the server that answers now has heard this process's hello."""
+        return self._run_id == self._client.run_id
 
     async def sweep(self) -> Swept | None:
         """Run the recovery clock if this process is elected; None where another is. Raises as `hello`."""
@@ -107,7 +113,7 @@ class Upkeep:
                 no_worker_wire=NO_WORKER_WIRE,
             ),
             [
-                SweepRow(name, model.concurrency, round(model.max_wait_seconds * 1000), keys.queue(name), ticket(name))
+                SweepRow(name, model.places, round(model.max_wait_seconds * 1000), keys.queue(name), ticket(name))
                 for name, model in self._settings.models.items()
             ],
         )

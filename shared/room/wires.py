@@ -21,4 +21,3 @@ UNREADABLE_WIRE: Final = JobLost(
 FELL_BACK_WIRE: Final = JobLost("The queue lost a part of this answer. Retry.").to_wire()
 BROKEN_WIRE: Final = JobLost("The queue could not store this answer. Report the request id if it persists.").to_wire()
 UNFETCHED_WIRE: Final = JobLost("The request's body could not be fetched from the queue. Retry.").to_wire()
-SHUT_DOWN_WIRE: Final = JobLost("The worker was shut down before the answer was complete. Retry.").to_wire()

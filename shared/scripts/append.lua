@@ -21,7 +21,10 @@ local function store(id, attempt, number, ending, first, count)
   local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
   if not known[1] then return 'u' end
   if known[1] ~= attempt then return 's' end
-  if known[4] == 'ended' then return ending ~= '' and 'o' or 's' end  -- 'o': the repeat of an end that was stored
+  if known[4] == 'ended' then  -- the repeat of an end that was stored, if it is one
+    local ended = ending ~= '' and load_job(id)
+    return ended and (redis.call('EXISTS', NAMES.waits .. ended.model) == 1 and 'w' or 'o') or 's'
+  end
   if known[3] ~= '' then return 'c' end
   local length = redis.call('LLEN', log)
   if number > length then return 'g' end

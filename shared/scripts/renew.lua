@@ -7,7 +7,7 @@
 -- 'c' cancelled, 'o' every owner is gone, 's' stale, 'u' unknown. No models: the worker is leaving, and takes no more.
 local now = clock()
 write_at_maxmemory()
-redis.call('ZADD', NAMES.processes, now, process)
+if models ~= '' then redis.call('ZADD', NAMES.processes, now, process) end
 local names = {}
 for model in string.gmatch(models, '[^\n]+') do names[#names + 1] = model end
 for _, model in ipairs(names) do

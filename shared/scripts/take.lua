@@ -55,7 +55,7 @@ local function is_heard(job)
   return false
 end
 
-local taken, looked, bulk, present, moved = 0, 0, 0, nil, {}
+local taken, looked, bulk, present, moved, aside, keeps = 0, 0, 0, nil, {}, {}, {}
 while taken < n and looked < n + 200 do
   local lane = next_lane()
   if not lane then break end
@@ -65,16 +65,10 @@ while taken < n and looked < n + 200 do
   local id, tag = popped[1], popped[2]
   redis.call('ZREM', NAMES.waits .. model, id)
   local job = load_job(id, true)
-  if job and job.apart then
-    bulk = bulk + job.bytes
-    if bulk > bulk_bytes and job.deadline and job.deadline > now then  -- this worker holds as much as it can: not now
-      redis.call('ZADD', lane_key(lane, model), tag, id)
-      redis.call('ZADD', NAMES.waits .. model, job.deadline, id)
-      size[lane] = size[lane] + 1
-      break
-    end
-  end
-  if not job then
+  if job and job.apart and bulk + job.bytes > bulk_bytes and job.deadline and job.deadline > now and is_heard(job) then
+    -- More than this worker can hold now: it waits on, and whoever stands behind it may go.
+    aside[#aside + 1], keeps[lane] = {lane, tag, id, job.deadline}, true
+  elseif not job then
     redis.call('HSET', room, 'lost', 1)  -- its record is gone, and with it how much it counts: the sweep counts anew
   else
     count_waiting(job, -1)
@@ -96,6 +90,7 @@ while taken < n and looked < n + 200 do
       local at = #out
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = id, attempt, job.admitted, job.bytes
       out[at + 5], out[at + 6] = job.spec, not job.apart and job.body
+      if job.apart then bulk = bulk + job.bytes end
       taken, running = taken + 1, running + 1
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]
@@ -103,7 +98,11 @@ while taken < n and looked < n + 200 do
     end
   end
   -- An empty lane resets its clock, so that no tenant pays for work of the past.
-  if size[lane] == 0 then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
+  if size[lane] == 0 and not keeps[lane] then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
+end
+for _, one in ipairs(aside) do
+  redis.call('ZADD', lane_key(one[1], model), one[2], one[3])
+  redis.call('ZADD', NAMES.waits .. model, one[4], one[3])
 end
 for lane, tag in pairs(moved) do
   redis.call('HSET', room, 'pass', present, 'pass:' .. lane, pass[lane])
@@ -112,8 +111,9 @@ end
 -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
 if present and batch + batch_reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
 if running < concurrency and next_lane() then out[2] = 1 end
-if out[2] == 0 then promise()
-elseif redis.call('DEL', awake_key) == 1 then
+-- A worker that is full looks no more, whatever it says: others must be woken.
+if out[2] == 0 and taken < free_slots then promise()
+elseif redis.call('DEL', awake_key) == 1 and out[2] == 1 then
   push_ticket(queue, ticket, 'take-' .. now, live_workers(model, now, LIVE_WORKER_MS))
 end
 publish_frames()

@@ -20,6 +20,7 @@ TOKENS: dict[str, dict[str, Any]] = {
     "narrow": {"models": ["fast", "vendor/family/model-7b"]},
     "expired": {"expires_at": "2024-01-01T00:00:00+00:00"},
     "two-a-minute": {"requests_per_minute": 2},
+    "two-of-any-kind": {"requests_per_minute": 2},
     "fast-lane": {"requests_per_minute": 6000},
     "one-job": {"concurrent_jobs": 1},
 }

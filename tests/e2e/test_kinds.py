@@ -201,7 +201,7 @@ def test_all_kinds_share_a_models_slots(client: httpx.Client) -> None:
 
 
 def test_limits_of_a_token_count_every_kind(gateway: System) -> None:
-    with gateway.client(gateway.tokens["two-a-minute"]) as limited:
+    with gateway.client(gateway.tokens["two-of-any-kind"]) as limited:
         answers = [post(limited, path) for path in (COMPLETIONS, EMBEDDINGS, EMBEDDINGS)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     envelope(answers[-1], 429, code="rate_limit_exceeded")

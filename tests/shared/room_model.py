@@ -186,7 +186,7 @@ class Model(Upkeep):
         if n > 0 and not asked.surplus:
             n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
         turns = Turns({lane: room.passes.get(lane, 0.0) for lane in LANES}, weights_of(asked))
-        taken = self._take_jobs(room, asked, turns, n)
+        taken, aside = self._take_jobs(room, asked, turns, n)
         if turns.present is not None:
             room.passes[""] = turns.present
             is_shut = len(room.batch_running) + asked.batch_reserve >= asked.concurrency
@@ -195,35 +195,39 @@ class Model(Upkeep):
         for lane, tag in turns.clocks.items():
             room.tags[lane][":clock"] = tag
         more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
-        if not more:
+        for lane, job_id, tag in aside:
+            room.lanes[lane][job_id], room.waits[job_id] = tag, self.jobs[job_id].deadline
+        if not more and len(taken) < asked.free_slots:
             self._promise(room, asked)
         elif room.awake > self.ttl_now:
             room.awake = -math.inf
-            self.push(asked.model)
+            if more:
+                self.push(asked.model)
         return taken, more
 
-    def _take_jobs(self, room: Room, asked: TakeArguments, turns: Turns, n: int) -> list[str]:
-        taken, bulk = list[str](), 0
+    def _take_jobs(
+        self, room: Room, asked: TakeArguments, turns: Turns, n: int
+    ) -> tuple[list[str], list[tuple[str, str, float]]]:
+        taken, aside, bulk = list[str](), list[tuple[str, str, float]](), 0
         while len(taken) < n and (lane := self._next_lane(asked, turns.passes)):
             job_id, tag = min(room.lanes[lane].items(), key=lambda pair: (pair[1], pair[0]))
             job = self.load(job_id)
-            if job is not None and job.asked.apart:
-                bulk += job.asked.size
-                if bulk > asked.bulk_bytes and job.deadline > self.now:
-                    room.waits[job_id] = job.deadline
-                    break
             del room.lanes[lane][job_id]
             room.waits.pop(job_id, None)
+            is_too_large = job is not None and job.asked.apart and bulk + job.asked.size > asked.bulk_bytes
             if job is None:
                 room.met_lost = True
+            elif is_too_large and job.deadline > self.now and self.is_heard(job, judged=not self.stood_still()):
+                aside.append((lane, job_id, tag))
             elif not self._is_dropped(job, asked):
                 self._run(job, asked)
                 taken.append(job_id)
+                bulk += job.asked.size if job.asked.apart else 0
                 room.passes[lane] = turns.take(lane, tag)
-            if not room.lanes[lane]:
+            if not room.lanes[lane] and lane not in {kept for kept, *_ in aside}:
                 room.tags[lane].clear()
                 turns.clocks.pop(lane, None)
-        return taken
+        return taken, aside
 
     def _is_dropped(self, job: Job, asked: TakeArguments) -> bool:
         is_heard = self.is_heard(job, judged=not self.stood_still())
@@ -261,7 +265,7 @@ class Model(Upkeep):
         if job.attempt != attempt:
             return "s"
         if job.state == "ended":
-            return "s" if ending is None else "o"
+            return "s" if ending is None else "w" if self.rooms[job.model].waits else "o"
         if job.is_cancelled:
             return "c"
         log = self.logs.get(job_id)
@@ -321,7 +325,8 @@ class Model(Upkeep):
         self, worker: str, process: str, lease_ms: int, models: Sequence[str], held: Sequence[tuple[str, str]]
     ) -> list[str]:
         """Return what the worker must hear: a digit a model, then id, attempt, reason."""
-        self.processes[process] = self.now
+        if models:
+            self.processes[process] = self.now
         for model in models:
             room = self.rooms[model]
             room.workers[worker] = self.now
@@ -350,5 +355,6 @@ class Model(Upkeep):
         """Hear a worker go."""
         self.processes.pop(process, None)
         for model in models:
+            self.rooms[model].awake = -math.inf
             if self.rooms[model].workers.pop(worker, None) is not None:
                 self.rooms[model].left_at = self.now

@@ -65,6 +65,7 @@ local function load_job(id, with_body)
   end
   job.tenant, job.token, job.idempotency = job.tenant or '', job.token or '', job.idempotency or ''
   job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
+  job.admitted, job.max_tries = tonumber(job.admitted) or 0, tonumber(job.max_tries) or 1
   job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''
   if with_body then job.spec, job.body = v[9] or '', v[10] end
   job.tries, job.cancelled, job.tag, job.deadline = tonumber(v[5]) or 0, v[6] == '1', tonumber(v[7]) or 0, tonumber(v[8])
