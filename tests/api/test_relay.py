@@ -245,6 +245,32 @@ async def test_an_event_that_overtakes_the_logs_answer_is_read_at_once(module_re
 
 
 @asynchronous
+async def test_what_was_lost_stays_told_though_another_attempt_speaks(module_redis: RedisServer) -> None:
+    relay = a_relay()
+    relay.feed(NONCE, 0, b"S1")
+    relay.lose("gone")
+    relay.feed(OTHER, 0, b"S2")
+    *_, last = await relay.next(1)
+    assert b"job_lost" in last
+    assert relay.is_over
+
+
+@asynchronous
+async def test_what_was_missed_before_the_admission_was_answered_is_read_at_once(module_redis: RedisServer) -> None:
+    for missed in ("a large event", "a reconnection"):
+        wanted = asyncio.Event()
+        relay = Relay("a" * 32, wanted)
+        relay.asked()
+        if missed == "a large event":
+            relay.feed(NONCE, 0, None)
+        else:
+            relay.fall_behind()
+        relay.accepted()
+        assert wanted.is_set()
+        assert relay.wants_log(-1)
+
+
+@asynchronous
 async def test_who_comes_after_the_grace_of_a_shutdown_is_told_at_once(module_redis: RedisServer) -> None:
     async with open_reader(module_redis) as reader:
         reader.hub.cut_off(Draining)

@@ -23,6 +23,7 @@ LARGE_BYTES = 15 * 1024 * 1024
 MODELS: dict[str, dict[str, Any]] = {
     "large": model("tokens=3", concurrency=2, max_wait_seconds=120, timeout_seconds=60),
     "small": model("tokens=3", concurrency=8),
+    "huge": model(f"huge={12 * 1024 * 1024}"),
 }
 
 
@@ -76,3 +77,14 @@ def test_large_jobs_that_wait_are_taken_as_slots_become_free(make_system: MakeSy
         large = [Call(system, "large", str(number) * LARGE_BYTES, stream=number % 2 > 0) for number in range(8)]
         for call in large:
             call.wait(60).assert_complete(3)
+
+
+def test_a_large_answer_arrives_whole_and_keeps_nobody_waiting(make_system: MakeSystem, own_redis: RedisServer) -> None:
+    with behind_a_line(make_system, own_redis, 5e6) as system:
+        large = Call(system, "huge", "tell me all", stream=False)
+        for call in small_ones_beside(system, [large], 60):
+            call.assert_complete(3)
+            assert call.seconds < 5
+        assert large.status == 200
+        assert len(large.text) > 12 * 1024 * 1024
+        assert "leases not renewed" not in system.logs()

@@ -11,6 +11,7 @@ from shared.broker import event_topic
 from shared.config import config_path, describe_settings, load_settings
 from shared.config_problems import ConfigError
 from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem
+from shared.settings import ModelSettings
 
 GOOD = """\
 models:
@@ -324,3 +325,11 @@ def test_every_setting_is_described_with_its_variable() -> None:
     assert (rows["api.port"].type, rows["api.port"].default) == ("whole number", "8000")
     assert rows["models.NAME.backends[].url"].default == "required"
     assert rows["tokens[].lane"].variable == ""
+
+
+def test_a_model_has_no_more_places_than_its_backends_take() -> None:
+    def places(*caps: int | None) -> int:
+        backends = [{"url": "http://127.0.0.1:1/v1", "concurrency": cap} for cap in caps]
+        return ModelSettings.model_validate({"concurrency": 32, "backends": backends}).places
+
+    assert [places(None), places(8), places(8, 4), places(40), places(8, None)] == [32, 8, 12, 32, 32]

@@ -198,7 +198,9 @@ async def test_after_a_replaced_redis_nothing_is_taken_for_a_lease(room_redis: R
         waiting = await bench.admit()
         await bench.upkeep.hello()
         bench.client.run_id = "another server"
+        greeted = [bench.upkeep.is_greeted]  # not, so that it is said again until it was heard
         await bench.upkeep.hello()
+        assert [*greeted, bench.upkeep.is_greeted] == [False, True]
         assert await bench.take() == []
         assert await bench.redis("PTTL", keys.HOLD) <= 200
 
