@@ -31,7 +31,7 @@ from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
 from api.reader import Reader
-from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest
+from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 from shared.jobs import new_id, request_id
 from shared.settings import ApiSettings
 
@@ -179,9 +179,10 @@ class ClientConnection(HttpToolsProtocol):
             return
         self._unheard_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # there is nothing to upgrade to: answered as any other request
+            self._parse(data)
+        except MethodNotAllowed as error:
+            self._refuse(error)
+            return
         except httptools.HttpParserError:
             if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge())
@@ -192,6 +193,37 @@ class ClientConnection(HttpToolsProtocol):
             self._refuse(HeadersTooLarge())
         elif self._state is State.HEAD and self._due == NEVER:
             self._limit(self._settings.header_timeout_seconds)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; raises HttpParserError, and MethodNotAllowed for a CONNECT, behind which is no HTTP.
+
+        An offer to upgrade is ignored (RFC 9110, 7.8). The parser takes it for accepted, skips the body and would read
+        that as the next request. So the head, whose end it tells, goes once more without the offer into a new parser:
+        the old one takes nothing more behind a head that says `close`.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                head = self._head_without_offer()
+                rest = rest[offer.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's first one
+            self.parser.feed_data(head)
+            self._unheard_bytes = len(rest)
+
+    def _head_without_offer(self) -> bytes:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise MethodNotAllowed(
+                "This is no proxy: CONNECT is not served. Send requests to the gateway itself.",
+                headers={"allow": "GET, HEAD, POST, OPTIONS"},
+            )
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """Note the first byte of a request."""
@@ -221,6 +253,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, or line it up behind the one that is being answered."""
+        if self.parser.should_upgrade():
+            return  # this head comes once more: `_parse`
         self._unheard_bytes = 0
         self._head_has_begun = False
         super().on_headers_complete()
@@ -239,6 +273,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that a request is whole."""
+        if self.parser.should_upgrade():
+            return
         self._unheard_bytes = 0
         super().on_message_complete()
         if not self.cycle.response_started:

@@ -1,0 +1,145 @@
+"""The HTTP edge as clients in use meet it: what they send beside plain HTTP/1.1 is understood, or harmless."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.chat import CHAT, chat_body
+from tests.support.raw import connect, read_response, read_until_closed
+from tests.support.system import DemoBackend, System
+
+# --- offers to upgrade -----------------------------------------------------------------------------------------------
+
+H2C = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\n"
+)
+"""What the JDK's HttpClient sends with each first request on a cleartext connection."""
+OFFERS = {
+    "h2c": H2C,
+    "websocket": b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    "several": b"UPGRADE: h2c\r\nconnection: UPGRADE\r\nUpgrade: h2c, websocket\r\n",
+    "none": b"",
+}
+HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+"""A request where a body is expected: it must never be answered."""
+
+
+def post(system: System, body: bytes, extra: bytes = b"", *, version: bytes = b"1.1", chunked: bool = False) -> bytes:
+    """Return a completion request with these headers in front of the usual ones."""
+    if chunked:
+        half = len(body) // 2
+        framing = b"Transfer-Encoding: chunked\r\n"
+        sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:])) + b"0\r\n\r\n"
+    else:
+        framing, sent = b"Content-Length: %d\r\n" % len(body), body
+    head = b"POST %b HTTP/%b\r\n%bHost: x\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n%b\r\n"
+    return head % (CHAT.encode(), version, extra, system.token.encode(), framing) + sent
+
+
+def chat(model: str, prompt: str, *, stream: bool = False) -> bytes:
+    return json.dumps(chat_body(model, prompt, stream=stream)).encode()
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+def send_in_parts(connection: socket.socket, parts: Sequence[bytes]) -> None:
+    """Send each part as a segment of its own; nothing may be said before the last."""
+    for part in parts[:-1]:
+        connection.sendall(part)
+        connection.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    connection.settimeout(10)
+    connection.sendall(parts[-1])
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_offer_to_upgrade_is_ignored_and_the_body_read(
+    system: System, demo_backend: DemoBackend, offer: str, chunked: bool
+) -> None:
+    prompt = f"offer {offer} {chunked}"
+    with connect(system) as connection:
+        for _ in range(2):  # the connection goes on as any other
+            connection.sendall(post(system, chat("short", prompt), OFFERS[offer], chunked=chunked))
+            assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
+    assert len(demo_backend.seen(prompt)) == 2
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
+@pytest.mark.parametrize("cut", [b"pgrade: h2c", b"2c\r\n", b"\n\r\n", b"\r\n\r\n", b"hort", b"}"])
+def test_an_offer_to_upgrade_may_come_in_any_segments(system: System, cut: bytes, chunked: bool) -> None:
+    request = post(system, chat("short", "in segments"), H2C, chunked=chunked)
+    at = request.index(cut)
+    behind_head = request.index(b"\r\n\r\n") + 4
+    with connect(system) as connection:
+        send_in_parts(connection, [request[:at], *([request[at:behind_head]] if at < behind_head else []),
+                                   request[max(at, behind_head) :]])  # fmt: skip
+        assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_the_body_behind_an_offer_is_never_a_request(system: System, offer: str, chunked: bool) -> None:
+    request = post(system, HIDDEN, OFFERS[offer], chunked=False)
+    if chunked:
+        request = request.replace(b"Content-Length: %d" % len(HIDDEN), b"Transfer-Encoding: chunked")
+        request = request[: -len(HIDDEN)] + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+    with connect(system) as connection:
+        at = request.index(HIDDEN)
+        send_in_parts(connection, [request[:at], request[at:] + b"GET /end HTTP/1.1\r\nConnection: close\r\n\r\n"])
+        answers = read_until_closed(connection, 5)
+    assert statuses(answers) == [400, 404], answers
+    assert b"alive" not in answers
+
+
+def test_requests_in_a_row_behind_an_offer_are_each_answered(system: System) -> None:
+    offers = [post(system, chat("short", "in a row"), offer) for offer in OFFERS.values()]
+    with connect(system) as connection:
+        connection.sendall(b"".join(offers) + HIDDEN.replace(b"Host", H2C + b"Connection: close\r\nHost"))
+        answers = read_until_closed(connection, 10)
+    assert statuses(answers) == [200] * (len(offers) + 1)
+
+
+def test_an_offer_beside_close_or_from_http_1_0_has_its_body_read(system: System) -> None:
+    for extra, version in ((H2C.replace(b"Upgrade,", b"close, Upgrade,"), b"1.1"), (H2C, b"1.0")):
+        with connect(system) as connection:
+            connection.sendall(post(system, chat("short", "offer and close"), extra, version=version))
+            answer = read_until_closed(connection, 5)
+        assert statuses(answer) == [200], answer
+
+
+def test_connect_is_405_and_nothing_behind_it_is_read(system: System) -> None:
+    with connect(system) as connection:
+        connection.sendall(b"CONNECT backend:443 HTTP/1.1\r\nHost: backend:443\r\n\r\n" + HIDDEN)
+        answer = read_until_closed(connection, 5)
+    assert statuses(answer) == [405]
+    assert b"no proxy" in answer
+
+
+JDK_HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n%b"
+    b"Host: 127.0.0.1:8000\r\nHTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA\r\n%b"
+    b"Upgrade: h2c\r\nUser-Agent: Java-http-client/17.0.15\r\nAuthorization: Bearer %b\r\n"
+    b"Content-Type: application/json\r\n\r\n"
+)
+"""The bytes of the JDK 17 client's first request as they were recorded; its body comes in a segment of its own."""
+
+
+@pytest.mark.parametrize("publisher", ["ofString", "ofInputStream"])
+def test_the_jdk_client_replayed(system: System, publisher: str) -> None:
+    body = chat("short", "replayed")
+    length, chunked = b"Content-Length: %d\r\n" % len(body), b"Transfer-encoding: chunked\r\n"
+    framing = (length, b"") if publisher == "ofString" else (b"", chunked)
+    sent = body if publisher == "ofString" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with connect(system) as connection:
+        send_in_parts(connection, [JDK_HEAD % (*framing, system.token.encode()), sent])
+        assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
