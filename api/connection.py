@@ -10,8 +10,8 @@
 Each leads to CLOSING: IDLE and HEAD after a time, the others with an answer that is the last (`_end`), all with bytes
 that are no HTTP or too many (`_refuse`). A client that takes nothing of what was written is cut in any state.
 
-uvicorn parses and writes. What the gateway needs of its inside is touched in this module only, and its minor version
-is pinned; the rest of the API knows `api.exchange.Connection`.
+uvicorn parses and writes. What the gateway needs of its inside is touched here and in `api.http_1_0` only, and its
+minor version is pinned; the rest of the API knows `api.exchange.Connection`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
+from api.http_1_0 import send_without_chunks
 from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 from shared.jobs import new_id, request_id
@@ -217,10 +218,8 @@ class ClientConnection(HttpToolsProtocol):
     def _head_without_offer(self) -> bytes:
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise MethodNotAllowed(
-                "This is no proxy: CONNECT is not served. Send requests to the gateway itself.",
-                headers={"allow": "GET, HEAD, POST, OPTIONS"},
-            )
+            message = "This is no proxy: CONNECT is not served. Send requests to the gateway itself."
+            raise MethodNotAllowed(message, headers={"allow": "GET, HEAD, POST, OPTIONS"})
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
@@ -259,6 +258,8 @@ class ClientConnection(HttpToolsProtocol):
         self._head_has_begun = False
         super().on_headers_complete()
         self.cycle.transport = self._output  # type: ignore[assignment]
+        if self.scope["http_version"] == "1.0":
+            send_without_chunks(self.cycle)
         # An answer to a request that is not all here is the last one: what follows cannot be told from its rest.
         self._may_keep_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False

@@ -75,7 +75,11 @@ def test_an_offer_to_upgrade_is_ignored_and_the_body_read(
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["counted", "chunked"])
-@pytest.mark.parametrize("cut", [b"pgrade: h2c", b"2c\r\n", b"\n\r\n", b"\r\n\r\n", b"hort", b"}"])
+@pytest.mark.parametrize(
+    "cut",
+    [b"pgrade: h2c", b"2c\r\n", b"\r\n\r\n", b"\n\r\n", b"hort", b"}"],
+    ids=["in the name", "in the value", "before the last lines", "between the last lines", "in the body", "at the end"],
+)
 def test_an_offer_to_upgrade_may_come_in_any_segments(system: System, cut: bytes, chunked: bool) -> None:
     request = post(system, chat("short", "in segments"), H2C, chunked=chunked)
     at = request.index(cut)
@@ -142,4 +146,60 @@ def test_the_jdk_client_replayed(system: System, publisher: str) -> None:
     sent = body if publisher == "ofString" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     with connect(system) as connection:
         send_in_parts(connection, [JDK_HEAD % (*framing, system.token.encode()), sent])
+        assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+# --- HTTP/1.0 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["short", "slow-start", "huge", "errors-mid-stream"])
+def test_a_stream_to_http_1_0_has_no_chunk_sizes_and_ends_with_the_connection(system: System, model: str) -> None:
+    with connect(system) as connection:
+        connection.sendall(post(system, chat(model, "in 1.0", stream=True), version=b"1.0"))
+        head, _, body = read_until_closed(connection, 15).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    *events, last, rest = body.split(b"\n\n")
+    assert rest == b""
+    assert all(event.startswith((b"data: ", b": ", b"event: ")) for event in [*events, last]), body[:500]
+    assert b"\r" not in body
+    assert last == b"data: [DONE]" or model == "errors-mid-stream"
+
+
+@pytest.mark.parametrize("keep", [b"", b"Connection: keep-alive\r\n"], ids=["", "keep-alive"])
+def test_a_plain_answer_to_http_1_0_is_counted_and_the_last(system: System, keep: bytes) -> None:
+    with connect(system) as connection:
+        connection.sendall(post(system, chat("short", "in 1.0"), keep, version=b"1.0"))
+        head, _, body = read_until_closed(connection, 5).partition(b"\r\n\r\n")
+    assert b"content-length: %d" % len(body) in head.lower()
+    assert b"transfer-encoding" not in head.lower()
+    assert json.loads(body)["choices"][0]["message"]["content"] == "0 1 2 "
+
+
+def test_http_1_0_is_never_told_to_continue(system: System) -> None:
+    with connect(system) as connection:
+        connection.sendall(post(system, chat("short", "in 1.0"), b"Expect: 100-continue\r\n", version=b"1.0"))
+        assert statuses(read_until_closed(connection, 5)) == [200]
+
+
+# --- Expect ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_asks_first_hears_a_refusal_without_sending_its_body(system: System) -> None:
+    request = post(system, chat("short", "never sent"), b"Expect: 100-continue\r\n")
+    head = request[: request.index(b"\r\n\r\n") + 4].replace(system.token.encode(), b"sk-wrong")
+    with connect(system) as connection:
+        connection.sendall(head)
+        assert statuses(read_until_closed(connection, 5)) == [401]
+
+
+@pytest.mark.parametrize("word", [b"100-continue", b"100-Continue"])
+def test_a_client_that_asks_first_is_told_to_go_on(system: System, word: bytes) -> None:
+    request = post(system, chat("short", "sent late"), H2C + b"Expect: %b\r\n" % word)
+    behind_head = request.index(b"\r\n\r\n") + 4
+    with connect(system) as connection:
+        connection.sendall(request[:behind_head])
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(request[behind_head:])
         assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
