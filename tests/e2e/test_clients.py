@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
 
+import httpx
 import pytest
 
 from tests.support.chat import CHAT, chat_body
 from tests.support.raw import connect, read_response, read_until_closed
 from tests.support.system import DemoBackend, System
+
+
+@pytest.fixture(scope="module")
+def client(system: System) -> Iterator[httpx.Client]:
+    with system.client() as opened:
+        yield opened
+
 
 # --- offers to upgrade -----------------------------------------------------------------------------------------------
 
@@ -203,3 +212,142 @@ def test_a_client_that_asks_first_is_told_to_go_on(system: System, word: bytes) 
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(request[behind_head:])
         assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+READ = ["/", "/v1", "/healthz", "/readyz", "/models", "/v1/models", "/v1/models/short", "/openapi.json", "/docs"]
+
+
+@pytest.mark.parametrize("path", READ)
+def test_head_is_answered_as_get_without_its_body(client: httpx.Client, path: str) -> None:
+    whole, head = client.get(path), client.head(path)
+    assert (whole.status_code, head.status_code) == (200, 200)
+    assert head.content == b""
+    for name in ("content-length", "content-type"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_head_leaves_its_connection_usable(system: System) -> None:
+    with connect(system) as connection:
+        connection.sendall(HIDDEN.replace(b"GET", b"HEAD") + HIDDEN.replace(b"Host", b"Connection: close\r\nHost"))
+        answers = read_until_closed(connection, 5)
+    assert statuses(answers) == [200, 200]
+    assert answers.count(b"alive") == 1
+
+
+def test_head_asks_for_a_token_where_get_does(system: System) -> None:
+    assert httpx.head(f"{system.base_url}/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [(CHAT, {"POST", "OPTIONS"}), *[(path, {"GET", "HEAD", "OPTIONS"}) for path in ("/v1/models", "/", "/healthz")]],
+)
+def test_options_tells_the_methods_without_a_token(system: System, path: str, methods: set[str]) -> None:
+    answer = httpx.options(system.base_url + path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert set(answer.headers["allow"].split(", ")) == methods
+    wrong = httpx.delete(system.base_url + path)
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, answer.headers["allow"])
+
+
+def test_options_of_the_whole_server_and_of_nothing(system: System) -> None:
+    assert httpx.options(f"{system.base_url}/nowhere").status_code == 404
+    with connect(system) as connection:
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert statuses(read_until_closed(connection, 5)) == [204]
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["//v1/chat/completions", "/v1//chat/completions/", "//chat//completions//", CHAT + "/"]
+)
+def test_slashes_too_many_do_not_matter(client: httpx.Client, path: str) -> None:
+    url = str(client.base_url).rstrip("/") + path
+    answer = client.post(url, json=chat_body("short", "slashes"))
+    assert answer.json()["choices"][0]["message"]["content"] == "0 1 2 "
+
+
+@pytest.mark.parametrize("path", ["//v1/models", "/v1/models/", "/models//", "/v1//models/short/", "//healthz", "//"])
+def test_slashes_too_many_do_not_matter_to_get(client: httpx.Client, path: str) -> None:
+    assert client.get(str(client.base_url).rstrip("/") + path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/v1/v1/chat/completions", CHAT),
+        ("/v1/v1/models/short", "/v1/models/short"),
+        ("/v1/v1", "/v1"),
+        (f"{CHAT}/chat/completions", CHAT),
+        ("/api/v1/embeddings", "/v1/embeddings"),
+        ("/v1/healthz", "/healthz"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_wrong_base_url_is_told_the_right_path(client: httpx.Client, method: str, path: str, right: str) -> None:
+    answer = client.request(method, path)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (404, "unknown_url")
+    assert f"Did you mean {right}?" in error["message"]
+
+
+def test_a_path_like_no_other_gets_no_suggestion(client: httpx.Client) -> None:
+    assert "Did you mean" not in client.post("/v1/responses").json()["error"]["message"]
+
+
+# --- the first page --------------------------------------------------------------------------------------------------
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
+def test_a_browser_is_led_on_and_asks_nobody_else(system: System, path: str) -> None:
+    answer = httpx.get(system.base_url + path, headers=BROWSER)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for word in ("/docs", "/v1/models", "Authorization: Bearer"):
+        assert word in answer.text
+    assert "//" not in answer.text  # no address of anybody else
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    links = re.findall(r'href="(/[^"]*)"', answer.text)
+    assert [httpx.get(system.base_url + link).status_code for link in links] == [200] * len(links)
+
+
+def test_a_program_is_led_on_in_json(system: System) -> None:
+    answer = httpx.get(system.base_url + "/").json()
+    assert (answer["base_url"], answer["models"], answer["docs"]) == ("/v1", "/v1/models", "/docs")
+    assert "Authorization: Bearer" in answer["authentication"]
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def curl(system: System, *arguments: str, content: bytes = b"") -> str:
+    """Run curl with a token against a path of the gateway; returns what it printed."""
+    headers = ("-H", f"Authorization: Bearer {system.token}", "-H", "Content-Type: application/json")
+    command = ["curl", "-sS", "--noproxy", "*", "--max-time", "20", *headers, *arguments]
+    done = subprocess.run(command, input=content, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+@pytest.mark.full("curl")
+@pytest.mark.parametrize("option", ["--http1.0", "--http1.1", "--http2"])
+def test_curl_is_answered_whatever_version_it_asks_for(system: System, option: str) -> None:
+    url = system.base_url + CHAT
+    plain = curl(system, option, "--data-binary", "@-", url, content=chat("short", "curl"))
+    assert json.loads(plain)["choices"][0]["message"]["content"] == "0 1 2 "
+    stream = curl(system, option, "-N", "--data-binary", "@-", url, content=chat("short", "curl", stream=True))
+    assert stream.startswith("data: {")
+    assert stream.endswith("}\n\ndata: [DONE]\n\n")
+    large = curl(system, option, "--data-binary", "@-", url, content=chat("echo", "x" * 2_000_000))  # it asks first
+    assert json.loads(large)["choices"][0]["message"]["content"].startswith("x" * 2_000_000)
+
+
+@pytest.mark.full("curl")
+def test_curl_is_told_the_head_alone(system: System) -> None:
+    assert curl(system, "-I", f"{system.base_url}/healthz").startswith("HTTP/1.1 200 OK")
