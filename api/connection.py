@@ -21,7 +21,6 @@ import logging
 import socket
 from collections.abc import Callable
 from enum import Enum, auto
-from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
@@ -30,10 +29,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
+from api.heads import error_response, head_without_offer
 from api.http_1_0 import send_without_chunks
 from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
-from shared.jobs import new_id, request_id
 from shared.settings import ApiSettings
 
 log = logging.getLogger("aqueduct.api.connection")
@@ -202,27 +201,19 @@ class ClientConnection(HttpToolsProtocol):
         that as the next request. So the head, whose end it tells, goes once more without the offer into a new parser:
         the old one takes nothing more behind a head that says `close`.
         """
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while True:
             try:
                 self.parser.feed_data(rest)
                 return
             except httptools.HttpParserUpgrade as offer:
-                head = self._head_without_offer()
-                rest = rest[offer.args[0] :]
+                parser = self.parser
+                head = head_without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+                rest = memoryview(rest)[offer.args[0] :]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's first one
             self.parser.feed_data(head)
             self._unheard_bytes = len(rest)
-
-    def _head_without_offer(self) -> bytes:
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            message = "This is no proxy: CONNECT is not served. Send requests to the gateway itself."
-            raise MethodNotAllowed(message, headers={"allow": "GET, HEAD, POST, OPTIONS"})
-        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """Note the first byte of a request."""
@@ -345,7 +336,7 @@ class ClientConnection(HttpToolsProtocol):
                 self._enter(State.CLOSING)
                 return
             self._leave()
-        self.transport.write(_error_response(error))
+        self.transport.write(error_response(error))
         self._linger()
 
     def _leave(self) -> None:
@@ -427,17 +418,3 @@ class ClientConnection(HttpToolsProtocol):
         self._reader.leave()
         self._leave()
         self.transport.abort()
-
-
-def _error_response(error: AqueductError) -> bytes:
-    """Return a whole response, for requests that never reach the application."""
-    body = error.json()
-    headers = {
-        "content-type": "application/json",
-        "x-request-id": request_id(new_id()),
-        "content-length": str(len(body)),
-        "connection": "close",
-        **error.response_headers(),
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
