@@ -15,7 +15,7 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
-from api.routes import health, models
+from api.routes import health, index, models
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 
@@ -45,7 +45,7 @@ def _with_cors(app: App, settings: Settings) -> App:
     return CORSMiddleware(
         app,
         allow_origins=settings.api.cors_origins,
-        allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         expose_headers=EXPOSED_HEADERS,
     )
@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     for prefix in PREFIXES:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
+    app.include_router(index.router)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app

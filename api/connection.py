@@ -10,8 +10,8 @@
 Each leads to CLOSING: IDLE and HEAD after a time, the others with an answer that is the last (`_end`), all with bytes
 that are no HTTP or too many (`_refuse`). A client that takes nothing of what was written is cut in any state.
 
-uvicorn parses and writes. What the gateway needs of its inside is touched in this module only, and its minor version
-is pinned; the rest of the API knows `api.exchange.Connection`.
+uvicorn parses and writes. What the gateway needs of its inside is touched here and in `api.http_1_0` only, and its
+minor version is pinned; the rest of the API knows `api.exchange.Connection`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import logging
 import socket
 from collections.abc import Callable
 from enum import Enum, auto
-from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
@@ -30,9 +29,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
+from api.heads import error_response, head_without_offer
+from api.http_1_0 import send_without_chunks
 from api.reader import Reader
-from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest
-from shared.jobs import new_id, request_id
+from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 from shared.settings import ApiSettings
 
 log = logging.getLogger("aqueduct.api.connection")
@@ -179,9 +179,10 @@ class ClientConnection(HttpToolsProtocol):
             return
         self._unheard_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # there is nothing to upgrade to: answered as any other request
+            self._parse(data)
+        except MethodNotAllowed as error:
+            self._refuse(error)
+            return
         except httptools.HttpParserError:
             if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge())
@@ -192,6 +193,27 @@ class ClientConnection(HttpToolsProtocol):
             self._refuse(HeadersTooLarge())
         elif self._state is State.HEAD and self._due == NEVER:
             self._limit(self._settings.header_timeout_seconds)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; raises HttpParserError, and MethodNotAllowed for a CONNECT, behind which is no HTTP.
+
+        An offer to upgrade is ignored (RFC 9110, 7.8). The parser takes it for accepted, skips the body and would read
+        that as the next request. So the head, whose end it tells, goes once more without the offer into a new parser:
+        the old one takes nothing more behind a head that says `close`.
+        """
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                parser = self.parser
+                head = head_without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+                rest = memoryview(rest)[offer.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's first one
+            self.parser.feed_data(head)
+            self._unheard_bytes = len(rest)
 
     def on_message_begin(self) -> None:
         """Note the first byte of a request."""
@@ -221,10 +243,14 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, or line it up behind the one that is being answered."""
+        if self.parser.should_upgrade():
+            return  # this head comes once more: `_parse`
         self._unheard_bytes = 0
         self._head_has_begun = False
         super().on_headers_complete()
         self.cycle.transport = self._output  # type: ignore[assignment]
+        if self.scope["http_version"] == "1.0":
+            send_without_chunks(self.cycle)
         # An answer to a request that is not all here is the last one: what follows cannot be told from its rest.
         self._may_keep_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False
@@ -239,6 +265,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that a request is whole."""
+        if self.parser.should_upgrade():
+            return
         self._unheard_bytes = 0
         super().on_message_complete()
         if not self.cycle.response_started:
@@ -308,7 +336,7 @@ class ClientConnection(HttpToolsProtocol):
                 self._enter(State.CLOSING)
                 return
             self._leave()
-        self.transport.write(_error_response(error))
+        self.transport.write(error_response(error))
         self._linger()
 
     def _leave(self) -> None:
@@ -390,17 +418,3 @@ class ClientConnection(HttpToolsProtocol):
         self._reader.leave()
         self._leave()
         self.transport.abort()
-
-
-def _error_response(error: AqueductError) -> bytes:
-    """Return a whole response, for requests that never reach the application."""
-    body = error.json()
-    headers = {
-        "content-type": "application/json",
-        "x-request-id": request_id(new_id()),
-        "content-length": str(len(body)),
-        "connection": "close",
-        **error.response_headers(),
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body

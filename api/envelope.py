@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.exchange import Exchange, Message, Receive, Scope, Send
+from api.paths import meant, tidy
 from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
 
@@ -57,7 +58,7 @@ class Envelope:
             if direct is not None:
                 await direct(scope, receive, send_with_headers)
             else:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(_as_routed(scope), receive, send_with_headers)
         except Exception:
             log.exception("unexpected error", extra={"request_id": state["request_id"]})
             if status == 0:
@@ -73,6 +74,12 @@ class Envelope:
                         **fields,
                     },
                 )  # fmt: skip
+
+
+def _as_routed(scope: Scope) -> Scope:
+    """Return a request as the routes know it: a tidy path, and GET for HEAD, whose body the server leaves out."""
+    path = "/" if scope["path"] == "*" else tidy(scope["path"])  # `*` is the server as a whole
+    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
 _LOGGED = ("kind", "tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code")
@@ -96,7 +103,10 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(cast(AqueductError, error))
 
     async def framework(request: Request, error: Exception) -> Response:
-        return error_response(_from_framework(request, cast(HTTPException, error)))
+        found = cast(HTTPException, error)
+        if found.status_code == 405 and request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": f"{_methods(found)}, OPTIONS"})
+        return error_response(_from_framework(request, found))
 
     async def invalid(request: Request, error: Exception) -> Response:
         first = cast(RequestValidationError, error).errors()[0]
@@ -112,13 +122,23 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
+def _methods(error: HTTPException) -> str:
+    """Return what a path can be asked with that was asked with something else."""
+    headers = error.headers or {}
+    methods = headers.get("Allow") or headers.get("allow") or ""
+    return "GET, HEAD" if "GET" in methods else methods
+
+
 def _from_framework(request: Request, error: HTTPException) -> AqueductError:
     path = request.url.path[:200]
     if error.status_code == 404:
-        return UnknownUrl(f"Unknown request URL: {request.method} {path}. Please check the URL for typos.")
+        right = meant(path)
+        hint = f"Did you mean {right}? Check the client's base URL." if right else "Please check the URL for typos."
+        return UnknownUrl(f"Unknown request URL: {request.method} {path}. {hint}")
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow") or ""
-        return MethodNotAllowed(f"Not allowed to {request.method} on {path}. Use {allow}.", headers={"allow": allow})
+        methods = _methods(error)
+        message = f"Not allowed to {request.method} on {path}. Use {methods}."
+        return MethodNotAllowed(message, headers={"allow": f"{methods}, OPTIONS"})
     found = RequestError(str(error.detail)) if error.status_code < 500 else AqueductError()
     found.status = error.status_code
     return found
