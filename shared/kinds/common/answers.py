@@ -1,9 +1,8 @@
-"""The vocabulary of backends' answers: bytes in, JSON values, usage and public finish reasons out. No I/O."""
+"""The vocabulary of backends' answers: bytes in, JSON values and usage out; and bytes again. No I/O."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container
 from typing import Any
 
 import jiter
@@ -14,14 +13,6 @@ from shared.jobs import Usage
 
 MAX_TOKENS = 1_000_000_000
 """Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
-
-_FINISH_REASONS = {
-    **dict.fromkeys(("eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
-    **dict.fromkeys(("max_tokens", "max_length"), "length"),
-    **dict.fromkeys(("tool_call", "tool_use"), "tool_calls"),
-    **dict.fromkeys(("safety", "content_filtered"), "content_filter"),
-}
-_ABORTED = frozenset({"abort", "aborted", "cancelled", "canceled", "error"})
 
 
 def loads(data: bytes) -> Any:
@@ -63,17 +54,6 @@ def read_usage(value: object) -> Usage | None:
         total_tokens=_count(value, "total_tokens") or prompt + completion,
         cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
     )
-
-
-def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
-    """Return a backend's finish reason as one of those allowed; raises `BadBackendResponse` for an aborted answer."""
-    if reason is None or reason == "":
-        return None
-    word = reason.lower() if isinstance(reason, str) else ""
-    if word in _ABORTED:
-        raise BadBackendResponse("The model's backend aborted the answer.")
-    public = _FINISH_REASONS.get(word, word)
-    return public if public in allowed else "stop"
 
 
 def _count(value: dict[str, Any], key: str) -> int:

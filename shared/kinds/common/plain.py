@@ -6,8 +6,9 @@ from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
-from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
 
 
@@ -22,10 +23,13 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise BadBackendResponse("The model's backend sent an answer without choices.")
-    for choice in choices:
-        choice["finish_reason"] = public_finish_reason(choice.get("finish_reason"), shape.finish_reasons)
-    if answer.get("created") is None:
-        answer["created"] = spec.created
+    for place, choice in enumerate(choices):
+        mend_choice(choice, place, shape)
+        if choice.get("finish_reason") is None:
+            if not shape.has_text(choice):
+                raise BadBackendResponse("The model's backend sent a choice without text and without a finish reason.")
+            choice["finish_reason"] = "stop"
+    answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
     return dumps(answer), read_usage(answer.get("usage"))
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
-from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
 from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
 
@@ -47,6 +48,7 @@ class StreamTransformer:
         self.done = False
         """Nothing more is to be read: the backend said `[DONE]`, or a failure waits; call `finish`."""
         self._shape = shape
+        self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
         self._include_usage = include_usage
         self._buffer = EventBuffer()
@@ -55,6 +57,7 @@ class StreamTransformer:
         self._held: list[Chunk] = []
         self._has_held_content = False
         self._indexes: set[int] = set()
+        self._with_text: set[int] = set()
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -106,8 +109,6 @@ class StreamTransformer:
             return b""
 
     def _check_end(self) -> None:
-        if self.done and (self._is_open or self._has_held_content):
-            return
         if not self._indexes or not self._indexes <= self.finish_reasons.keys():
             raise BadBackendResponse("The model's backend ended its stream before the answer was complete.")
 
@@ -119,7 +120,7 @@ class StreamTransformer:
         try:
             for payload, is_error_event in payloads(block):
                 if payload == END:
-                    out.append(self._end())
+                    out.append(self._missing_ends() + self._end())
                     self.done = True
                     break
                 if is_error_event:
@@ -147,11 +148,12 @@ class StreamTransformer:
             self._note_usage(chunk, is_alone=False)
         chunk["object"] = self._shape.chunk
         if not self._is_created_fixed:
-            self._note_created(chunk.get("created"))
-        for choice in choices:
+            self._is_created_fixed = True
+            self._identity["created"] = whole_created(chunk.get("created"), self._created)
+        for place, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
-            self._note_choice(choice)
+            self._note_choice(choice, place)
         return chunk
 
     def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
@@ -173,21 +175,17 @@ class StreamTransformer:
         else:
             del chunk["usage"]
 
-    def _note_created(self, created: object) -> None:
-        self._is_created_fixed = True
-        if isinstance(created, int) and not isinstance(created, bool) and created > 0:
-            self._identity["created"] = created
-
-    def _note_choice(self, choice: dict[str, Any]) -> None:
+    def _note_choice(self, choice: dict[str, Any], place: int) -> None:
         index = choice.get("index")
-        if not isinstance(index, int):
-            index = choice["index"] = 0
+        if type(index) is int and index in self._with_text and choice.get("finish_reason") is None:
+            return  # as nearly all are
+        index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
-        given = choice.get("finish_reason")
-        if given is not None:
-            reason = choice["finish_reason"] = public_finish_reason(given, self._shape.finish_reasons)
-            if reason is not None:
-                self.finish_reasons[index] = reason
+        if index not in self._with_text and self._shape.has_text(choice):
+            self._with_text.add(index)
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.finish_reasons[index] = reason
 
     def _hold(self, chunk: Chunk) -> bytes:
         """Keep a chunk until there is content and choice 0 has begun."""
@@ -216,6 +214,21 @@ class StreamTransformer:
     def _encode(self, chunk: Chunk) -> bytes:
         chunk.update(self._identity)
         return b"data: %b\n\n" % dumps(chunk)
+
+    def _missing_ends(self) -> bytes:
+        """Return an end for each choice that was told complete without a reason, as older vLLM does after text."""
+        missing = sorted(self._indexes - self.finish_reasons.keys())
+        if not self._with_text.issuperset(missing):
+            return b""  # nothing proves that it is whole; `finish` says so
+        out = b""
+        for index in missing:
+            self.finish_reasons[index] = "stop"
+            choice = {"index": index, **self._shape.empty, "logprobs": None, "finish_reason": "stop"}
+            end: Chunk = {"object": self._shape.chunk, "choices": [choice]}
+            if self._include_usage:
+                end["usage"] = None
+            out += self._encode(end) if self._is_open else self._hold(end)
+        return out
 
     def _end(self) -> bytes:
         """Return what is still held, and the usage chunk where the client asked for it."""

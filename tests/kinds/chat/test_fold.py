@@ -96,6 +96,13 @@ def test_logprobs_grow_and_choices_are_sorted() -> None:
     assert choices[1]["logprobs"]["refusal"] is None
 
 
+def test_what_is_mended_in_a_stream_is_mended_in_its_fold() -> None:
+    values = [{**chunk({"content": "a"}, index=index), "created": "9"} for index in (None, "1")]  # type: ignore[arg-type]
+    body = _fold([*values, chunk(finish="model_length", index=1)])
+    assert body["created"] == 9
+    assert [(one["index"], one["finish_reason"]) for one in body["choices"]] == [(0, "stop"), (1, "length")]
+
+
 def test_a_cut_stream_has_no_result() -> None:
     folder = _folder()
     folder.feed(event(chunk({"content": "a"})))

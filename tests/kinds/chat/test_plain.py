@@ -65,6 +65,35 @@ def test_finish_reasons_are_mapped() -> None:
         _rewrite({**BODY, "choices": [{"finish_reason": "abort"}]})
 
 
+@pytest.mark.parametrize("reason", [None, "", "whatever", 5])
+def test_text_without_a_known_finish_reason_has_stopped(reason: object) -> None:
+    body = {**BODY, "choices": [{**BODY["choices"][0], "finish_reason": reason}]}
+    assert _rewrite(body)["choices"][0]["finish_reason"] == "stop"
+    body["choices"][0]["message"] = {"role": "assistant", "content": ""}
+    with pytest.raises(BadBackendResponse, match="without a finish reason"):
+        _rewrite(body)
+
+
+@pytest.mark.parametrize(
+    ("created", "told"),
+    [
+        (1746709563.49, 1746709563), ("1746709563", 1746709563), ("2025-05-08T13:06:03Z", SPEC.created),
+        (None, SPEC.created), (True, SPEC.created), (-1, SPEC.created), (1e300, SPEC.created),
+        ("9" * 5000, SPEC.created),
+    ],
+)  # fmt: skip
+def test_created_is_a_whole_number(created: object, told: int) -> None:
+    body = _rewrite({**BODY, "created": created})
+    assert (body["created"], type(body["created"])) == (told, int)
+
+
+def test_choices_have_whole_indexes() -> None:
+    (choice,) = BODY["choices"]
+    bare = {key: choice[key] for key in choice if key != "index"}
+    body = _rewrite({**BODY, "choices": [bare, {**choice, "index": "1"}]})
+    assert [one["index"] for one in body["choices"]] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"{}", b'{"choices":[]}', b'{"choices":[1]}', b"data: {}", b'"\xff"']
 )

@@ -218,7 +218,8 @@ def test_a_model_called_usage_survives() -> None:
     [
         ("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("content_filter", "content_filter"),
         ("function_call", "function_call"), ("eos", "stop"), ("end_turn", "stop"), ("max_tokens", "length"),
-        ("tool_use", "tool_calls"), ("safety", "content_filter"), ("whatever", "stop"),
+        ("tool_use", "tool_calls"), ("safety", "content_filter"), ("whatever", "stop"), ("MAX_TOKENS", "length"),
+        ("model_context_window_exceeded", "length"), ("model_length", "length"), ("sensitive", "content_filter"),
     ],
 )  # fmt: skip
 def test_only_public_finish_reasons_leave(given_reason: str, public: str) -> None:
@@ -233,7 +234,9 @@ def test_empty_finish_reason_is_null() -> None:
     assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
 
 
-@pytest.mark.parametrize("reason", ["abort", "cancelled", "error"])
+@pytest.mark.parametrize(
+    "reason", ["abort", "cancelled", "error", "network_error", "insufficient_system_resource", "Network-Error"]
+)
 def test_an_aborted_answer_is_an_error(reason: str) -> None:
     with pytest.raises(BadBackendResponse, match="aborted"):
         run(stream([ROLE, chunk(finish=reason)]))
@@ -305,9 +308,48 @@ def test_a_complete_answer_needs_no_done(end: bytes) -> None:
     assert [one["choices"][0]["finish_reason"] for one in read(run(data))] == [None, None, "stop"]
 
 
-def test_done_without_finish_reason_is_taken_as_it_is() -> None:
-    chunks = read(run(stream([ROLE, HELLO])))
-    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None]
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_text_and_done_without_finish_reason_have_stopped(include_usage: bool) -> None:
+    values = [ROLE, HELLO, chunk({"content": "b"}, index=1), chunk(finish="length", index=1)]
+    seen = read(run(stream([*values, usage_chunk()]), include_usage=include_usage))
+    chunks = [one for one in seen if one["choices"]]
+    ChatCompletionChunk.model_validate(chunks[-1])
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "length", "stop"]
+    assert chunks[-1]["choices"][0]["index"] == 0
+    assert (seen[-1]["choices"] == []) is include_usage
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"content": ""}, {"reasoning_content": "x"}, {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}]}],
+)
+def test_done_proves_no_end_where_there_is_no_text(delta: dict[str, Any]) -> None:
+    with pytest.raises(BadBackendResponse, match="before the answer was complete"):
+        run(stream([ROLE, chunk(delta)]))
+
+
+def test_an_unknown_finish_reason_proves_no_end() -> None:
+    with pytest.raises(BadBackendResponse, match="before the answer was complete"):
+        run(event(ROLE) + event(HELLO) + event(chunk(finish="whatever")))
+
+
+@pytest.mark.parametrize("created", [1746709563.49, "1746709563"])
+def test_created_is_a_whole_number(created: object) -> None:
+    assert {one["created"] for one in read(run(stream([{**HELLO, "created": created}, STOP])))} == {1746709563}
+
+
+@pytest.mark.parametrize("index", [None, "0", 0.0, False, -1, [0]])
+def test_a_choice_has_a_whole_index(index: object) -> None:
+    values = [chunk({"content": "a"}, index=index), chunk(finish="stop", index=index)]  # type: ignore[arg-type]
+    assert [one["choices"][0]["index"] for one in read(run(stream(values)))] == [0, 0]
+
+
+def test_choices_without_an_index_are_told_apart_by_their_place() -> None:
+    def both(**rest: Any) -> dict[str, Any]:
+        return {**chunk(), "choices": [{"delta": {"content": letter}, **rest} for letter in "ab"]}
+
+    chunks = read(run(stream([both(), both(finish_reason="stop")])))
+    assert (text(chunks, 0), text(chunks, 1)) == ("aa", "bb")
 
 
 def test_events_that_are_no_chunks_are_dropped() -> None:
