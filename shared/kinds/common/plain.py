@@ -28,7 +28,9 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
         if choice.get("finish_reason") is None:
             if not shape.has_text(choice):
                 raise BadBackendResponse("The model's backend sent a choice without text and without a finish reason.")
-            choice["finish_reason"] = "stop"
+            message = choice.get("message")
+            has_calls = isinstance(message, dict) and message.get("tool_calls")
+            choice["finish_reason"] = "tool_calls" if has_calls else "stop"
     answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
     return dumps(answer), read_usage(answer.get("usage"))

@@ -15,6 +15,7 @@ from shared.kinds.common.backend_errors import error_in_answer, is_error
 from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
 from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
+from shared.kinds.common.tool_calls import ToolCalls
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""
@@ -58,6 +59,7 @@ class StreamTransformer:
         self._has_held_content = False
         self._indexes: set[int] = set()
         self._with_text: set[int] = set()
+        self._calls: dict[int, ToolCalls] = {}
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -176,11 +178,19 @@ class StreamTransformer:
             del chunk["usage"]
 
     def _note_choice(self, choice: dict[str, Any], place: int) -> None:
-        index = choice.get("index")
-        if type(index) is int and index in self._with_text and choice.get("finish_reason") is None:
-            return  # as nearly all are
+        index, delta = choice.get("index"), choice.get("delta")
+        calls = delta.get("tool_calls") if type(delta) is dict else None
+        if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
+            if not calls:
+                if index in self._with_text:
+                    return
+            elif index in self._calls:
+                self._calls[index].mend(calls)
+                return
         index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
+        if calls:
+            self._calls.setdefault(index, ToolCalls()).mend(calls)
         if index not in self._with_text and self._shape.has_text(choice):
             self._with_text.add(index)
         reason = choice.get("finish_reason")
@@ -222,8 +232,8 @@ class StreamTransformer:
             return b""  # nothing proves that it is whole; `finish` says so
         out = b""
         for index in missing:
-            self.finish_reasons[index] = "stop"
-            choice = {"index": index, **self._shape.empty, "logprobs": None, "finish_reason": "stop"}
+            reason = self.finish_reasons[index] = "tool_calls" if index in self._calls else "stop"
+            choice = {"index": index, **self._shape.empty, "logprobs": None, "finish_reason": reason}
             end: Chunk = {"object": self._shape.chunk, "choices": [choice]}
             if self._include_usage:
                 end["usage"] = None

@@ -64,6 +64,20 @@ def test_tool_calls_are_joined_by_index_and_content_is_null() -> None:
     ]
 
 
+def test_calls_of_one_index_are_not_joined() -> None:
+    def call(**rest: Any) -> dict[str, Any]:
+        return chunk({"tool_calls": [{"type": "function", **rest}]})
+
+    first = call(index=0, id="call_1", function={"name": "f", "arguments": '{"p":1}'})
+    second = call(index=0, id="call_2", function={"name": "f", "arguments": '{"p":2}'})
+    for values in ([first, second], [call(id="call_1", function={"name": "f", "arguments": '{"p":1}'}), second]):
+        calls = _fold([*values, chunk(finish="tool_calls")])["choices"][0]["message"]["tool_calls"]
+        assert [(one["id"], one["function"]["arguments"]) for one in calls] == [
+            ("call_1", '{"p":1}'),
+            ("call_2", '{"p":2}'),
+        ]
+
+
 def test_reasoning_refusal_audio_and_function_call_are_joined() -> None:
     pieces: list[dict[str, Any]] = [
         {"role": "assistant", "reasoning_content": "th"},

@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
-from shared.kinds.common import sse
+from shared.kinds.common import sse, tool_calls
 from shared.kinds.common.answers import loads
 from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
 
@@ -328,6 +328,11 @@ def test_done_proves_no_end_where_there_is_no_text(delta: dict[str, Any]) -> Non
         run(stream([ROLE, chunk(delta)]))
 
 
+def test_text_before_tool_calls_that_were_told_complete_ends_as_tool_calls() -> None:
+    chunks = read(run(stream([ROLE, HELLO, chunk({"tool_calls": [_piece("{}", "f", index=0, id="a")]})])))
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_an_unknown_finish_reason_proves_no_end() -> None:
     with pytest.raises(BadBackendResponse, match="before the answer was complete"):
         run(event(ROLE) + event(HELLO) + event(chunk(finish="whatever")))
@@ -336,6 +341,69 @@ def test_an_unknown_finish_reason_proves_no_end() -> None:
 @pytest.mark.parametrize("created", [1746709563.49, "1746709563"])
 def test_created_is_a_whole_number(created: object) -> None:
     assert {one["created"] for one in read(run(stream([{**HELLO, "created": created}, STOP])))} == {1746709563}
+
+
+def _calls_of(*pieces: list[dict[str, Any]]) -> list[tuple[int, str | None, str]]:
+    """Return index, id and arguments of each piece that the client gets."""
+    values = [ROLE, *(chunk({"tool_calls": calls}) for calls in pieces), chunk(finish="tool_calls")]
+    chunks = read(run(stream(values)))
+    for one in chunks:
+        ChatCompletionChunk.model_validate(one)
+    found = [call for one in chunks for call in one["choices"][0]["delta"].get("tool_calls", ())]
+    return [(call["index"], call.get("id"), call["function"]["arguments"]) for call in found]
+
+
+def _piece(arguments: str, name: str | None = None, **rest: Any) -> dict[str, Any]:
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return {**rest, "function": function}
+
+
+def test_calls_of_one_index_and_two_ids_are_renumbered() -> None:
+    seen = _calls_of(
+        [_piece('{"p"', "f", index=0, id="a")], [_piece(":1}", index=0)], [_piece('{"p":2}', "f", index=0, id="b")],
+        [_piece(" ", index=0)], [_piece("{}", "g", index=1, id="c")],
+        [_piece(" ", index=0, id="a"), _piece("", index=1)], [_piece(" ", index=0, id="")],
+    )  # fmt: skip
+    assert [number for number, _, _ in seen] == [0, 0, 1, 1, 2, 0, 2, 0]
+
+
+def test_calls_of_one_index_in_one_chunk_are_renumbered() -> None:
+    seen = _calls_of([_piece("1", "f", index=0, id="a"), _piece("2", "f", index=0, id="b")])
+    assert seen == [(0, "a", "1"), (1, "b", "2")]
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}, {"index": "x"}, {"index": -1}, {"index": True}])
+def test_calls_without_an_index_get_one(index: dict[str, Any]) -> None:
+    seen = _calls_of(
+        [_piece("1", "f", id="a", **index)], [_piece("1", **index)], [_piece("2", "f", id="b", **index)],
+        [_piece("2", **index)], [_piece("1", id="a", **index)],
+    )  # fmt: skip
+    assert [number for number, _, _ in seen] == [0, 0, 1, 1, 0]
+
+
+def test_whole_calls_with_neither_index_nor_id_are_told_apart_by_their_names() -> None:
+    seen = _calls_of([_piece("1", "f"), _piece("2", "f", id="")], [_piece("3", "g")])
+    assert [number for number, _, _ in seen] == [0, 1, 2]
+
+
+def test_indexes_that_tell_calls_apart_stay_even_with_one_id() -> None:
+    seen = _calls_of(
+        [_piece("1", "f", index=1, id="x")], [_piece("2", "f", index=4, id="x")], [_piece("1", index=1, id="x")]
+    )
+    assert [number for number, _, _ in seen] == [1, 4, 1]
+
+
+def test_endless_tool_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_calls, "MAX_CALLS", 3)
+    with pytest.raises(BadBackendResponse, match="too many tool calls"):
+        _calls_of([_piece("", "f", index=0, id=str(number)) for number in range(4)])
+
+
+@pytest.mark.parametrize("calls", [5, "x", [5], {"id": "a"}])
+@pytest.mark.parametrize("earlier", [[], [chunk({"tool_calls": [{"index": 0, "id": "a"}]})]])
+def test_tool_calls_that_are_none_are_the_backends_fault(calls: object, earlier: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadBackendResponse, match="tool calls"):
+        run(stream([*earlier, chunk({"tool_calls": calls}), STOP]))
 
 
 @pytest.mark.parametrize("index", [None, "0", 0.0, False, -1, [0]])
