@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import jiter
@@ -16,10 +17,10 @@ MAX_TOKENS = 1_000_000_000
 
 
 def loads(data: bytes) -> Any:
-    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none or not UTF-8.
+    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none.
 
     The parser refuses lone surrogates, which real backends send (an emoji cut in two), so the standard library has
-    the last word.
+    the last word. Bytes that are no UTF-8 are read as U+FFFD, as browsers and SDKs do: the rest of the text is good.
     """
     try:
         # Without its cache of strings: a piece of an answer must not stay in memory beyond its job.
@@ -27,19 +28,25 @@ def loads(data: bytes) -> Any:
     except ValueError:
         pass
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise BadBackendResponse("The model's backend sent text that is not UTF-8.") from None
+        return json.loads(data.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         raise BadBackendResponse("The model's backend sent data that is not JSON.") from None
 
 
 def dumps(value: Any) -> bytes:
-    """Return compact UTF-8 JSON on one line."""
+    """Return compact UTF-8 JSON on one line; NaN and the infinities, which Python's servers write, become null."""
     try:
         return orjson.dumps(value)
     except TypeError:  # a lone surrogate, or an integer over 64 bits
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(_finite(value), separators=(",", ":")).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_usage(value: object) -> Usage | None:

@@ -48,9 +48,16 @@ def test_values_stay_whatever_their_spelling(odd: str) -> None:
     assert usage == Usage(1, 2, 3)
 
 
-def test_a_number_that_is_no_json_becomes_null() -> None:
-    raw = json.dumps({**BODY, "x": math.nan}).encode()
-    assert _rewrite(raw)["x"] is None
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("beside", ["x", "\ud83d", 10**30])
+def test_a_number_that_is_no_json_becomes_null(number: float, beside: object) -> None:
+    body = _rewrite({**BODY, "x": number, "y": [{"z": number}], "beside": beside})
+    assert (body["x"], body["y"], body["beside"]) == (None, [{"z": None}], beside)
+
+
+def test_a_broken_byte_costs_a_character_and_not_the_answer() -> None:
+    body = _rewrite(b"\xef\xbb\xbf" + json.dumps(BODY).encode().replace(b"hi", b"h\xff"))
+    assert body["choices"][0]["message"]["content"] == "h\ufffd"
 
 
 def test_missing_members_are_filled_in() -> None:

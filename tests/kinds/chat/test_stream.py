@@ -276,7 +276,6 @@ def test_good_events_before_an_error_are_not_lost(data: bytes, status: int) -> N
     [
         b"data: nonsense\n\n",
         b"data: {\n\n",
-        event(HELLO).replace(b"hello", b"\xff"),
         b"data: " + b"[" * 100_000 + b"\n\n",
     ],
 )
@@ -285,11 +284,21 @@ def test_nonsense_is_refused(data: bytes) -> None:
         run(data + stream([STOP]))
 
 
-def test_bad_utf8_is_refused_in_mid_stream() -> None:
-    subject = transformer()
-    subject.feed(event(ROLE) + event(HELLO) + event(HELLO))
-    with pytest.raises(BadBackendResponse, match="UTF-8"):
-        subject.feed(event(HELLO).replace(b"hello", b"\xc3("))
+@pytest.mark.parametrize(("broken", "read_as"), [(b"\xc3(", "\ufffd("), (b"\xff", "\ufffd"), (b"\xf0\x9f", "\ufffd")])
+def test_a_broken_byte_costs_a_character_and_not_the_answer(broken: bytes, read_as: str) -> None:
+    data = event(ROLE) + event(HELLO) + event(HELLO).replace(b"hello", broken) + stream([HELLO, STOP])
+    assert text(read(run(data))) == f"hello{read_as}hello"
+
+
+@pytest.mark.parametrize("beside", ["x", "\ud83d"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_does_not_know_becomes_null(number: str, beside: str) -> None:
+    one = chunk({"content": beside})
+    one["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": "@", "top_logprobs": []}]}
+    data = event(ROLE) + json.dumps(one).encode().join((b"data: ", b"\n\n")).replace(b'"@"', number.encode())
+    out = run(data + stream([STOP]))
+    chunks = [json.loads(line[6:], parse_constant=pytest.fail) for line in out.split(b"\n\n") if line]
+    assert chunks[1]["choices"][0]["logprobs"]["content"][0]["logprob"] is None
 
 
 @pytest.mark.parametrize(
