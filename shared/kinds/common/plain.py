@@ -10,6 +10,7 @@ from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
 from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
+from shared.kinds.common.sse import without_end
 
 
 def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | None]:
@@ -38,7 +39,7 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
 
 def read_answer(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a whole answer; raises BadBackendResponse for none, and the error that it may be."""
-    answer = loads(body)
+    answer = loads(without_end(body))
     if not isinstance(answer, dict):
         raise BadBackendResponse("The model's backend sent an answer that is no JSON object.")
     if is_error(answer):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import re
+
 from shared.errors import AqueductError, BadBackendResponse
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -9,6 +12,18 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 END = b"[DONE]"
 """The payload of a stream's last event."""
 DONE_EVENT = b"data: [DONE]\n\n"
+_BOM = b"\xef\xbb\xbf"
+_EVENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+
+
+class _Reading(enum.Enum):
+    """What a byte stream is read as."""
+
+    OPENING = enum.auto()
+    """Nothing came yet but half a byte order mark, or space."""
+    EVENTS = enum.auto()
+    DOCUMENT = enum.auto()
+    """One JSON object that is no event stream: all of it is the rest."""
 
 
 class EventBuffer:
@@ -17,9 +32,19 @@ class EventBuffer:
     def __init__(self) -> None:
         self._tail = bytearray()
         self._ends_with_cr = False
+        self._reading = _Reading.OPENING
+
+    @property
+    def is_document(self) -> bool:
+        """Whether what came is a JSON object instead of events; it is the `rest` once all has come."""
+        return self._reading is _Reading.DOCUMENT
 
     def feed(self, data: bytes) -> bytes:
         r"""Return all complete events with line ends as `\n`; raises `BadBackendResponse` when one grows too long."""
+        if self._reading is not _Reading.EVENTS:
+            data = self._opened(data)
+            if not data:
+                return b""
         if self._ends_with_cr or b"\r" in data:
             data = self._normalise(data)
         if not self._tail:
@@ -48,6 +73,26 @@ class EventBuffer:
         self._tail.clear()
         return rest
 
+    def _opened(self, data: bytes) -> bytes:
+        """Return what of the first bytes is to be read as events: without a byte order mark and the space before it."""
+        if self._reading is _Reading.DOCUMENT:
+            self._keep(data)
+            return b""
+        start = bytes(self._tail) + data
+        self._tail.clear()
+        if _BOM.startswith(start):  # half a mark, or nothing
+            self._tail += start
+            return b""
+        start = start.removeprefix(_BOM).lstrip()
+        if not start:
+            return b""
+        if start.startswith(b"{"):
+            self._reading = _Reading.DOCUMENT
+            self._keep(start)
+            return b""
+        self._reading = _Reading.EVENTS
+        return start
+
     def _keep(self, data: bytes) -> None:
         self._tail += data
         self._check()
@@ -65,6 +110,17 @@ class EventBuffer:
         if self._ends_with_cr:
             data = data[:-1]
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def looks_like_events(body: bytes) -> bool:
+    """Tell whether a body is an event stream, whatever its head says."""
+    return _EVENTS.match(body) is not None
+
+
+def without_end(body: bytes) -> bytes:
+    """Return a JSON body without the `[DONE]` of a stream that some servers put behind it."""
+    rest = body.rstrip()
+    return rest.removesuffix(END).rstrip().removesuffix(b"data:") if rest.endswith(END) else body
 
 
 def payloads(block: bytes) -> list[tuple[bytes, bool]]:

@@ -14,7 +14,7 @@ from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
 from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
-from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
+from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads, without_end
 from shared.kinds.common.tool_calls import ToolCalls
 
 MAX_HELD_EVENTS = 64
@@ -89,13 +89,22 @@ class StreamTransformer:
             BackendError: What the backend reported last.
         """
         out = b""
-        rest = self._buffer.rest()
-        if rest.strip() and self._failure is None and not self.done:
+        is_document, rest = self._buffer.is_document, self._buffer.rest()
+        if is_document and self._failure is None:
+            out = self._document(rest)
+        elif rest.strip() and self._failure is None and not self.done:
             out = self._last_event(rest)
         if self._failure is not None:
             raise self._failure
         self._check_end()
         return out + (b"" if self.done else self._end()) + DONE_EVENT
+
+    def _document(self, body: bytes) -> bytes:
+        """Read a whole answer, which a backend sent though a stream was asked for, as one chunk."""
+        chunk = self._chunk(without_end(body))
+        if chunk is None or not chunk["choices"]:
+            raise BadBackendResponse("The model's backend did not answer with an event stream.")
+        return self._hold(chunk) + self._missing_ends()
 
     def _last_event(self, rest: bytes) -> bytes:
         """Read an event whose blank line never came; one that was cut counts as none."""
@@ -187,6 +196,8 @@ class StreamTransformer:
             elif index in self._calls:
                 self._calls[index].mend(calls)
                 return
+        if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
+            choice["delta"], calls = message, message.get("tool_calls")
         index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
         if calls:

@@ -60,6 +60,11 @@ def test_a_broken_byte_costs_a_character_and_not_the_answer() -> None:
     assert body["choices"][0]["message"]["content"] == "h\ufffd"
 
 
+@pytest.mark.parametrize("end", [b"[DONE]", b"\n\ndata: [DONE]\n\n", b"data:[DONE]\r\n"])
+def test_an_end_of_stream_behind_the_body_is_cut_off(end: bytes) -> None:
+    assert _rewrite(json.dumps(BODY).encode() + end) == _rewrite(BODY)
+
+
 def test_missing_members_are_filled_in() -> None:
     body = _rewrite({"choices": BODY["choices"]})
     assert (body["id"], body["object"], body["model"]) == ("chatcmpl-j1", "chat.completion", "llama")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -432,6 +433,60 @@ def test_choices_without_an_index_are_told_apart_by_their_place() -> None:
 def test_events_that_are_no_chunks_are_dropped() -> None:
     odd = [{"type": "ping"}, [1], "x", {**chunk(), "choices": []}]
     assert len(read(run(stream([*odd, ROLE, HELLO, *odd, HELLO, STOP])))) == 4
+
+
+@pytest.mark.parametrize("opening", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\r\n", b" \n\n"])
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (3,), (4,), (1, 2, 3)])
+def test_a_byte_order_mark_costs_no_event_however_it_is_cut(opening: bytes, cuts: tuple[int, ...]) -> None:
+    data = stream([chunk({"role": "assistant", "content": "Hel"}), chunk({"content": "lo"}), STOP])
+    assert run(opening + data, cuts=cuts) == run(data)
+
+
+WHOLE = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": "5",
+    "model": "b",
+    "choices": [
+        {
+            "message": {
+                "role": "assistant",
+                "content": "hi",
+                "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "finish_reason": "tool_use",
+        },
+        {"index": 1, "message": {"role": "assistant", "content": "a\n\nb"}, "finish_reason": None},
+    ],
+    "usage": usage_chunk()["usage"],
+}
+
+
+@pytest.mark.parametrize("end", [b"", b"\n\n", b"data: [DONE]\n\n", b"\r\n[DONE]"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("cuts", [(), range(400)])
+def test_a_whole_answer_to_a_stream_request_becomes_a_stream(
+    end: bytes, indent: int | None, cuts: Iterable[int]
+) -> None:
+    body = json.dumps(WHOLE, indent=indent).encode().replace(b"\n", b"\n\n") + end
+    first, last, usage = read(run(body, include_usage=True, cuts=cuts))
+    for one in (first, last, usage):
+        ChatCompletionChunk.model_validate(one)
+        assert (one["id"], one["object"], one["created"]) == ("chatcmpl-j1", "chat.completion.chunk", 5)
+    one, two = first["choices"]
+    assert (one["index"], one["delta"]["content"], one["finish_reason"]) == (0, "hi", "tool_calls")
+    assert [call["index"] for call in one["delta"]["tool_calls"]] == [0]
+    assert (two["index"], two["delta"]["content"], two["finish_reason"]) == (1, "a\n\nb", None)
+    assert [(choice["index"], choice["finish_reason"]) for choice in last["choices"]] == [(1, "stop")]
+    assert usage["usage"]["total_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"choices":[]}', b'{"choices":[{"message":{"content":""}}]}', b'{"choices":[{"mess', b"{" * 9]
+)
+def test_a_document_that_is_no_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(BadBackendResponse):
+        run(body)
 
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
