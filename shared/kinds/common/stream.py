@@ -34,7 +34,16 @@ class StreamTransformer:
     the next call, so that what is returned does not depend on how the network cut the stream.
     """
 
-    def __init__(self, shape: Shape, *, job_id: str, public_model: str, include_usage: bool, created: int) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        job_id: str,
+        public_model: str,
+        include_usage: bool,
+        created: int,
+        continuous_usage: bool = False,
+    ) -> None:
         """Take what the chunks must say.
 
         Args:
@@ -43,6 +52,7 @@ class StreamTransformer:
             public_model: The name that the client knows.
             include_usage: Whether the client asked for the usage chunk.
             created: Unix seconds, used where the backend gives none; its own first value wins.
+            continuous_usage: Whether the client asked for usage in each chunk as well.
         """
         self.usage: Usage | None = None
         self.finish_reasons: dict[int, str] = {}
@@ -52,6 +62,7 @@ class StreamTransformer:
         self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
         self._include_usage = include_usage
+        self._keeps_usage = include_usage and continuous_usage
         self._buffer = EventBuffer()
         self._is_created_fixed = False
         self._is_open = False
@@ -168,21 +179,26 @@ class StreamTransformer:
         return chunk
 
     def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
-        is_for_client = _is_extra(chunk)
+        """Note its usage; what stands beside that, such as llama.cpp's timings, is for the client all the same."""
+        is_last = self._include_usage and chunk.get("usage") is not None  # it comes whole, at the end
         if "usage" in chunk:
             self._note_usage(chunk, is_alone=True)
         chunk["object"] = self._shape.chunk
-        return chunk if is_for_client else None
+        return chunk if _is_extra(chunk) and not is_last else None
 
     def _note_usage(self, chunk: Chunk, *, is_alone: bool) -> None:
-        """Count usage, take it out of the chunk, and keep it for the end; what stands beside it alone goes with it."""
+        """Count usage, take it out of the chunk, and keep it for the end.
+
+        What stands beside it in a chunk of its own goes with it. In the others it stays if the client asked for that.
+        """
         usage = read_usage(chunk["usage"])
         if usage is not None:
             self.usage = usage
             kept = {key: chunk[key] for key in chunk if is_alone or key in _ENVELOPE}
             self._usage_chunk = {**kept, "object": self._shape.chunk, "choices": []}
         if self._include_usage:
-            chunk["usage"] = None
+            if is_alone or not self._keeps_usage:
+                chunk["usage"] = None
         else:
             del chunk["usage"]
 
@@ -213,11 +229,13 @@ class StreamTransformer:
         has_content = any(
             choice.get("finish_reason") is not None or self._shape.has_content(choice)
             for choice in chunk.get("choices") or ()
-        )
+        ) or _tells_progress(chunk)
         self._has_held_content = self._has_held_content or has_content
         if len(self._held) < MAX_HELD_EVENTS or has_content:
             self._held.append(chunk)
-        if not self._has_held_content or (0 not in self._indexes and len(self._held) < MAX_HELD_EVENTS):
+        if not self._has_held_content or (
+            self._indexes and 0 not in self._indexes and len(self._held) < MAX_HELD_EVENTS
+        ):
             return b""
         return self._release()
 
@@ -268,11 +286,19 @@ def transformer_of(shape: Shape, spec: JobSpec, job_id: str) -> StreamTransforme
         public_model=spec.public_model,
         include_usage=spec.options.get("include_usage", False),
         created=spec.created,
+        continuous_usage=spec.options.get("stream_options", {}).get("continuous_usage_stats") is True,
     )
 
 
 def _is_extra(chunk: Chunk) -> bool:
     """Tell whether an event without choices is a chunk with something else to say, such as moderation results."""
-    if chunk.get("choices") != [] or chunk.get("usage") is not None:
-        return False
-    return any(chunk[key] is not None for key in chunk.keys() - _ENVELOPE)
+    return chunk.get("choices") == [] and any(chunk[key] is not None for key in chunk.keys() - _ENVELOPE)
+
+
+def _tells_progress(chunk: Chunk) -> bool:
+    """Tell whether a chunk without content is one that somebody waits for all the same.
+
+    llama.cpp tells of a long prompt's progress when asked to. It is sent at once, at the price that the job can then
+    not move. Other further members (`x_groq`, `provider`) come with the first empty chunk and have nothing to tell yet.
+    """
+    return any("progress" in key and chunk[key] is not None for key in chunk.keys() - _ENVELOPE)

@@ -14,9 +14,11 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
+from shared.kinds.chat.stream import open_stream
 from shared.kinds.common import sse, tool_calls
 from shared.kinds.common.answers import loads
 from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
+from tests.support.rooms import a_spec
 
 ROLE = chunk({"role": "assistant", "content": ""})
 HELLO = chunk({"content": "hello"})
@@ -184,7 +186,50 @@ def test_usage_is_counted_but_not_sent_unasked(separators: tuple[str, str]) -> N
     ).removesuffix(END)
     assert subject.usage == Usage(3, 2, 5, cached_tokens=1)
     assert b'"usage"' not in out
-    assert [len(one["choices"]) for one in read(out)] == [1, 1, 1, 1]
+    *earlier, timings = read(out)
+    assert [len(one["choices"]) for one in earlier] == [1, 1, 1, 1]
+    assert (timings["choices"], timings["timings"], timings["id"]) == ([], {"ms": 1}, "chatcmpl-j1")
+
+
+@pytest.mark.parametrize("further", [{}, {"timings": None}, {"system_fingerprint": "f", "service_tier": "t"}])
+def test_a_usage_chunk_with_nothing_beside_its_usage_stays_here(further: dict[str, Any]) -> None:
+    assert all(one["choices"] for one in read(run(stream([ROLE, HELLO, STOP, {**usage_chunk(), **further}]))))
+
+
+def test_what_stands_beside_asked_for_usage_comes_with_it_and_once() -> None:
+    chunks = read(run(stream([ROLE, HELLO, STOP, {**usage_chunk(), "timings": {"ms": 1}}]), include_usage=True))
+    assert [one.get("timings") for one in chunks] == [None, None, None, {"ms": 1}]
+    assert chunks[-1]["usage"]["total_tokens"] == 5
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("continuous", [True, False, "yes"])
+def test_usage_in_each_chunk_stays_where_it_was_asked_for(include_usage: bool, continuous: object) -> None:
+    counts = usage_chunk()["usage"]
+    values = [{**one, "usage": {**counts, "total_tokens": n}} for n, one in enumerate((ROLE, HELLO, STOP), 2)]
+    options = {"include_usage": include_usage, "stream_options": {"continuous_usage_stats": continuous}}
+    subject = open_stream(a_spec(options=options), "j1")
+    *chunks, end = read((subject.feed(stream([*values, usage_chunk()])) + subject.finish()).removesuffix(END))
+    if include_usage and continuous is True:
+        assert [one["usage"]["total_tokens"] for one in chunks] == [2, 3, 4]
+    else:
+        assert not any(one.get("usage") for one in chunks)
+    assert (end.get("usage") is not None) is include_usage
+
+
+@pytest.mark.parametrize("choices", [ROLE["choices"], []])
+def test_the_progress_of_a_prompt_is_told_at_once(choices: list[Any]) -> None:
+    subject = transformer()
+    for number in range(100):
+        progress = {"total": 100, "processed": number}
+        (told,) = read(subject.feed(event({**ROLE, "choices": choices, "prompt_progress": progress})))
+        assert told["prompt_progress"] == progress
+    assert text(read(subject.feed(stream([HELLO, STOP])))) == "hello"
+
+
+def test_what_a_server_adds_to_its_first_empty_chunk_does_not_open_the_stream() -> None:
+    subject = transformer()
+    assert subject.feed(event({**ROLE, "x_groq": {"id": "r"}, "provider": "p", "prompt_progress": None})) == b""
 
 
 def test_usage_chunk_comes_last_when_asked() -> None:
