@@ -97,6 +97,29 @@ def test_reasoning_refusal_audio_and_function_call_are_joined() -> None:
     }
 
 
+def _thought(text: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("contents", "whole"),
+    [
+        (["", [_thought("hm")], "H", "i", ""], [_thought("hm"), _said("Hi")]),
+        (["H", "i", [_thought("hm")], "!"], [_said("Hi"), _thought("hm"), _said("!")]),
+        ([[_said("H")], [_said("i")], None, "!"], [_said("Hi!")]),
+        (["", "H", None, "i"], "Hi"),
+        ([[], ""], []),
+    ],
+)
+def test_content_in_parts_and_in_text_keeps_both(contents: list[Any], whole: object) -> None:
+    body = _fold([*(chunk({"content": content}) for content in contents), chunk(finish="stop")])
+    assert body["choices"][0]["message"]["content"] == whole
+
+
 def test_logprobs_grow_and_choices_are_sorted() -> None:
     def piece(token: str, index: int) -> dict[str, Any]:
         one = chunk({"content": token}, index=index)
