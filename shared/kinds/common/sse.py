@@ -6,6 +6,7 @@ import enum
 import re
 
 from shared.errors import AqueductError, BadBackendResponse
+from shared.kinds.common.answers import loads
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """An event that is not complete after this many bytes is refused, so that a backend cannot fill the memory."""
@@ -132,14 +133,28 @@ def payloads(block: bytes) -> list[tuple[bytes, bool]]:
         if event.startswith(b"data: {") and b"\n" not in event:  # as nearly all are
             found.append((event[6:], False))
         elif event:
-            payload, is_error = _payload(event)
-            if payload:
+            lines, is_error = _data(event)
+            if len(lines) > 1 and not is_error and all(map(_is_whole, lines)):
+                found += [(line.strip(), False) for line in lines]  # events that a single line end divides
+            elif payload := b"\n".join(lines).strip():
                 found.append((payload, is_error))
     return found
 
 
-def _payload(event: bytes) -> tuple[bytes, bool]:
-    """Read an event line by line.
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line of an event is all of a JSON object, or the end of a stream."""
+    line = line.strip()
+    if not line.startswith(b"{"):
+        return line == END
+    try:
+        loads(line)
+    except BadBackendResponse:
+        return False
+    return True
+
+
+def _data(event: bytes) -> tuple[list[bytes], bool]:
+    """Return the data lines of an event, and whether it tells of an error.
 
     A line `error: {…}` counts as well: older llama.cpp servers end a broken stream so.
     """
@@ -152,7 +167,7 @@ def _payload(event: bytes) -> tuple[bytes, bool]:
         elif line.startswith(b"error:"):
             is_error = True
             data.append(line[6:])
-    return b"\n".join(data).strip(), is_error
+    return data, is_error
 
 
 def error_event(error: AqueductError) -> bytes:

@@ -124,6 +124,13 @@ def test_missing_space_and_many_data_lines_are_read() -> None:
     assert text(read(run(halves + stream([STOP])))) == "hello"
 
 
+@pytest.mark.parametrize("cuts", [(), range(600)])
+def test_events_divided_by_a_single_line_end_are_read(cuts: Iterable[int]) -> None:
+    data = stream([ROLE, HELLO, chunk({"content": "{\n}"}), HELLO, STOP])
+    assert run(data.replace(b"\n\n", b"\n"), cuts=cuts) == run(data)
+    assert run(data.replace(b"\n\n", b"\r\n") + b"\r\n", cuts=cuts) == run(data)
+
+
 def test_nothing_leaves_before_content() -> None:
     subject = transformer()
     assert subject.feed(event(ROLE)) == b""
