@@ -16,7 +16,7 @@ def _has_content(choice: dict[str, Any]) -> bool:
 
 def _has_text(choice: dict[str, Any]) -> bool:
     said = choice.get("delta") or choice.get("message")
-    return isinstance(said, dict) and bool(said.get("content"))
+    return isinstance(said, dict) and bool(said.get("content") or said.get("refusal"))
 
 
 SHAPE = Shape(

@@ -27,14 +27,20 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
     for place, choice in enumerate(choices):
         mend_choice(choice, place, shape)
         if choice.get("finish_reason") is None:
-            if not shape.has_text(choice):
-                raise BadBackendResponse("The model's backend sent a choice without text and without a finish reason.")
-            message = choice.get("message")
-            has_calls = isinstance(message, dict) and message.get("tool_calls")
-            choice["finish_reason"] = "tool_calls" if has_calls else "stop"
+            choice["finish_reason"] = _implied_end(choice, shape)
     answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
     return dumps(answer), read_usage(answer.get("usage"))
+
+
+def _implied_end(choice: dict[str, Any], shape: Shape) -> str:
+    """Return the finish reason of a whole choice that was given none."""
+    message = choice.get("message")
+    if isinstance(message, dict) and message.get("tool_calls"):
+        return "tool_calls"
+    if shape.has_text(choice):
+        return "stop"
+    raise BadBackendResponse("The model's backend sent a choice without text and without a finish reason.")
 
 
 def read_answer(body: bytes) -> dict[str, Any]:

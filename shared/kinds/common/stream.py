@@ -115,7 +115,9 @@ class StreamTransformer:
         chunk = self._chunk(without_end(body))
         if chunk is None or not chunk["choices"]:
             raise BadBackendResponse("The model's backend did not answer with an event stream.")
-        return self._hold(chunk) + self._missing_ends()
+        out = self._hold(chunk)
+        self._with_text.update(self._calls)  # calls of a whole answer are whole
+        return out + self._missing_ends()
 
     def _last_event(self, rest: bytes) -> bytes:
         """Read an event whose blank line never came; one that was cut counts as none."""

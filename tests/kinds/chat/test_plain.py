@@ -81,6 +81,8 @@ def test_finish_reasons_are_mapped() -> None:
 def test_text_without_a_known_finish_reason_has_stopped(reason: object) -> None:
     body = {**BODY, "choices": [{**BODY["choices"][0], "finish_reason": reason}]}
     assert _rewrite(body)["choices"][0]["finish_reason"] == "stop"
+    body["choices"][0]["message"] = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
+    assert _rewrite(body)["choices"][0]["finish_reason"] == "tool_calls"
     body["choices"][0]["message"] = {"role": "assistant", "content": ""}
     with pytest.raises(BadBackendResponse, match="without a finish reason"):
         _rewrite(body)

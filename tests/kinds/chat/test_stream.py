@@ -533,6 +533,14 @@ def test_a_whole_answer_to_a_stream_request_becomes_a_stream(
     assert usage["usage"]["total_tokens"] == 5
 
 
+def test_tool_calls_of_a_whole_answer_without_finish_reason_are_whole() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    body = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [call]}}]}
+    first, last = read(run(json.dumps(body).encode()))
+    assert first["choices"][0]["delta"]["tool_calls"] == [{**call, "index": 0}]
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"choices":[]}', b'{"choices":[{"message":{"content":""}}]}', b'{"choices":[{"mess', b"{" * 9]
 )
