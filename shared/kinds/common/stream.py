@@ -174,10 +174,10 @@ class StreamTransformer:
         if not self._is_created_fixed:
             self._is_created_fixed = True
             self._identity["created"] = whole_created(chunk.get("created"), self._created)
-        for place, choice in enumerate(choices):
+        for choice in choices:
             if not isinstance(choice, dict):
                 raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
-            self._note_choice(choice, place)
+            self._note_choice(choice, choices)
         return chunk
 
     def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
@@ -204,7 +204,7 @@ class StreamTransformer:
         else:
             del chunk["usage"]
 
-    def _note_choice(self, choice: dict[str, Any], place: int) -> None:
+    def _note_choice(self, choice: dict[str, Any], choices: list[dict[str, Any]]) -> None:
         index, delta = choice.get("index"), choice.get("delta")
         calls = delta.get("tool_calls") if type(delta) is dict else None
         if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
@@ -216,6 +216,7 @@ class StreamTransformer:
                 return
         if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
             choice["delta"], calls = message, message.get("tool_calls")
+        place = next(at for at, one in enumerate(choices) if one is choice)
         index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
         if calls:

@@ -10,6 +10,8 @@ from shared.errors import BadBackendResponse
 MAX_CALLS = 4096
 """Of one choice: more are nothing a client could answer, and would fill the memory."""
 
+_NONE = object()
+
 
 @dataclass(slots=True)
 class ToolCalls:
@@ -27,16 +29,15 @@ class ToolCalls:
     """The numbers of those whose tool was named."""
     _numbers: dict[int, int] = field(default_factory=dict)
     """Our number of the call that a backend's index means now."""
-    _running: int = -1
-    """The backend's index of the last piece; -1 for none."""
+    _running: object = _NONE
+    """The backend's index of the last piece, if it gave one."""
 
     def mend(self, calls: object) -> None:
         """Set each piece's index in place; raises BadBackendResponse for what is no list of calls."""
-        if type(calls) is list and len(calls) == 1 and type(call := calls[0]) is dict:
-            index = call.get("index")
-            if type(index) is int and index == self._running and not call.get("id"):  # as nearly all are
-                call["index"] = self._last
-                return
+        call = calls[0] if type(calls) is list and len(calls) == 1 else None
+        if type(call) is dict and call.get("index") == self._running and not call.get("id"):  # as nearly all are
+            call["index"] = self._last
+            return
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise BadBackendResponse("The model's backend sent tool calls that are no list of JSON objects.")
         for call in calls:
@@ -49,7 +50,7 @@ class ToolCalls:
         call["index"] = self._last = number
         if is_named:
             self._named.add(number)
-        self._running = -1 if index is None else index
+        self._running = _NONE if index is None else index
 
     def _number(self, index: int | None, call_id: str, *, is_named: bool) -> int:
         number = self._last if index is None else self._numbers.get(index, -1)
