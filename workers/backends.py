@@ -28,7 +28,7 @@ _REDIRECTS = range(300, 400)
 
 
 class Answer:
-    """A backend's 200 response that is being read."""
+    """A backend's 2xx response that is being read."""
 
     __slots__ = ("_response", "is_stream")
 
@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass(slots=True)
 class BackendCall:
-    """A call of one backend, as a context manager: entering gives the answer once its head says 200.
+    """A call of one backend, as a context manager: entering gives the answer once its head says 2xx.
 
     Leaving closes the call; after a whole answer its connection is used again. Raises BackendUnreachable,
     BackendTimeout, BadBackendResponse, or what `backend_error` makes of a refusal, also for what the reading meets.
@@ -88,7 +88,7 @@ class BackendCall:
         try:
             async with asyncio.timeout(self.head_seconds):
                 response = self._response = await self.transport.post(self.path, self.headers, self.body)
-            if response.status != 200:
+            if not 200 <= response.status < 300:
                 raise await _refusal(response)
             if response.headers.get(b"content-encoding", b"identity") != b"identity":
                 raise BadBackendResponse("The model's backend compressed its answer though it was asked not to.")
@@ -169,7 +169,7 @@ def _headers(backend: BackendSettings) -> dict[str, str]:
 
 
 async def _refusal(response: Response) -> AqueductError:
-    """Return what to raise for an answer that is no 200."""
+    """Return what to raise for an answer that is no 2xx."""
     if response.status in _REDIRECTS:
         return BadBackendResponse(
             "The model's backend answered with a redirect; the operator must configure its final URL."

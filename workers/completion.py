@@ -20,6 +20,7 @@ from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUn
 from shared.events import Completed
 from shared.jobs import End, TakenJob, Usage, request_id
 from shared.kinds import KINDS, Kind
+from shared.kinds.common.sse import looks_like_events
 from shared.kinds.kind import Folder, Transformer
 from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
@@ -116,7 +117,9 @@ class Run:
             if transformer is not None:
                 await self._stream(transformer, answer)
             elif fold is not None and answer.is_stream:
-                await self._fold(fold(job.spec, job.id), answer)
+                await self._fold(fold(job.spec, job.id), answer, self._first_token_seconds())
+            elif kind.fold is not None and answer.is_stream:  # not what was asked for, but an answer
+                await self._fold(kind.fold(job.spec, job.id), answer, self._model.timeout_seconds)
             else:
                 await self._plain(kind, answer)
 
@@ -156,8 +159,8 @@ class Run:
         output.put_chunks(tail)
         self._finish(events.completed(self._completed(b"")))
 
-    async def _fold(self, folder: Folder, answer: Answer) -> None:
-        watch = _watch(answer, self._first_token_seconds())
+    async def _fold(self, folder: Folder, answer: Answer, first_seconds: float) -> None:
+        watch = _watch(answer, first_seconds)
         try:
             while data := await answer.read():
                 self._understood(folder.feed, data)
@@ -177,7 +180,10 @@ class Run:
     async def _plain(self, kind: Kind, answer: Answer) -> None:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
         raw = await (answer.read() if answer.is_complete else self._rest(answer))
-        body, self.usage = self._understood(kind.plain, raw, self._job.spec, self._job.id)
+        if kind.fold is not None and looks_like_events(raw):
+            body, self.usage = self._understood(_folded, kind.fold(self._job.spec, self._job.id), raw)
+        else:
+            body, self.usage = self._understood(kind.plain, raw, self._job.spec, self._job.id)
         self._finish_whole(body)
 
     async def _rest(self, answer: Answer) -> bytes:
@@ -229,6 +235,12 @@ class Run:
 
     def _run_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)
+
+
+def _folded(folder: Folder, raw: bytes) -> tuple[bytes, Usage | None]:
+    """Return the body of an event stream that came under another name, and its usage."""
+    folder.feed(raw)
+    return folder.result(), folder.usage
 
 
 def _unknown_kind(kind: str) -> JobLost:

@@ -72,14 +72,12 @@ FAULTS = (
     Fault("cut-at-once", "tokens=6&cut_after=0", UNREACHABLE, UNREACHABLE),
     Fault("end-at-once", "tokens=6&eof_after=0", NONSENSE, None),
     Fault("no-json", "tokens=0&garbage=1", None, NONSENSE),
-    Fault("no-utf-8", "tokens=6&invalid_utf8=1", None, NONSENSE),
     Fault("cut", "tokens=6&cut_after=3", None, UNREACHABLE, "backend_unavailable"),
     Fault("end", "tokens=6&eof_after=3", mid_stream="bad_backend_response"),
     Fault("stall", "tokens=6&stall_after=3", None, TIMEOUT, "backend_timeout", settings=STALL),
     Fault("stall-all-the-time", "tokens=6&stall_after=3", None, TIMEOUT, "backend_timeout", settings=TOTAL),
     Fault("too-long", "tokens=600&token_seconds=0.1", None, TIMEOUT, "backend_timeout", settings=TOTAL),
     Fault("garbage", "tokens=6&garbage=1", mid_stream="bad_backend_response"),
-    Fault("bad-utf-8", "tokens=6&invalid_utf8=1", mid_stream="bad_backend_response"),
     Fault("error-event", "tokens=6&error_after=3&code=own", mid_stream="own"),
 )
 GOOD = {

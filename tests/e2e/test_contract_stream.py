@@ -180,7 +180,6 @@ def _failed(client: httpx.Client, model: str, **body: Any) -> tuple[list[Json], 
         ("eof-mid-stream", "server_error", "bad_backend_response", "0 1 2 "),
         ("stall-mid-stream", "timeout_error", "backend_timeout", "0 1 2 "),
         ("garbage", "server_error", "bad_backend_response", "0 1 "),
-        ("invalid-utf8", "server_error", "bad_backend_response", "0 "),
         ("finish-abort", "server_error", "bad_backend_response", "0 1 "),
     ],
 )
@@ -210,6 +209,13 @@ def test_failure_past_the_hold_comes_as_an_event_with_the_same_error(client: htt
 
 
 # --- what passes through ------------------------------------------------------------------------------------------
+
+
+def test_a_broken_byte_costs_a_character_and_not_the_answer(client: httpx.Client) -> None:
+    whole = chat(client, "invalid-utf8").json()["choices"][0]["message"]["content"]
+    assert text_of(stream(client, "invalid-utf8")) == whole
+    assert "\ufffd" in whole
+    assert whole.split()[-1].isdigit()
 
 
 def test_parallel_tool_calls_keep_their_index_and_name_themselves_first(client: httpx.Client) -> None:

@@ -117,6 +117,52 @@ async def test_an_odd_answer_is_the_backends_fault_and_no_internal_error(
             assert (await error_of(bench, job_id))["error"]["code"] == "bad_backend_response"
 
 
+ANSWER = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+}
+EVENTS = (
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"h"}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{"content":"i"},"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\ndata: [DONE]\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "answer"),
+    [
+        (False, [SSE_HEAD, EVENTS]),
+        (False, [SSE_HEAD, EVENTS, 60.0]),  # stays open behind its end
+        (False, [plain(b": ping\n\n" + EVENTS)]),
+        (False, [SSE_HEAD, json.dumps(ANSWER).encode()]),
+        (True, [plain(json.dumps(ANSWER).encode())]),
+        (True, [plain(json.dumps(ANSWER).encode()).replace(b"200 OK", b"201 Created")]),
+        (False, [plain(json.dumps(ANSWER).encode()).replace(b"200 OK", b"299 Odd")]),
+        (True, [SSE_HEAD.replace(b"200 OK", b"202 Accepted"), EVENTS]),
+    ],
+)
+@asynchronous
+async def test_an_answer_of_the_other_form_is_used(
+    server: RedisServer, stream: bool, answer: list[bytes | float]
+) -> None:
+    with scripted_server(answer) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            job_id = await bench.admit(spec=a_spec(stream=stream))
+            runner.wake("m")
+            event = await last_event(bench, job_id)
+            assert event[0] == events.COMPLETED, event
+            told = events.read_completed(event)
+            assert (told.prompt_tokens, told.completion_tokens) == (3, 2)
+            if stream:
+                said = b"".join(await bench.log(job_id))
+                assert b'"chat.completion.chunk"' in said
+                assert b"data: [DONE]" in said
+                assert b'"finish_reason":"stop"' in said
+            else:
+                (choice,) = json.loads(told.body)["choices"]
+                assert (choice["message"]["content"], choice["finish_reason"]) == ("hi", "stop")
+
+
 class Stumbling:
     """What reads a stream of a kind whose code has a fault."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec
 from shared.kinds.chat.stream import SHAPE
 from shared.kinds.common.fold import Folder, folder_of, joined, merge
@@ -24,14 +23,12 @@ class ChatChoice:
     extras: dict[str, Any] = field(default_factory=dict)
 
     def add(self, given: dict[str, Any]) -> None:
-        """Take one chunk's part; raises BadBackendResponse for tool calls that are none."""
+        """Take one chunk's part, whose tool calls have their indexes."""
         delta = given.get("delta")
         if isinstance(delta, dict):
-            calls = delta.get("tool_calls") or []
-            if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-                raise BadBackendResponse("The model's backend sent tool calls that are no list of JSON objects.")
-            for call in calls:
-                _fold_tool_call(self.tool_calls, call)
+            for call in delta.get("tool_calls") or ():
+                piece = {key: call[key] for key in call if key != "index"}
+                merge(self.tool_calls.setdefault(call["index"], {}), piece)
             merge(self.message, {key: delta[key] for key in delta if key != "tool_calls"})
         if isinstance(given.get("logprobs"), dict):
             self.logprobs = self.logprobs or {}
@@ -59,15 +56,3 @@ class ChatChoice:
 def open_fold(spec: JobSpec, job_id: str) -> Folder:
     """Return a folder for a job."""
     return folder_of(SHAPE, ChatChoice, spec, job_id)
-
-
-def _fold_tool_call(calls: dict[int, dict[str, Any]], given: dict[str, Any]) -> None:
-    """Add a piece to its tool call: by index, else by a new id, else to the last one."""
-    index = given.get("index")
-    if not isinstance(index, int):
-        known = next((number for number, call in calls.items() if call.get("id") == given.get("id")), None)
-        last = max(calls, default=-1)
-        if known is None:
-            known = last + 1 if given.get("id") or last < 0 else last
-        index = known
-    merge(calls.setdefault(index, {}), {key: given[key] for key in given if key != "index"})

@@ -14,11 +14,18 @@ def _has_content(choice: dict[str, Any]) -> bool:
     return isinstance(delta, dict) and any(delta[key] for key in delta if key != "role")
 
 
+def _has_text(choice: dict[str, Any]) -> bool:
+    said = choice.get("delta") or choice.get("message")
+    return isinstance(said, dict) and bool(said.get("content") or said.get("refusal"))
+
+
 SHAPE = Shape(
     id_prefix="chatcmpl-",
     answer="chat.completion",
     chunk="chat.completion.chunk",
     finish_reasons=frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"}),
+    empty={"delta": {}},
+    has_text=_has_text,
     has_content=_has_content,
 )
 

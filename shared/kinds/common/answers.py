@@ -1,9 +1,9 @@
-"""The vocabulary of backends' answers: bytes in, JSON values, usage and public finish reasons out. No I/O."""
+"""The vocabulary of backends' answers: bytes in, JSON values and usage out; and bytes again. No I/O."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+import math
 from typing import Any
 
 import jiter
@@ -15,20 +15,12 @@ from shared.jobs import Usage
 MAX_TOKENS = 1_000_000_000
 """Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
 
-_FINISH_REASONS = {
-    **dict.fromkeys(("eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
-    **dict.fromkeys(("max_tokens", "max_length"), "length"),
-    **dict.fromkeys(("tool_call", "tool_use"), "tool_calls"),
-    **dict.fromkeys(("safety", "content_filtered"), "content_filter"),
-}
-_ABORTED = frozenset({"abort", "aborted", "cancelled", "canceled", "error"})
-
 
 def loads(data: bytes) -> Any:
-    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none or not UTF-8.
+    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none.
 
     The parser refuses lone surrogates, which real backends send (an emoji cut in two), so the standard library has
-    the last word.
+    the last word. Bytes that are no UTF-8 are read as U+FFFD, as browsers and SDKs do: the rest of the text is good.
     """
     try:
         # Without its cache of strings: a piece of an answer must not stay in memory beyond its job.
@@ -36,19 +28,25 @@ def loads(data: bytes) -> Any:
     except ValueError:
         pass
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise BadBackendResponse("The model's backend sent text that is not UTF-8.") from None
+        return json.loads(data.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         raise BadBackendResponse("The model's backend sent data that is not JSON.") from None
 
 
 def dumps(value: Any) -> bytes:
-    """Return compact UTF-8 JSON on one line."""
+    """Return compact UTF-8 JSON on one line; NaN and the infinities, which Python's servers write, become null."""
     try:
         return orjson.dumps(value)
     except TypeError:  # a lone surrogate, or an integer over 64 bits
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(_finite(value), separators=(",", ":")).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_usage(value: object) -> Usage | None:
@@ -63,17 +61,6 @@ def read_usage(value: object) -> Usage | None:
         total_tokens=_count(value, "total_tokens") or prompt + completion,
         cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
     )
-
-
-def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
-    """Return a backend's finish reason as one of those allowed; raises `BadBackendResponse` for an aborted answer."""
-    if reason is None or reason == "":
-        return None
-    word = reason.lower() if isinstance(reason, str) else ""
-    if word in _ABORTED:
-        raise BadBackendResponse("The model's backend aborted the answer.")
-    public = _FINISH_REASONS.get(word, word)
-    return public if public in allowed else "stop"
 
 
 def _count(value: dict[str, Any], key: str) -> int:

@@ -96,6 +96,8 @@ def merge(target: dict[str, Any], given: dict[str, Any], *, keep_null: bool = Fa
         if value is None:
             if keep_null:
                 target.setdefault(key, None)
+        elif key == "content" and isinstance(value, list | str) and isinstance(old, list | _Text):
+            target[key] = _both(old, value)
         elif isinstance(value, str) and key not in _IDENTITY_STRINGS:
             text = target[key] = old if isinstance(old, _Text) else _Text()
             text.pieces.append(value)
@@ -111,12 +113,45 @@ def merge(target: dict[str, Any], given: dict[str, Any], *, keep_null: bool = Fa
             target[key] = value
 
 
+def _both(old: list[Any] | _Text, given: list[Any] | str) -> list[Any] | _Text:
+    """Return content grown by a piece: parts as soon as any came in parts, as Mistral thinks in parts and then writes.
+
+    A part's text grows as a text does, so that a long answer is not copied with each piece of it.
+    """
+    if isinstance(old, _Text) and isinstance(given, str):
+        old.pieces.append(given)
+        return old
+    parts = old if isinstance(old, list) else _text_parts(old.pieces)
+    for part in _text_parts([given]) if isinstance(given, str) else given:
+        pieces, more = _pieces_of(parts[-1]) if parts else None, _pieces_of(part)
+        if pieces is None or more is None:
+            parts.append(part)
+        else:
+            parts[-1]["text"] = pieces
+            pieces.pieces.extend(more.pieces)
+    return parts
+
+
+def _text_parts(pieces: list[str]) -> list[Any]:
+    return [{"type": "text", "text": _Text(pieces)}] if any(pieces) else []
+
+
+def _pieces_of(part: Any) -> _Text | None:
+    """Return the text of a part that is nothing but text."""
+    text = part["text"] if isinstance(part, dict) and part.keys() == {"type", "text"} else None
+    if isinstance(text, str):
+        return _Text([text])
+    return text if isinstance(text, _Text) else None
+
+
 def joined(value: dict[str, Any]) -> dict[str, Any]:
     """Return what `merge` has gathered, with each text in one piece."""
     whole: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, _Text):
             whole[key] = "".join(item.pieces)
+        elif isinstance(item, list):
+            whole[key] = [joined(one) if isinstance(one, dict) else one for one in item]
         else:
             whole[key] = joined(item) if isinstance(item, dict) else item
     return whole

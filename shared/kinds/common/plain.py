@@ -6,9 +6,11 @@ from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
-from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
+from shared.kinds.common.sse import without_end
 
 
 def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[bytes, Usage | None]:
@@ -22,17 +24,28 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise BadBackendResponse("The model's backend sent an answer without choices.")
-    for choice in choices:
-        choice["finish_reason"] = public_finish_reason(choice.get("finish_reason"), shape.finish_reasons)
-    if answer.get("created") is None:
-        answer["created"] = spec.created
+    for place, choice in enumerate(choices):
+        mend_choice(choice, place, shape)
+        if choice.get("finish_reason") is None:
+            choice["finish_reason"] = _implied_end(choice, shape)
+    answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
     return dumps(answer), read_usage(answer.get("usage"))
 
 
+def _implied_end(choice: dict[str, Any], shape: Shape) -> str:
+    """Return the finish reason of a whole choice that was given none."""
+    message = choice.get("message")
+    if isinstance(message, dict) and message.get("tool_calls"):
+        return "tool_calls"
+    if shape.has_text(choice):
+        return "stop"
+    raise BadBackendResponse("The model's backend sent a choice without text and without a finish reason.")
+
+
 def read_answer(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a whole answer; raises BadBackendResponse for none, and the error that it may be."""
-    answer = loads(body)
+    answer = loads(without_end(body))
     if not isinstance(answer, dict):
         raise BadBackendResponse("The model's backend sent an answer that is no JSON object.")
     if is_error(answer):

@@ -19,5 +19,9 @@ class Shape:
     """`object` of a stream's chunks."""
     finish_reasons: frozenset[str]
     """The only values that OpenAI's contract allows."""
+    empty: dict[str, Any]
+    """What a chunk's choice that says nothing has, beside its index and finish reason."""
+    has_text: Callable[[dict[str, Any]], bool]
+    """Whether a choice, whole or of a chunk, has text for the reader."""
     has_content: Callable[[dict[str, Any]], bool]
     """Whether a chunk's unfinished choice says anything: only then may the stream begin."""

@@ -10,10 +10,12 @@ from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
-from shared.kinds.common.answers import dumps, loads, public_finish_reason, read_usage
+from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
+from shared.kinds.common.mend import mend_choice, whole_created
 from shared.kinds.common.shape import Shape
-from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads
+from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads, without_end
+from shared.kinds.common.tool_calls import ToolCalls
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""
@@ -32,7 +34,16 @@ class StreamTransformer:
     the next call, so that what is returned does not depend on how the network cut the stream.
     """
 
-    def __init__(self, shape: Shape, *, job_id: str, public_model: str, include_usage: bool, created: int) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        job_id: str,
+        public_model: str,
+        include_usage: bool,
+        created: int,
+        continuous_usage: bool = False,
+    ) -> None:
         """Take what the chunks must say.
 
         Args:
@@ -41,20 +52,25 @@ class StreamTransformer:
             public_model: The name that the client knows.
             include_usage: Whether the client asked for the usage chunk.
             created: Unix seconds, used where the backend gives none; its own first value wins.
+            continuous_usage: Whether the client asked for usage in each chunk as well.
         """
         self.usage: Usage | None = None
         self.finish_reasons: dict[int, str] = {}
         self.done = False
         """Nothing more is to be read: the backend said `[DONE]`, or a failure waits; call `finish`."""
         self._shape = shape
+        self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
         self._include_usage = include_usage
+        self._keeps_usage = include_usage and continuous_usage
         self._buffer = EventBuffer()
         self._is_created_fixed = False
         self._is_open = False
         self._held: list[Chunk] = []
         self._has_held_content = False
         self._indexes: set[int] = set()
+        self._with_text: set[int] = set()
+        self._calls: dict[int, ToolCalls] = {}
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -84,13 +100,24 @@ class StreamTransformer:
             BackendError: What the backend reported last.
         """
         out = b""
-        rest = self._buffer.rest()
-        if rest.strip() and self._failure is None and not self.done:
+        is_document, rest = self._buffer.is_document, self._buffer.rest()
+        if is_document and self._failure is None:
+            out = self._document(rest)
+        elif rest.strip() and self._failure is None and not self.done:
             out = self._last_event(rest)
         if self._failure is not None:
             raise self._failure
         self._check_end()
         return out + (b"" if self.done else self._end()) + DONE_EVENT
+
+    def _document(self, body: bytes) -> bytes:
+        """Read a whole answer, which a backend sent though a stream was asked for, as one chunk."""
+        chunk = self._chunk(without_end(body))
+        if chunk is None or not chunk["choices"]:
+            raise BadBackendResponse("The model's backend did not answer with an event stream.")
+        out = self._hold(chunk)
+        self._with_text.update(self._calls)  # calls of a whole answer are whole
+        return out + self._missing_ends()
 
     def _last_event(self, rest: bytes) -> bytes:
         """Read an event whose blank line never came; one that was cut counts as none."""
@@ -106,8 +133,6 @@ class StreamTransformer:
             return b""
 
     def _check_end(self) -> None:
-        if self.done and (self._is_open or self._has_held_content):
-            return
         if not self._indexes or not self._indexes <= self.finish_reasons.keys():
             raise BadBackendResponse("The model's backend ended its stream before the answer was complete.")
 
@@ -119,7 +144,7 @@ class StreamTransformer:
         try:
             for payload, is_error_event in payloads(block):
                 if payload == END:
-                    out.append(self._end())
+                    out.append(self._missing_ends() + self._end())
                     self.done = True
                     break
                 if is_error_event:
@@ -147,58 +172,73 @@ class StreamTransformer:
             self._note_usage(chunk, is_alone=False)
         chunk["object"] = self._shape.chunk
         if not self._is_created_fixed:
-            self._note_created(chunk.get("created"))
+            self._is_created_fixed = True
+            self._identity["created"] = whole_created(chunk.get("created"), self._created)
         for choice in choices:
             if not isinstance(choice, dict):
                 raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
-            self._note_choice(choice)
+            self._note_choice(choice, choices)
         return chunk
 
     def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
-        is_for_client = _is_extra(chunk)
+        """Note its usage; what stands beside that, such as llama.cpp's timings, is for the client all the same."""
+        is_last = self._include_usage and chunk.get("usage") is not None  # it comes whole, at the end
         if "usage" in chunk:
             self._note_usage(chunk, is_alone=True)
         chunk["object"] = self._shape.chunk
-        return chunk if is_for_client else None
+        return chunk if _is_extra(chunk) and not is_last else None
 
     def _note_usage(self, chunk: Chunk, *, is_alone: bool) -> None:
-        """Count usage, take it out of the chunk, and keep it for the end; what stands beside it alone goes with it."""
+        """Count usage, take it out of the chunk, and keep it for the end.
+
+        What stands beside it in a chunk of its own goes with it. In the others it stays if the client asked for that.
+        """
         usage = read_usage(chunk["usage"])
         if usage is not None:
             self.usage = usage
             kept = {key: chunk[key] for key in chunk if is_alone or key in _ENVELOPE}
             self._usage_chunk = {**kept, "object": self._shape.chunk, "choices": []}
         if self._include_usage:
-            chunk["usage"] = None
+            if is_alone or not self._keeps_usage:
+                chunk["usage"] = None
         else:
             del chunk["usage"]
 
-    def _note_created(self, created: object) -> None:
-        self._is_created_fixed = True
-        if isinstance(created, int) and not isinstance(created, bool) and created > 0:
-            self._identity["created"] = created
-
-    def _note_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index")
-        if not isinstance(index, int):
-            index = choice["index"] = 0
+    def _note_choice(self, choice: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+        index, delta = choice.get("index"), choice.get("delta")
+        calls = delta.get("tool_calls") if type(delta) is dict else None
+        if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
+            if not calls:
+                if index in self._with_text:
+                    return
+            elif index in self._calls:
+                self._calls[index].mend(calls)
+                return
+        if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
+            choice["delta"], calls = message, message.get("tool_calls")
+        place = next(at for at, one in enumerate(choices) if one is choice)
+        index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
-        given = choice.get("finish_reason")
-        if given is not None:
-            reason = choice["finish_reason"] = public_finish_reason(given, self._shape.finish_reasons)
-            if reason is not None:
-                self.finish_reasons[index] = reason
+        if calls:
+            self._calls.setdefault(index, ToolCalls()).mend(calls)
+        if index not in self._with_text and self._shape.has_text(choice):
+            self._with_text.add(index)
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.finish_reasons[index] = reason
 
     def _hold(self, chunk: Chunk) -> bytes:
         """Keep a chunk until there is content and choice 0 has begun."""
         has_content = any(
             choice.get("finish_reason") is not None or self._shape.has_content(choice)
             for choice in chunk.get("choices") or ()
-        )
+        ) or _tells_progress(chunk)
         self._has_held_content = self._has_held_content or has_content
         if len(self._held) < MAX_HELD_EVENTS or has_content:
             self._held.append(chunk)
-        if not self._has_held_content or (0 not in self._indexes and len(self._held) < MAX_HELD_EVENTS):
+        if not self._has_held_content or (
+            self._indexes and 0 not in self._indexes and len(self._held) < MAX_HELD_EVENTS
+        ):
             return b""
         return self._release()
 
@@ -217,6 +257,21 @@ class StreamTransformer:
         chunk.update(self._identity)
         return b"data: %b\n\n" % dumps(chunk)
 
+    def _missing_ends(self) -> bytes:
+        """Return an end for each choice that was told complete without a reason, as older vLLM does after text."""
+        missing = sorted(self._indexes - self.finish_reasons.keys())
+        if not self._with_text.issuperset(missing):
+            return b""  # nothing proves that it is whole; `finish` says so
+        out = b""
+        for index in missing:
+            reason = self.finish_reasons[index] = "tool_calls" if index in self._calls else "stop"
+            choice = {"index": index, **self._shape.empty, "logprobs": None, "finish_reason": reason}
+            end: Chunk = {"object": self._shape.chunk, "choices": [choice]}
+            if self._include_usage:
+                end["usage"] = None
+            out += self._encode(end) if self._is_open else self._hold(end)
+        return out
+
     def _end(self) -> bytes:
         """Return what is still held, and the usage chunk where the client asked for it."""
         out = self._release() if not self._is_open and self._has_held_content else b""
@@ -234,11 +289,19 @@ def transformer_of(shape: Shape, spec: JobSpec, job_id: str) -> StreamTransforme
         public_model=spec.public_model,
         include_usage=spec.options.get("include_usage", False),
         created=spec.created,
+        continuous_usage=spec.options.get("stream_options", {}).get("continuous_usage_stats") is True,
     )
 
 
 def _is_extra(chunk: Chunk) -> bool:
     """Tell whether an event without choices is a chunk with something else to say, such as moderation results."""
-    if chunk.get("choices") != [] or chunk.get("usage") is not None:
-        return False
-    return any(chunk[key] is not None for key in chunk.keys() - _ENVELOPE)
+    return chunk.get("choices") == [] and any(chunk[key] is not None for key in chunk.keys() - _ENVELOPE)
+
+
+def _tells_progress(chunk: Chunk) -> bool:
+    """Tell whether a chunk without content is one that somebody waits for all the same.
+
+    llama.cpp tells of a long prompt's progress when asked to. It is sent at once, at the price that the job can then
+    not move. Other further members (`x_groq`, `provider`) come with the first empty chunk and have nothing to tell yet.
+    """
+    return any("progress" in key and chunk[key] is not None for key in chunk.keys() - _ENVELOPE)

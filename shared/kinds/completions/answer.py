@@ -16,6 +16,8 @@ SHAPE = Shape(
     answer="text_completion",
     chunk="text_completion",
     finish_reasons=frozenset({"stop", "length", "content_filter"}),
+    empty={"text": ""},
+    has_text=lambda choice: bool(choice.get("text")),
     has_content=lambda choice: bool(choice.get("text")),
 )
 

@@ -64,6 +64,20 @@ def test_tool_calls_are_joined_by_index_and_content_is_null() -> None:
     ]
 
 
+def test_calls_of_one_index_are_not_joined() -> None:
+    def call(**rest: Any) -> dict[str, Any]:
+        return chunk({"tool_calls": [{"type": "function", **rest}]})
+
+    first = call(index=0, id="call_1", function={"name": "f", "arguments": '{"p":1}'})
+    second = call(index=0, id="call_2", function={"name": "f", "arguments": '{"p":2}'})
+    for values in ([first, second], [call(id="call_1", function={"name": "f", "arguments": '{"p":1}'}), second]):
+        calls = _fold([*values, chunk(finish="tool_calls")])["choices"][0]["message"]["tool_calls"]
+        assert [(one["id"], one["function"]["arguments"]) for one in calls] == [
+            ("call_1", '{"p":1}'),
+            ("call_2", '{"p":2}'),
+        ]
+
+
 def test_reasoning_refusal_audio_and_function_call_are_joined() -> None:
     pieces: list[dict[str, Any]] = [
         {"role": "assistant", "reasoning_content": "th"},
@@ -83,6 +97,29 @@ def test_reasoning_refusal_audio_and_function_call_are_joined() -> None:
     }
 
 
+def _thought(text: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("contents", "whole"),
+    [
+        (["", [_thought("hm")], "H", "i", ""], [_thought("hm"), _said("Hi")]),
+        (["H", "i", [_thought("hm")], "!"], [_said("Hi"), _thought("hm"), _said("!")]),
+        ([[_said("H")], [_said("i")], None, "!"], [_said("Hi!")]),
+        (["", "H", None, "i"], "Hi"),
+        ([[], ""], []),
+    ],
+)
+def test_content_in_parts_and_in_text_keeps_both(contents: list[Any], whole: object) -> None:
+    body = _fold([*(chunk({"content": content}) for content in contents), chunk(finish="stop")])
+    assert body["choices"][0]["message"]["content"] == whole
+
+
 def test_logprobs_grow_and_choices_are_sorted() -> None:
     def piece(token: str, index: int) -> dict[str, Any]:
         one = chunk({"content": token}, index=index)
@@ -94,6 +131,13 @@ def test_logprobs_grow_and_choices_are_sorted() -> None:
     assert [choice["message"]["content"] for choice in choices] == ["a", "bc", "d"]
     assert [one["token"] for one in choices[1]["logprobs"]["content"]] == ["b", "c"]
     assert choices[1]["logprobs"]["refusal"] is None
+
+
+def test_what_is_mended_in_a_stream_is_mended_in_its_fold() -> None:
+    values = [{**chunk({"content": "a"}, index=index), "created": "9"} for index in (None, "1")]  # type: ignore[arg-type]
+    body = _fold([*values, chunk(finish="model_length", index=1)])
+    assert body["created"] == 9
+    assert [(one["index"], one["finish_reason"]) for one in body["choices"]] == [(0, "stop"), (1, "length")]
 
 
 def test_a_cut_stream_has_no_result() -> None:

@@ -48,9 +48,21 @@ def test_values_stay_whatever_their_spelling(odd: str) -> None:
     assert usage == Usage(1, 2, 3)
 
 
-def test_a_number_that_is_no_json_becomes_null() -> None:
-    raw = json.dumps({**BODY, "x": math.nan}).encode()
-    assert _rewrite(raw)["x"] is None
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("beside", ["x", "\ud83d", 10**30])
+def test_a_number_that_is_no_json_becomes_null(number: float, beside: object) -> None:
+    body = _rewrite({**BODY, "x": number, "y": [{"z": number}], "beside": beside})
+    assert (body["x"], body["y"], body["beside"]) == (None, [{"z": None}], beside)
+
+
+def test_a_broken_byte_costs_a_character_and_not_the_answer() -> None:
+    body = _rewrite(b"\xef\xbb\xbf" + json.dumps(BODY).encode().replace(b"hi", b"h\xff"))
+    assert body["choices"][0]["message"]["content"] == "h\ufffd"
+
+
+@pytest.mark.parametrize("end", [b"[DONE]", b"\n\ndata: [DONE]\n\n", b"data:[DONE]\r\n"])
+def test_an_end_of_stream_behind_the_body_is_cut_off(end: bytes) -> None:
+    assert _rewrite(json.dumps(BODY).encode() + end) == _rewrite(BODY)
 
 
 def test_missing_members_are_filled_in() -> None:
@@ -63,6 +75,37 @@ def test_finish_reasons_are_mapped() -> None:
     assert _rewrite(body)["choices"][0]["finish_reason"] == "stop"
     with pytest.raises(BadBackendResponse, match="aborted"):
         _rewrite({**BODY, "choices": [{"finish_reason": "abort"}]})
+
+
+@pytest.mark.parametrize("reason", [None, "", "whatever", 5])
+def test_text_without_a_known_finish_reason_has_stopped(reason: object) -> None:
+    body = {**BODY, "choices": [{**BODY["choices"][0], "finish_reason": reason}]}
+    assert _rewrite(body)["choices"][0]["finish_reason"] == "stop"
+    body["choices"][0]["message"] = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
+    assert _rewrite(body)["choices"][0]["finish_reason"] == "tool_calls"
+    body["choices"][0]["message"] = {"role": "assistant", "content": ""}
+    with pytest.raises(BadBackendResponse, match="without a finish reason"):
+        _rewrite(body)
+
+
+@pytest.mark.parametrize(
+    ("created", "told"),
+    [
+        (1746709563.49, 1746709563), ("1746709563", 1746709563), ("2025-05-08T13:06:03Z", SPEC.created),
+        (None, SPEC.created), (True, SPEC.created), (-1, SPEC.created), (1e300, SPEC.created),
+        ("9" * 5000, SPEC.created),
+    ],
+)  # fmt: skip
+def test_created_is_a_whole_number(created: object, told: int) -> None:
+    body = _rewrite({**BODY, "created": created})
+    assert (body["created"], type(body["created"])) == (told, int)
+
+
+def test_choices_have_whole_indexes() -> None:
+    (choice,) = BODY["choices"]
+    bare = {key: choice[key] for key in choice if key != "index"}
+    body = _rewrite({**BODY, "choices": [bare, {**choice, "index": "1"}]})
+    assert [one["index"] for one in body["choices"]] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import AqueductError, BackendRefused, BadBackendResponse
 from shared.jobs import Usage
-from shared.kinds.common import sse
+from shared.kinds.chat.stream import open_stream
+from shared.kinds.common import sse, tool_calls
 from shared.kinds.common.answers import loads
 from tests.kinds.chat.chunks import END, chunk, event, read, run, stream, text, transformer, usage_chunk
+from tests.support.rooms import a_spec
 
 ROLE = chunk({"role": "assistant", "content": ""})
 HELLO = chunk({"content": "hello"})
@@ -121,6 +124,13 @@ def test_missing_space_and_many_data_lines_are_read() -> None:
     assert text(read(run(halves + stream([STOP])))) == "hello"
 
 
+@pytest.mark.parametrize("cuts", [(), range(600)])
+def test_events_divided_by_a_single_line_end_are_read(cuts: Iterable[int]) -> None:
+    data = stream([ROLE, HELLO, chunk({"content": "{\n}"}), HELLO, STOP])
+    assert run(data.replace(b"\n\n", b"\n"), cuts=cuts) == run(data)
+    assert run(data.replace(b"\n\n", b"\r\n") + b"\r\n", cuts=cuts) == run(data)
+
+
 def test_nothing_leaves_before_content() -> None:
     subject = transformer()
     assert subject.feed(event(ROLE)) == b""
@@ -183,7 +193,50 @@ def test_usage_is_counted_but_not_sent_unasked(separators: tuple[str, str]) -> N
     ).removesuffix(END)
     assert subject.usage == Usage(3, 2, 5, cached_tokens=1)
     assert b'"usage"' not in out
-    assert [len(one["choices"]) for one in read(out)] == [1, 1, 1, 1]
+    *earlier, timings = read(out)
+    assert [len(one["choices"]) for one in earlier] == [1, 1, 1, 1]
+    assert (timings["choices"], timings["timings"], timings["id"]) == ([], {"ms": 1}, "chatcmpl-j1")
+
+
+@pytest.mark.parametrize("further", [{}, {"timings": None}, {"system_fingerprint": "f", "service_tier": "t"}])
+def test_a_usage_chunk_with_nothing_beside_its_usage_stays_here(further: dict[str, Any]) -> None:
+    assert all(one["choices"] for one in read(run(stream([ROLE, HELLO, STOP, {**usage_chunk(), **further}]))))
+
+
+def test_what_stands_beside_asked_for_usage_comes_with_it_and_once() -> None:
+    chunks = read(run(stream([ROLE, HELLO, STOP, {**usage_chunk(), "timings": {"ms": 1}}]), include_usage=True))
+    assert [one.get("timings") for one in chunks] == [None, None, None, {"ms": 1}]
+    assert chunks[-1]["usage"]["total_tokens"] == 5
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("continuous", [True, False, "yes"])
+def test_usage_in_each_chunk_stays_where_it_was_asked_for(include_usage: bool, continuous: object) -> None:
+    counts = usage_chunk()["usage"]
+    values = [{**one, "usage": {**counts, "total_tokens": n}} for n, one in enumerate((ROLE, HELLO, STOP), 2)]
+    options = {"include_usage": include_usage, "stream_options": {"continuous_usage_stats": continuous}}
+    subject = open_stream(a_spec(options=options), "j1")
+    *chunks, end = read((subject.feed(stream([*values, usage_chunk()])) + subject.finish()).removesuffix(END))
+    if include_usage and continuous is True:
+        assert [one["usage"]["total_tokens"] for one in chunks] == [2, 3, 4]
+    else:
+        assert not any(one.get("usage") for one in chunks)
+    assert (end.get("usage") is not None) is include_usage
+
+
+@pytest.mark.parametrize("choices", [ROLE["choices"], []])
+def test_the_progress_of_a_prompt_is_told_at_once(choices: list[Any]) -> None:
+    subject = transformer()
+    for number in range(100):
+        progress = {"total": 100, "processed": number}
+        (told,) = read(subject.feed(event({**ROLE, "choices": choices, "prompt_progress": progress})))
+        assert told["prompt_progress"] == progress
+    assert text(read(subject.feed(stream([HELLO, STOP])))) == "hello"
+
+
+def test_what_a_server_adds_to_its_first_empty_chunk_does_not_open_the_stream() -> None:
+    subject = transformer()
+    assert subject.feed(event({**ROLE, "x_groq": {"id": "r"}, "provider": "p", "prompt_progress": None})) == b""
 
 
 def test_usage_chunk_comes_last_when_asked() -> None:
@@ -218,7 +271,8 @@ def test_a_model_called_usage_survives() -> None:
     [
         ("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("content_filter", "content_filter"),
         ("function_call", "function_call"), ("eos", "stop"), ("end_turn", "stop"), ("max_tokens", "length"),
-        ("tool_use", "tool_calls"), ("safety", "content_filter"), ("whatever", "stop"),
+        ("tool_use", "tool_calls"), ("safety", "content_filter"), ("whatever", "stop"), ("MAX_TOKENS", "length"),
+        ("model_context_window_exceeded", "length"), ("model_length", "length"), ("sensitive", "content_filter"),
     ],
 )  # fmt: skip
 def test_only_public_finish_reasons_leave(given_reason: str, public: str) -> None:
@@ -233,7 +287,9 @@ def test_empty_finish_reason_is_null() -> None:
     assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
 
 
-@pytest.mark.parametrize("reason", ["abort", "cancelled", "error"])
+@pytest.mark.parametrize(
+    "reason", ["abort", "cancelled", "error", "network_error", "insufficient_system_resource", "Network-Error"]
+)
 def test_an_aborted_answer_is_an_error(reason: str) -> None:
     with pytest.raises(BadBackendResponse, match="aborted"):
         run(stream([ROLE, chunk(finish=reason)]))
@@ -273,7 +329,6 @@ def test_good_events_before_an_error_are_not_lost(data: bytes, status: int) -> N
     [
         b"data: nonsense\n\n",
         b"data: {\n\n",
-        event(HELLO).replace(b"hello", b"\xff"),
         b"data: " + b"[" * 100_000 + b"\n\n",
     ],
 )
@@ -282,11 +337,21 @@ def test_nonsense_is_refused(data: bytes) -> None:
         run(data + stream([STOP]))
 
 
-def test_bad_utf8_is_refused_in_mid_stream() -> None:
-    subject = transformer()
-    subject.feed(event(ROLE) + event(HELLO) + event(HELLO))
-    with pytest.raises(BadBackendResponse, match="UTF-8"):
-        subject.feed(event(HELLO).replace(b"hello", b"\xc3("))
+@pytest.mark.parametrize(("broken", "read_as"), [(b"\xc3(", "\ufffd("), (b"\xff", "\ufffd"), (b"\xf0\x9f", "\ufffd")])
+def test_a_broken_byte_costs_a_character_and_not_the_answer(broken: bytes, read_as: str) -> None:
+    data = event(ROLE) + event(HELLO) + event(HELLO).replace(b"hello", broken) + stream([HELLO, STOP])
+    assert text(read(run(data))) == f"hello{read_as}hello"
+
+
+@pytest.mark.parametrize("beside", ["x", "\ud83d"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_does_not_know_becomes_null(number: str, beside: str) -> None:
+    one = chunk({"content": beside})
+    one["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": "@", "top_logprobs": []}]}
+    data = event(ROLE) + json.dumps(one).encode().join((b"data: ", b"\n\n")).replace(b'"@"', number.encode())
+    out = run(data + stream([STOP]))
+    chunks = [json.loads(line[6:], parse_constant=pytest.fail) for line in out.split(b"\n\n") if line]
+    assert chunks[1]["choices"][0]["logprobs"]["content"][0]["logprob"] is None
 
 
 @pytest.mark.parametrize(
@@ -305,14 +370,183 @@ def test_a_complete_answer_needs_no_done(end: bytes) -> None:
     assert [one["choices"][0]["finish_reason"] for one in read(run(data))] == [None, None, "stop"]
 
 
-def test_done_without_finish_reason_is_taken_as_it_is() -> None:
-    chunks = read(run(stream([ROLE, HELLO])))
-    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None]
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_text_and_done_without_finish_reason_have_stopped(include_usage: bool) -> None:
+    values = [ROLE, HELLO, chunk({"content": "b"}, index=1), chunk(finish="length", index=1)]
+    seen = read(run(stream([*values, usage_chunk()]), include_usage=include_usage))
+    chunks = [one for one in seen if one["choices"]]
+    ChatCompletionChunk.model_validate(chunks[-1])
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "length", "stop"]
+    assert chunks[-1]["choices"][0]["index"] == 0
+    assert (seen[-1]["choices"] == []) is include_usage
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"content": ""}, {"reasoning_content": "x"}, {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}]}],
+)
+def test_done_proves_no_end_where_there_is_no_text(delta: dict[str, Any]) -> None:
+    with pytest.raises(BadBackendResponse, match="before the answer was complete"):
+        run(stream([ROLE, chunk(delta)]))
+
+
+def test_text_before_tool_calls_that_were_told_complete_ends_as_tool_calls() -> None:
+    chunks = read(run(stream([ROLE, HELLO, chunk({"tool_calls": [_piece("{}", "f", index=0, id="a")]})])))
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_an_unknown_finish_reason_proves_no_end() -> None:
+    with pytest.raises(BadBackendResponse, match="before the answer was complete"):
+        run(event(ROLE) + event(HELLO) + event(chunk(finish="whatever")))
+
+
+@pytest.mark.parametrize("created", [1746709563.49, "1746709563"])
+def test_created_is_a_whole_number(created: object) -> None:
+    assert {one["created"] for one in read(run(stream([{**HELLO, "created": created}, STOP])))} == {1746709563}
+
+
+def _calls_of(*pieces: list[dict[str, Any]]) -> list[tuple[int, str | None, str]]:
+    """Return index, id and arguments of each piece that the client gets."""
+    values = [ROLE, *(chunk({"tool_calls": calls}) for calls in pieces), chunk(finish="tool_calls")]
+    chunks = read(run(stream(values)))
+    for one in chunks:
+        ChatCompletionChunk.model_validate(one)
+    found = [call for one in chunks for call in one["choices"][0]["delta"].get("tool_calls", ())]
+    return [(call["index"], call.get("id"), call["function"]["arguments"]) for call in found]
+
+
+def _piece(arguments: str, name: str | None = None, **rest: Any) -> dict[str, Any]:
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return {**rest, "function": function}
+
+
+def test_calls_of_one_index_and_two_ids_are_renumbered() -> None:
+    seen = _calls_of(
+        [_piece('{"p"', "f", index=0, id="a")], [_piece(":1}", index=0)], [_piece('{"p":2}', "f", index=0, id="b")],
+        [_piece(" ", index=0)], [_piece("{}", "g", index=1, id="c")],
+        [_piece(" ", index=0, id="a"), _piece("", index=1)], [_piece(" ", index=0, id="")],
+    )  # fmt: skip
+    assert [number for number, _, _ in seen] == [0, 0, 1, 1, 2, 0, 2, 0]
+
+
+def test_calls_of_one_index_in_one_chunk_are_renumbered() -> None:
+    seen = _calls_of([_piece("1", "f", index=0, id="a"), _piece("2", "f", index=0, id="b")])
+    assert seen == [(0, "a", "1"), (1, "b", "2")]
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}, {"index": "x"}, {"index": -1}, {"index": True}])
+def test_calls_without_an_index_get_one(index: dict[str, Any]) -> None:
+    seen = _calls_of(
+        [_piece("1", "f", id="a", **index)], [_piece("1", **index)], [_piece("2", "f", id="b", **index)],
+        [_piece("2", **index)], [_piece("1", id="a", **index)],
+    )  # fmt: skip
+    assert [number for number, _, _ in seen] == [0, 0, 1, 1, 0]
+
+
+def test_whole_calls_with_neither_index_nor_id_are_told_apart_by_their_names() -> None:
+    seen = _calls_of([_piece("1", "f"), _piece("2", "f", id="")], [_piece("3", "g")])
+    assert [number for number, _, _ in seen] == [0, 1, 2]
+
+
+def test_indexes_that_tell_calls_apart_stay_even_with_one_id() -> None:
+    seen = _calls_of(
+        [_piece("1", "f", index=1, id="x")], [_piece("2", "f", index=4, id="x")], [_piece("1", index=1, id="x")]
+    )
+    assert [number for number, _, _ in seen] == [1, 4, 1]
+
+
+def test_endless_tool_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_calls, "MAX_CALLS", 3)
+    with pytest.raises(BadBackendResponse, match="too many tool calls"):
+        _calls_of([_piece("", "f", index=0, id=str(number)) for number in range(4)])
+
+
+@pytest.mark.parametrize("calls", [5, "x", [5], {"id": "a"}])
+@pytest.mark.parametrize("earlier", [[], [chunk({"tool_calls": [{"index": 0, "id": "a"}]})]])
+def test_tool_calls_that_are_none_are_the_backends_fault(calls: object, earlier: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadBackendResponse, match="tool calls"):
+        run(stream([*earlier, chunk({"tool_calls": calls}), STOP]))
+
+
+@pytest.mark.parametrize("index", [None, "0", 0.0, False, -1, [0]])
+def test_a_choice_has_a_whole_index(index: object) -> None:
+    values = [chunk({"content": "a"}, index=index), chunk(finish="stop", index=index)]  # type: ignore[arg-type]
+    assert [one["choices"][0]["index"] for one in read(run(stream(values)))] == [0, 0]
+
+
+def test_choices_without_an_index_are_told_apart_by_their_place() -> None:
+    def both(**rest: Any) -> dict[str, Any]:
+        return {**chunk(), "choices": [{"delta": {"content": letter}, **rest} for letter in "ab"]}
+
+    chunks = read(run(stream([both(), both(finish_reason="stop")])))
+    assert (text(chunks, 0), text(chunks, 1)) == ("aa", "bb")
 
 
 def test_events_that_are_no_chunks_are_dropped() -> None:
     odd = [{"type": "ping"}, [1], "x", {**chunk(), "choices": []}]
     assert len(read(run(stream([*odd, ROLE, HELLO, *odd, HELLO, STOP])))) == 4
+
+
+@pytest.mark.parametrize("opening", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\r\n", b" \n\n"])
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (3,), (4,), (1, 2, 3)])
+def test_a_byte_order_mark_costs_no_event_however_it_is_cut(opening: bytes, cuts: tuple[int, ...]) -> None:
+    data = stream([chunk({"role": "assistant", "content": "Hel"}), chunk({"content": "lo"}), STOP])
+    assert run(opening + data, cuts=cuts) == run(data)
+
+
+WHOLE = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": "5",
+    "model": "b",
+    "choices": [
+        {
+            "message": {
+                "role": "assistant",
+                "content": "hi",
+                "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "finish_reason": "tool_use",
+        },
+        {"index": 1, "message": {"role": "assistant", "content": "a\n\nb"}, "finish_reason": None},
+    ],
+    "usage": usage_chunk()["usage"],
+}
+
+
+@pytest.mark.parametrize("end", [b"", b"\n\n", b"data: [DONE]\n\n", b"\r\n[DONE]"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("cuts", [(), range(400)])
+def test_a_whole_answer_to_a_stream_request_becomes_a_stream(
+    end: bytes, indent: int | None, cuts: Iterable[int]
+) -> None:
+    body = json.dumps(WHOLE, indent=indent).encode().replace(b"\n", b"\n\n") + end
+    first, last, usage = read(run(body, include_usage=True, cuts=cuts))
+    for one in (first, last, usage):
+        ChatCompletionChunk.model_validate(one)
+        assert (one["id"], one["object"], one["created"]) == ("chatcmpl-j1", "chat.completion.chunk", 5)
+    one, two = first["choices"]
+    assert (one["index"], one["delta"]["content"], one["finish_reason"]) == (0, "hi", "tool_calls")
+    assert [call["index"] for call in one["delta"]["tool_calls"]] == [0]
+    assert (two["index"], two["delta"]["content"], two["finish_reason"]) == (1, "a\n\nb", None)
+    assert [(choice["index"], choice["finish_reason"]) for choice in last["choices"]] == [(1, "stop")]
+    assert usage["usage"]["total_tokens"] == 5
+
+
+def test_tool_calls_of_a_whole_answer_without_finish_reason_are_whole() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    body = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [call]}}]}
+    first, last = read(run(json.dumps(body).encode()))
+    assert first["choices"][0]["delta"]["tool_calls"] == [{**call, "index": 0}]
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"choices":[]}', b'{"choices":[{"message":{"content":""}}]}', b'{"choices":[{"mess', b"{" * 9]
+)
+def test_a_document_that_is_no_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(BadBackendResponse):
+        run(body)
 
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,82 @@
+"""The tool calls of one choice's deltas in; the same with an index that belongs to one call alone out. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import BadBackendResponse
+
+MAX_CALLS = 4096
+"""Of one choice: more are nothing a client could answer, and would fill the memory."""
+
+_NONE = object()
+
+
+@dataclass(slots=True)
+class ToolCalls:
+    """Which call each piece belongs to.
+
+    Clients join pieces by index alone. Some servers give none (Gemini's compatible endpoint), and some give each
+    parallel call index 0 (Ollama), so that two calls would become one of both arguments.
+    """
+
+    _last: int = -1
+    """The number of the call that the last piece was of."""
+    _ids: dict[int, str] = field(default_factory=dict)
+    """The id of each call by our number; empty while it has none."""
+    _named: set[int] = field(default_factory=set)
+    """The numbers of those whose tool was named."""
+    _numbers: dict[int, int] = field(default_factory=dict)
+    """Our number of the call that a backend's index means now."""
+    _running: object = _NONE
+    """The backend's index of the last piece, if it gave one."""
+
+    def mend(self, calls: object) -> None:
+        """Set each piece's index in place; raises BadBackendResponse for what is no list of calls."""
+        call = calls[0] if type(calls) is list and len(calls) == 1 else None
+        if type(call) is dict and call.get("index") == self._running and not call.get("id"):  # as nearly all are
+            call["index"] = self._last
+            return
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise BadBackendResponse("The model's backend sent tool calls that are no list of JSON objects.")
+        for call in calls:
+            self._mend(call)
+
+    def _mend(self, call: dict[str, Any]) -> None:
+        given, call_id, is_named = call.get("index"), call.get("id"), _is_named(call)
+        index = given if type(given) is int and given >= 0 else None
+        number = self._number(index, call_id if isinstance(call_id, str) else "", is_named=is_named)
+        call["index"] = self._last = number
+        if is_named:
+            self._named.add(number)
+        self._running = _NONE if index is None else index
+
+    def _number(self, index: int | None, call_id: str, *, is_named: bool) -> int:
+        number = self._last if index is None else self._numbers.get(index, -1)
+        if self._is_new(number, call_id, has_index=index is not None, is_named=is_named):
+            known = next((of for of, known_id in self._ids.items() if call_id and known_id == call_id), None)
+            # An id that is used again under an index of its own is another call's.
+            number = known if known is not None and (number >= 0 or index is None) else self._free(index)
+        if index is not None:
+            self._numbers[index] = number
+        self._ids[number] = self._ids.get(number) or call_id
+        return number
+
+    def _is_new(self, number: int, call_id: str, *, has_index: bool, is_named: bool) -> bool:
+        """Tell whether a piece is of another call than the one its index, or its place behind the last, points to."""
+        if number < 0:
+            return True
+        if call_id and self._ids[number]:
+            return call_id != self._ids[number]
+        return not has_index and not call_id and is_named and number in self._named
+
+    def _free(self, index: int | None) -> int:
+        if len(self._ids) >= MAX_CALLS:
+            raise BadBackendResponse("The model's backend sent too many tool calls.")
+        return index if index is not None and index not in self._ids else max(self._ids, default=-1) + 1
+
+
+def _is_named(call: dict[str, Any]) -> bool:
+    tool = call.get("function") or call.get("custom")
+    return isinstance(tool, dict) and bool(tool.get("name"))
