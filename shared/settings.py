@@ -63,6 +63,11 @@ class BackendSettings(_Section):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None, description="The only one of the two that the backend knows; the other is renamed to it."
     )
+    stream_options: Literal["always", "asked", "never"] = Field(
+        default="always",
+        description="When streams ask for usage by `stream_options`: always, so that their cost is known; as the "
+        "client does; or never, for servers that refuse the member.",
+    )
     fold_streams: bool = Field(
         default=False,
         description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",

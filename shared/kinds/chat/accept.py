@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
 from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem, without_branch_tags
-from shared.kinds.common.body import read_stream_options, text_without, without_extras, without_nulls
+from shared.kinds.common.body import read_stream_options, stream_options_for_job, text_without, without_extras, without_nulls
 from shared.kinds.common.refusals import first_error, invalid_type, missing
 from shared.kinds.kind import Accepted
 from shared.settings import ModelSettings
@@ -24,8 +24,6 @@ class ChatRequest:
     model: str
     """As the client named it."""
     stream: bool
-    include_usage: bool
-    """Whether the client asked for the usage chunk (`stream_options.include_usage`)."""
     max_tokens: int | None
     """`max_completion_tokens` if given, else `max_tokens`."""
     max_tokens_field: str
@@ -34,8 +32,6 @@ class ChatRequest:
     service_tier: str | None
     body: dict[str, Any]
     """As sent, without the known parameters that were null: those count as not given."""
-    stream_options_rest: dict[str, Any] = field(default_factory=dict)
-    """The members of `stream_options` other than `include_usage`, for the backend."""
 
 
 def validate(body: dict[str, Any]) -> ChatRequest:
@@ -50,18 +46,16 @@ def validate(body: dict[str, Any]) -> ChatRequest:
         raise first_error(error, body, without_branch_tags) from None
     body = without_nulls(body, PARAMETERS)
     _check_together(body)
-    include_usage, stream_options = read_stream_options(body)
+    read_stream_options(body)
     limit = body.get("max_completion_tokens")
     return ChatRequest(
         model=body["model"],
         stream=body.get("stream", False),
-        include_usage=include_usage,
         max_tokens=body.get("max_tokens") if limit is None else limit,
         max_tokens_field="max_tokens" if limit is None else "max_completion_tokens",
         n=body.get("n", 1),
         service_tier=body.get("service_tier"),
         body=body,
-        stream_options_rest=stream_options,
     )
 
 
@@ -72,10 +66,9 @@ def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
         body=body,
         cost=len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n,
         options={
-            "include_usage": request.include_usage,
+            **stream_options_for_job(request.body),
             "max_tokens": request.max_tokens,
             "max_tokens_field": request.max_tokens_field,
-            "stream_options": request.stream_options_rest,
         },
     )
 

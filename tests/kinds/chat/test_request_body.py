@@ -33,7 +33,8 @@ def outcome(call: Callable[[], T]) -> T | AqueductError:
     [
         b"", b" ", b"[]", b'"x"', b"null", b"1", b"{", b'{"a":1,}', b'{"a":1} x', b'{"a":NaN}', b'{"a":Infinity}',
         b'{"a":1e400}', b'{"a":[{"b":-1e999}]}', b'{"a":1' + b"0" * 400 + b".5}", b'{"a":1' + b"0" * 5000 + b"}",
-        b'{"a":"\\ud800"}', b'{"a":"\xff"}', b'{"a":"\n"}', b"\xef\xbb\xbf{}", b'{"a":1,"a":2}',
+        b'{"a":"\\ud800"}', b'{"a":"\xff"}', b'{"a":"\n"}', b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2 + b"{}",
+        b'{"a":1,"a":2}',
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"\x00", b"{'a':1}", "{}".encode("utf-16"),
     ],
 )  # fmt: skip
@@ -52,6 +53,10 @@ def test_invalid_json_is_located_but_never_shown(template: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_body(template.replace("%s", CANARY).encode())
     assert CANARY not in caught.value.message
+
+
+def test_one_leading_byte_order_mark_is_ignored() -> None:
+    assert parse_body(b"\xef\xbb\xbf" + b'{"a":1}') == {"a": 1}
 
 
 def test_invalid_json_tells_line_and_column() -> None:
