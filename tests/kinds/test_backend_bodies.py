@@ -13,7 +13,7 @@ from shared.settings import BackendSettings
 from tests.kinds.models import model_of
 from tests.support.rooms import a_spec
 
-ASKS = {
+ASKS: dict[str, dict[str, Any]] = {
     "chat.completions": {"messages": [{"role": "user", "content": "x"}]},
     "completions": {"prompt": "x"},
 }

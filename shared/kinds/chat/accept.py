@@ -9,7 +9,13 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
 from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem, without_branch_tags
-from shared.kinds.common.body import read_stream_options, stream_options_for_job, text_without, without_extras, without_nulls
+from shared.kinds.common.body import (
+    read_stream_options,
+    stream_options_for_job,
+    text_without,
+    without_extras,
+    without_nulls,
+)
 from shared.kinds.common.refusals import first_error, invalid_type, missing
 from shared.kinds.kind import Accepted
 from shared.settings import ModelSettings
