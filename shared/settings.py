@@ -207,7 +207,14 @@ class ModelSettings(_Section):
         description="Backend calls of one run, and runs of a job at most; each worker that was lost takes a call away.",
     )
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
-        default="allow", description="What happens to parameters that the OpenAI schema does not know."
+        default="allow",
+        description="What happens to parameters that the OpenAI schema does not know, at any depth. An unknown role, "
+        "content part or format cannot be dropped: it is refused.",
+    )
+    parameter_limits: Literal["openai", "backend"] = Field(
+        default="openai",
+        description="Who judges limits of OpenAI's that other servers do not share: 4 stop strings, `max_tokens` from "
+        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`.",
     )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
 

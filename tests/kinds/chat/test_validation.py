@@ -34,9 +34,10 @@ def with_part(**part: Any) -> dict[str, Any]:
     return with_message(role="user", content=[part])
 
 
-def refusal(body: dict[str, Any]) -> InvalidRequest:
+def refusal(body: dict[str, Any], **model: Any) -> InvalidRequest:
+    """Return what a model says that refuses all that OpenAI's schema does not know, or one of these settings."""
     with pytest.raises(InvalidRequest) as caught:
-        validate(body)
+        accept(validate(body), model_of(**(model or {"extra_parameters": "refuse"})))
     assert caught.value.status == 400
     assert caught.value.type == "invalid_request_error"
     return caught.value

@@ -99,7 +99,10 @@ class CreateChatCompletionRequest(TypedDict):
     Answered 400 besides what the schema says: `stream_options` without `stream: true`; `top_logprobs` without
     `logprobs: true`; `modalities` with `audio` but no `audio` object; a `tool_choice` that demands a tool without
     `tools`; an assistant message with nothing in it; a response schema that is no JSON Schema or, with `strict`,
-    outside the strict subset. Unknown top-level parameters are passed on, dropped or refused: a setting of the model.
+    outside the strict subset. Unknown members at any depth are passed on, dropped or refused, and unknown roles,
+    content parts, audio and response formats passed on or refused: a setting of the model. Another one leaves to its
+    backend limits that not all servers have: 4 stop strings, `max_tokens` from 1, empty lists, `top_logprobs` without
+    `logprobs`, images for system and tools, calls without `arguments`.
     """
 
     model: str
