@@ -159,7 +159,7 @@ def test_several_reasons_are_told_with_their_places_and_without_what_they_quote(
 
 @pytest.mark.parametrize("end", [30, 60])
 def test_json_that_was_cut_is_not_shown(end: int) -> None:
-    body = json.dumps({"error": {"input": "CANARY" * 20}}).encode()[:end]
+    body = json.dumps({"error": {"given": "CANARY" * 20}}).encode()[:end]
     assert "CANARY" not in backend_error(body, 400).message
 
 
