@@ -8,6 +8,7 @@ for checking the rest: each place keeps its path, and a body in which there is n
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 from shared.kinds.common.fields import INT64_MAX
@@ -15,6 +16,7 @@ from shared.kinds.common.fields import INT64_MAX
 Object = dict[str, Any]
 
 _TEXT_PART = {"type": "text", "text": ""}
+_USER_MESSAGE = {"role": "user", "content": ""}
 _PARTS_OF = {
     "user": {"text", "image_url", "input_audio", "file"},
     "assistant": {"text", "refusal"},
@@ -46,7 +48,7 @@ def within_limits(body: Object) -> Object:
     """Return the body with a legal value in the place of each that only OpenAI's limits refuse."""
     limited: Object = _replaced(
         body,
-        messages=lambda messages: _each(messages or [{"role": "user", "content": ""}], _limited_message),
+        messages=lambda messages: _each([_USER_MESSAGE] if messages == [] else messages, _limited_message),
         stop=lambda stop: (stop[:_MAX_STOPS] or None) if type(stop) is list and len(stop) not in _STOPS else stop,
         functions=_not_empty,
         modalities=_not_empty,
@@ -72,27 +74,34 @@ def _each(items: Any, change: Callable[[Any], Any]) -> Any:
     """Return a list with each item changed, or the very one if none is; what is no list stays."""
     if type(items) is not list:
         return items
-    made = [change(item) for item in items]
-    return items if all(map(_is, made, items)) else made
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    made = list(map(change, items))
+    return items if all(map(is_, made, items)) else made
 
 
 def _is_unknown(word: Any, known: set[str] | dict[str, set[str]]) -> bool:
     return type(word) is str and word not in known
 
 
+# A message may be one of ten thousand: what is run for each of them and of their parts makes nothing needlessly.
+
+
 def _known_message(message: Any) -> Any:
-    if type(message) is dict and _is_unknown(message.get("role"), _PARTS_OF):
-        return {"role": "user", "content": ""}
-    return _replaced(message, content=lambda content: _each(content, _known_part))
+    if type(message) is not dict:
+        return message
+    if _is_unknown(message.get("role"), _PARTS_OF):
+        return _USER_MESSAGE
+    content = message.get("content")
+    known = _each(content, _known_part)
+    return message if known is content else {**message, "content": known}
 
 
 def _known_part(part: Any) -> Any:
-    if type(part) is dict and _is_unknown(part.get("type"), _PARTS):
+    if type(part) is not dict:
+        return part
+    if _is_unknown(part.get("type"), _PARTS):
         return _TEXT_PART
+    if "input_audio" not in part:
+        return part
     return _replaced(part, input_audio=lambda audio: _with_format(audio, _INPUT_FORMATS))
 
 
@@ -111,22 +120,33 @@ def _known_format(form: Any) -> Any:
 def _limited_message(message: Any) -> Any:
     if type(message) is not dict or type(role := message.get("role")) is not str:
         return message
-    if role == "assistant" and message.get("content") is None:
-        message = {**message, "content": ""}
-    if role == "function" and "name" in message and message["name"] is None:
+    content = message.get("content")
+    limited = _limited_content(content, role)
+    if limited is not content:
+        message = {**message, "content": limited}
+    if role == "function" and message.get("name", "") is None:
         message = {**message, "name": ""}
+    if role != "assistant":
+        return message
     return _replaced(
         message,
-        content=lambda content: "" if content == [] else _each(content, lambda part: _limited_part(part, role)),
         tool_calls=lambda calls: _each(calls, lambda call: _replaced(call, function=_with_arguments)),
         function_call=_with_arguments,
     )
 
 
-def _limited_part(part: Any, role: str) -> Any:
-    if type(part) is not dict or type(kind := part.get("type")) is not str:
-        return part
-    return _TEXT_PART if kind in _PARTS and kind not in _PARTS_OF.get(role, _PARTS) else part
+def _limited_content(content: Any, role: str) -> Any:
+    if type(content) is list and content:
+        of_role = _PARTS_OF.get(role, _PARTS)
+        return _each(content, lambda part: _TEXT_PART if _is_misplaced(part, of_role) else part)
+    return "" if content == [] or (content is None and role == "assistant") else content
+
+
+def _is_misplaced(part: Any, of_role: set[str]) -> bool:
+    if type(part) is not dict:
+        return False
+    kind = part.get("type")
+    return type(kind) is str and kind not in of_role and kind in _PARTS
 
 
 def _with_arguments(function: Any) -> Any:

@@ -200,3 +200,9 @@ def test_every_word_of_the_schema_is_known() -> None:
         audio = {"type": "input_audio", "input_audio": {"data": "", "format": word}}
         assert sent(a_part(**audio), extra_parameters="refuse")
         assert refusal({**a_part(**audio), "n": 0}, extra_parameters="refuse").param == "n"
+
+
+@pytest.mark.parametrize("messages", [None, "", 0, {}, [None]])
+def test_what_the_gateway_must_understand_is_no_limit(messages: Any) -> None:
+    error = refusal(a_body(messages=messages), parameter_limits="backend")
+    assert (error.code, (error.param or "")[:8]) == ("invalid_type", "messages")
