@@ -20,7 +20,8 @@ RedisCall = Callable[..., Awaitable[Any]]
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
 _MALFORMED = "The Authorization header could not be understood. Send it as: Authorization: Bearer YOUR_KEY."
-_UNKNOWN = "The API key is not valid: it is unknown or was revoked. Ask your operator for another one."
+_UNKNOWN = "Incorrect API key provided: it is unknown or was revoked. Ask your operator for another one."
+"""Begins as OpenAI's does: other gateways and clients look for these words."""
 _EXPIRED = "The API key has expired. Ask your operator for another one."
 MAX_HEADER_BYTES = 4096
 

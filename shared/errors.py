@@ -267,6 +267,8 @@ class BackendError(AqueductError):
 
     code: str | None = "backend_error"
     default_message = "The model's backend failed."
+    said: object = None
+    """What the backend said, as it came, if that was inside of an answer. Never shown, and never leaves the worker."""
 
 
 class BackendUnreachable(BackendError):
@@ -306,8 +308,9 @@ class BackendRefused(BackendError):
         code: str | None,
         param: str | None = None,
         retry_after: float | None = None,
+        should_retry: bool | None = None,
     ) -> None:
-        super().__init__(message, param=param, retry_after=retry_after)
+        super().__init__(message, param=param, retry_after=retry_after, should_retry=should_retry)
         self.status, self.type, self.code = status, type, code
 
 

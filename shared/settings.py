@@ -63,6 +63,11 @@ class BackendSettings(_Section):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None, description="The only one of the two that the backend knows; the other is renamed to it."
     )
+    stream_options: Literal["always", "asked", "never"] = Field(
+        default="always",
+        description="When streams ask for usage by `stream_options`: always, so that their cost is known; as the "
+        "client does; or never, for servers that refuse the member.",
+    )
     fold_streams: bool = Field(
         default=False,
         description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",
@@ -202,7 +207,14 @@ class ModelSettings(_Section):
         description="Backend calls of one run, and runs of a job at most; each worker that was lost takes a call away.",
     )
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
-        default="allow", description="What happens to parameters that the OpenAI schema does not know."
+        default="allow",
+        description="What happens to parameters that the OpenAI schema does not know, at any depth. An unknown role, "
+        "content part or format cannot be dropped: it is refused.",
+    )
+    parameter_limits: Literal["openai", "backend"] = Field(
+        default="openai",
+        description="Who judges limits of OpenAI's that other servers do not share: 4 stop strings, `max_tokens` from "
+        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`.",
     )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
 

@@ -6,16 +6,19 @@ Each model has its own connections, so that one backend's trouble never takes an
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
 from shared.kinds import Kind
-from shared.kinds.common.backend_errors import backend_error
+from shared.kinds.common.backend_errors import backend_error, without_secrets
+from shared.kinds.common.secrets import Secrets, secrets_of
 from shared.settings import BackendSettings, ModelSettings, WorkerSettings
 from workers.health import BackendHealth
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
@@ -80,6 +83,8 @@ class BackendCall:
     """The backend's, in its model's list."""
     head_seconds: float
     """Limit to the answer's head."""
+    secrets: Secrets
+    """What the backend may say and nobody may see."""
     _generation: int = 0
     _response: Response | None = None
 
@@ -89,7 +94,7 @@ class BackendCall:
             async with asyncio.timeout(self.head_seconds):
                 response = self._response = await self.transport.post(self.path, self.headers, self.body)
             if not 200 <= response.status < 300:
-                raise await _refusal(response)
+                raise await _refusal(response, self.secrets)
             if response.headers.get(b"content-encoding", b"identity") != b"identity":
                 raise BadBackendResponse("The model's backend compressed its answer though it was asked not to.")
         except BaseException as error:
@@ -105,6 +110,8 @@ class BackendCall:
     def _end(self, error: BaseException | None) -> None:
         """Tell the backend's health how it went and let go of the answer; raises what the error means for a job."""
         told = _translated(error)
+        if isinstance(told, AqueductError):
+            told = without_secrets(told, self.secrets)
         failed = False if told is None else None
         if isinstance(told, AqueductError):
             failed = told.status >= 500 or told.status == 429
@@ -124,6 +131,7 @@ class Backends:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._name = name
+        self._secrets = secrets_of(model.backends)
         self._transports = [
             open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
@@ -145,7 +153,8 @@ class Backends:
             request_id(job.id).encode(),
         )
         body = kind.request(job, self._name, self._backends[place], stream)
-        return BackendCall(self._transports[place], kind.path.encode(), headers, body, self.health, place, head_seconds)
+        transport, path = self._transports[place], kind.path.encode()
+        return BackendCall(transport, path, headers, body, self.health, place, head_seconds, self._secrets)
 
 
 def _translated(error: BaseException | None) -> BaseException | None:
@@ -168,29 +177,40 @@ def _headers(backend: BackendSettings) -> dict[str, str]:
     return headers
 
 
-async def _refusal(response: Response) -> AqueductError:
+async def _refusal(response: Response, secrets: Secrets) -> AqueductError:
     """Return what to raise for an answer that is no 2xx."""
     if response.status in _REDIRECTS:
         return BadBackendResponse(
             "The model's backend answered with a redirect; the operator must configure its final URL."
         )
-    payload: Any = None
     raw = b""
     try:
         async with asyncio.timeout(ERROR_SECONDS):
             while len(raw) < MAX_ERROR_BYTES and (part := await response.read()):
                 raw += part
-        payload = json.loads(raw[:MAX_ERROR_BYTES])
-    except (ValueError, TimeoutError, ConnectionLost, InvalidAnswer, RecursionError):
-        payload = None
-    return backend_error(payload, response.status, _retry_after(response.headers.get(b"retry-after")))
+    except (TimeoutError, ConnectionLost, InvalidAnswer):
+        raw = b""
+    if response.status >= 500 and not raw.lstrip().startswith((b"{", b"[", b'"')):
+        raw = b""  # "Internal Server Error" and the like, often a proxy's: our own words say more
+    return backend_error(raw[:MAX_ERROR_BYTES], response.status, _retry_after(response), secrets)
 
 
-def _retry_after(value: bytes | None) -> float | None:
-    if value is None:
-        return None
+def _retry_after(response: Response) -> float | None:
+    """Return the seconds that a backend asks to wait: in milliseconds as OpenAI does, else in seconds or as a date."""
+    milliseconds = _number(response.headers.get(b"retry-after-ms", b""))
+    value = response.headers.get(b"retry-after", b"")
+    seconds = _number(value) if milliseconds is None else milliseconds / 1000
+    if seconds is None:
+        try:
+            date = parsedate_to_datetime(value.decode("latin-1"))
+        except ValueError:
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
+    return seconds if 0 < seconds < 86_400 else None
+
+
+def _number(value: bytes) -> float | None:
     try:
-        seconds = float(value)
+        return float(value)
     except ValueError:
         return None
-    return seconds if 0 < seconds < 86_400 else None

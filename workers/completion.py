@@ -99,7 +99,7 @@ class Run:
 
     def _pause(self, error: BackendError, attempt: int) -> float | None:
         """Return the seconds before another try, or None when there must be none."""
-        can_help = isinstance(error, BackendUnreachable) or error.status == 429
+        can_help = (isinstance(error, BackendUnreachable) or error.status == 429) and error.should_retry is not False
         if not can_help or self._output.has_published or attempt == self._max_calls:
             return None
         backoff = RETRY_BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)

@@ -53,6 +53,10 @@ def test_an_unknown_or_expired_token_is_an_invalid_key(header: bytes) -> None:
     assert "sk-" not in error.message
 
 
+def test_the_refusal_of_an_unknown_token_begins_with_the_words_that_other_programs_look_for() -> None:
+    assert refused(TokenTable([], NAMES), b"Bearer sk-canary").message.startswith("Incorrect API key provided")
+
+
 def test_a_token_is_let_in_until_it_expires() -> None:
     table = TokenTable([token("a", expires_at=datetime.now(UTC) + timedelta(minutes=1))], NAMES)
     assert table.authenticate(b"Bearer sk-a").name == "a"

@@ -124,6 +124,17 @@ def test_extra_parameters_are_allowed_or_dropped(client: httpx.Client, demo_back
     assert ("top_k" in asked) == (model == "demo")
 
 
+def test_parts_and_members_that_openai_does_not_know_reach_the_backend(
+    client: httpx.Client, demo_backend: DemoBackend
+) -> None:
+    parts = [{"type": "video_url", "video_url": {"url": "data:,"}}, {"type": "text", "text": "x", "cache_control": {}}]
+    message = {"role": "user", "content": parts, "name": None}
+    asked = asked_of(demo_backend, client, messages=[message], stream=False, tools=None)
+    assert asked["messages"][0] == message
+    assert asked["stream"] is False
+    assert "tools" not in asked
+
+
 def test_extra_parameters_may_be_refused_by_name(client: httpx.Client) -> None:
     answer = chat(client, "extras-refuse", top_k=5, min_p=0.1)
     error = envelope(answer, 400, type="invalid_request_error", param=None, code=None)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -45,9 +49,9 @@ class Model:
 
 
 @asynccontextmanager
-async def open_model() -> AsyncIterator[Model]:
+async def open_model(**settings: Any) -> AsyncIterator[Model]:
     async with open_server() as server:
-        backend = BackendSettings(url=f"http://{server.address}/v1")
+        backend = BackendSettings(url=f"http://{server.address}/v1", **settings)
         backends = Backends("m", ModelSettings(backends=(backend,)), WorkerSettings(connect_timeout_seconds=1))
         try:
             yield Model(server, backends)
@@ -106,6 +110,71 @@ async def test_every_fault_of_a_server_is_one_of_our_errors(sent: bytes, error: 
         with pytest.raises(error):
             await within(call)
         await peer.closed()
+
+
+KEY = "verysecretbackendkey4711"
+
+
+def refusal_of(body: bytes, *headers: bytes, status: bytes = b"400") -> bytes:
+    head = b"HTTP/1.1 %b x\r\ncontent-length: %d\r\n" % (status, len(body))
+    return head + b"".join(header + b"\r\n" for header in headers) + b"\r\n" + body
+
+
+async def refused(answer: bytes) -> BackendError:
+    """Return the error of a job whose backend answers so."""
+    async with open_model(api_key=KEY) as model:
+        call = model.call()
+        peer = await model.server.accept()
+        head, _ = await peer.serve(answer)
+        assert KEY.encode() in head
+        with pytest.raises(BackendError) as caught:
+            await within(call)
+        return caught.value
+
+
+@on_both_loops
+async def test_a_refusal_in_plain_text_is_told() -> None:
+    error = await refused(refusal_of(b"top_k must be positive\n", b"content-type: text/plain"))
+    assert (error.status, error.message) == (400, "top_k must be positive")
+    error = await refused(refusal_of(b"Internal Server Error", status=b"500"))
+    assert "tell the operator" in error.message
+
+
+@pytest.mark.parametrize("status", [b"400", b"413", b"422", b"429", b"500", b"503"])
+@on_both_loops
+async def test_a_backend_that_quotes_its_key_is_not_passed_on(status: bytes) -> None:
+    encoded = base64.b64encode(KEY.encode())
+    quoted = b'"Incorrect API key provided: %b (%b)"' % (KEY.encode(), encoded)
+    body = b'{"error":{"message":%b,"code":"%b","param":"%b"}}' % (quoted, KEY.encode(), KEY.encode())
+    wire = (await refused(refusal_of(body, status=status))).to_wire()
+    assert b"Incorrect API key provided: [redacted]" in wire
+    assert KEY.encode() not in wire
+    assert encoded[:-4] not in wire
+
+
+@pytest.mark.parametrize(
+    ("headers", "low", "high"),
+    [
+        ([b"retry-after: 7"], 7, 7),
+        ([b"retry-after-ms: 7500", b"retry-after: 60"], 7.5, 7.5),
+        ([b"retry-after: {in 40 s}"], 30, 41),
+    ],
+)
+@on_both_loops
+async def test_how_long_a_backend_asks_to_wait_is_read_in_every_form(
+    headers: list[bytes], low: float, high: float
+) -> None:
+    date = formatdate(time.time() + 40, usegmt=True).encode()
+    sent = [header.replace(b"{in 40 s}", date) for header in headers]
+    error = await refused(refusal_of(b"{}", *sent, status=b"429"))
+    assert error.retry_after is not None
+    assert low <= error.retry_after <= high
+
+
+@pytest.mark.parametrize("value", [b"", b"soon", b"-1", b"nan", b"Thu, 01 Jan 2015 00:00:00 GMT", b"Thu, 99 Foo"])
+@on_both_loops
+async def test_a_wait_that_is_none_is_not_told(value: bytes) -> None:
+    assert (await refused(refusal_of(b"{}", b"retry-after: " + value, status=b"429"))).retry_after is None
 
 
 @on_both_loops

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from itertools import count
 from typing import Any
 
@@ -209,3 +211,48 @@ async def test_absurd_usage_is_clamped_and_the_answer_kept(server: RedisServer, 
             event = await last_event(bench, job_id)
             assert event[0] == events.COMPLETED
             assert events.read_completed(event).prompt_tokens == counted
+
+
+def refusal_of(status: bytes, body: bytes, *headers: bytes) -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return b"HTTP/1.1 %b x\r\nconnection: close\r\ncontent-length: %d\r\n%b\r\n%b" % (status, len(body), lines, body)
+
+
+@asynchronous
+async def test_a_spent_budget_is_asked_for_once_and_never_again(server: RedisServer) -> None:
+    body = b'{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}'
+    with scripted_server([refusal_of(b"429", body)]) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            job_id = await bench.admit()
+            runner.wake("m")
+            wire = await error_of(bench, job_id)
+            assert (wire["status"], wire["error"]["code"]) == (429, "insufficient_quota")
+            assert wire["should_retry"] is False
+            assert len(backend.requests) == 1
+
+
+@asynchronous
+async def test_a_backend_that_says_until_when_to_wait_is_not_asked_again(server: RedisServer) -> None:
+    date = formatdate(time.time() + 40, usegmt=True).encode()
+    with scripted_server([refusal_of(b"429", b"{}", b"retry-after: " + date)]) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            job_id = await bench.admit()
+            runner.wake("m")
+            wire = await error_of(bench, job_id)
+            assert 20 < wire["retry_after"] <= 41
+            assert len(backend.requests) == 1
+
+
+@pytest.mark.parametrize(("stream", "fold"), [(True, False), (False, True), (False, False)])
+@asynchronous
+async def test_an_error_inside_an_answer_that_quotes_the_backends_key_is_told_without_it(
+    server: RedisServer, stream: bool, fold: bool
+) -> None:
+    told = b'{"error":{"message":"bad key my,sk-secret-key","code":400}}'
+    answer = SSE_HEAD + b"data: " + told + b"\n\n" if stream or fold else plain(told)
+    with scripted_server([answer]) as backend:
+        async with open_runner(server, backend.url, fold_streams=fold, api_key="my,sk-secret-key") as (bench, runner):
+            job_id = await bench.admit(spec=a_spec(stream=stream))
+            runner.wake("m")
+            wire = await error_of(bench, job_id)
+            assert (wire["status"], wire["error"]["message"]) == (400, "bad key [redacted]")

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
-from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem, without_branch_tags
-from shared.kinds.common.body import read_stream_options, text_without, without_extras, without_nulls
+from shared.kinds.chat.beyond import with_known_words, within_limits
+from shared.kinds.chat.schema import (
+    CHAT_REQUEST,
+    PARAMETERS,
+    CreateChatCompletionRequest,
+    schema_problem,
+    without_branch_tags,
+)
+from shared.kinds.common.body import (
+    read_stream_options,
+    stream_options_for_job,
+    text_without,
+    without_extras,
+    without_nulls,
+)
+from shared.kinds.common.members import without_unknown_members
 from shared.kinds.common.refusals import first_error, invalid_type, missing
 from shared.kinds.kind import Accepted
 from shared.settings import ModelSettings
@@ -24,8 +38,6 @@ class ChatRequest:
     model: str
     """As the client named it."""
     stream: bool
-    include_usage: bool
-    """Whether the client asked for the usage chunk (`stream_options.include_usage`)."""
     max_tokens: int | None
     """`max_completion_tokens` if given, else `max_tokens`."""
     max_tokens_field: str
@@ -34,50 +46,77 @@ class ChatRequest:
     service_tier: str | None
     body: dict[str, Any]
     """As sent, without the known parameters that were null: those count as not given."""
-    stream_options_rest: dict[str, Any] = field(default_factory=dict)
-    """The members of `stream_options` other than `include_usage`, for the backend."""
+    unknown_words: InvalidRequest | None = None
+    """What a model says to roles, parts and formats that OpenAI's schema does not know, unless it passes them on."""
+    past_limits: InvalidRequest | None = None
+    """What a model says that keeps to all of OpenAI's limits."""
 
 
 def validate(body: dict[str, Any]) -> ChatRequest:
     """Check a parsed body against the OpenAI schema and return what the gateway needs to know of it.
 
+    What the model may judge otherwise is no reason to refuse yet; `accept` knows the model.
+
     Raises:
         InvalidRequest: 400, with the `param` and `code` that OpenAI uses.
     """
-    try:
-        CHAT_REQUEST.validate_python(body, strict=True)
-    except ValidationError as error:
-        raise first_error(error, body, without_branch_tags) from None
+    unknown_words = past_limits = None
+    fault = _fault(body)
+    if fault is not None:
+        known, limited = with_known_words(body), within_limits(body)
+        if known is body and limited is body:
+            raise fault
+        if (other := _fault(within_limits(known))) is not None:
+            raise other
+        unknown_words = fault if limited is body else _fault(limited)
+        past_limits = fault if known is body else _fault(known)
     body = without_nulls(body, PARAMETERS)
-    _check_together(body)
-    include_usage, stream_options = read_stream_options(body)
+    read_stream_options(body)
     limit = body.get("max_completion_tokens")
     return ChatRequest(
         model=body["model"],
         stream=body.get("stream", False),
-        include_usage=include_usage,
         max_tokens=body.get("max_tokens") if limit is None else limit,
         max_tokens_field="max_tokens" if limit is None else "max_completion_tokens",
         n=body.get("n", 1),
         service_tier=body.get("service_tier"),
         body=body,
-        stream_options_rest=stream_options,
+        unknown_words=unknown_words,
+        past_limits=past_limits,
     )
 
 
 def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
     """Return what becomes a job; raises InvalidRequest for parameters that the model refuses."""
-    body = text_without(without_extras(request.body, PARAMETERS, model.extra_parameters), _WORKER_ADDS)
+    if request.past_limits is not None and model.parameter_limits == "openai":
+        raise request.past_limits
+    if request.unknown_words is not None and model.extra_parameters != "allow":
+        raise request.unknown_words  # a whole message, part or format cannot be left out
+    given = without_extras(request.body, PARAMETERS, model.extra_parameters)
+    given = without_unknown_members(given, CreateChatCompletionRequest, model.extra_parameters)
+    body = text_without(given, _WORKER_ADDS)
+    limit = request.max_tokens if (request.max_tokens or 0) > 0 else None
     return Accepted(
         body=body,
-        cost=len(body) / 4 + (request.max_tokens or model.default_max_tokens) * request.n,
+        cost=len(body) / 4 + (limit or model.default_max_tokens) * request.n,
         options={
-            "include_usage": request.include_usage,
+            **stream_options_for_job(given),
             "max_tokens": request.max_tokens,
             "max_tokens_field": request.max_tokens_field,
-            "stream_options": request.stream_options_rest,
         },
     )
+
+
+def _fault(body: dict[str, Any]) -> InvalidRequest | None:
+    """Return what OpenAI would say against a body."""
+    try:
+        CHAT_REQUEST.validate_python(body, strict=True)
+        _check_together(without_nulls(body, PARAMETERS))
+    except ValidationError as error:
+        return first_error(error, body, without_branch_tags)
+    except InvalidRequest as error:
+        return error
+    return None
 
 
 def _check_together(body: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ and falsy values stay, long strings are never copied.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -19,6 +20,7 @@ import orjson
 from shared.errors import InvalidRequest
 from shared.jobs import TakenJob
 from shared.kinds.common.answers import dumps
+from shared.kinds.common.fields import StreamOptions
 from shared.settings import BackendSettings
 
 MAX_NAMED_EXTRAS = 10
@@ -47,6 +49,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
         InvalidRequest: `invalid_json`: not UTF-8, not JSON, not an object, NaN or a number beyond any float, a
             duplicate key, a lone surrogate, or nested deeper than 200. The message never shows the body's text.
     """
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # some clients' writers put it there; without one nothing is copied
     if not raw:
         raise _invalid_json("The request body is empty. Send a JSON object.")
     try:
@@ -95,6 +98,15 @@ def text_without(body: Mapping[str, Any], names: Collection[str]) -> bytes:
         return json.dumps(left, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
+def stream_options_for_job(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the worker must know of `stream` and `stream_options`: a `stream` that the client left out is not
+    the same as `false` to every server.
+    """
+    include_usage, rest = read_stream_options(body)
+    told = {"stream": False} if body.get("stream") is False else {}
+    return {"include_usage": include_usage, "stream_options": rest, **told}
+
+
 def read_stream_options(body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
     """Return whether the client asked for the usage chunk, and the members of `stream_options` for the backend.
 
@@ -106,7 +118,11 @@ def read_stream_options(body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
         return False, {}
     if body.get("stream") is not True:
         raise _invalid_options("The 'stream_options' parameter is only allowed when 'stream' is true.")
-    rest = {name: value for name, value in options.items() if name != "include_usage"}
+    rest = {
+        name: value
+        for name, value in options.items()
+        if name != "include_usage" and (value is not None or name not in StreamOptions.__annotations__)
+    }
     try:
         size = len(orjson.dumps(rest))
     except TypeError:
@@ -115,7 +131,7 @@ def read_stream_options(body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
         raise _invalid_options(
             f"Invalid 'stream_options': too large. Send at most {MAX_STREAM_OPTIONS_BYTES} bytes, got {size}."
         )
-    return options.get("include_usage", False), rest
+    return options.get("include_usage") is True, rest
 
 
 def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool, *, member: bytes = b"") -> bytes:
@@ -125,8 +141,11 @@ def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: b
     """
     parts = [b'{"model":' + dumps(backend.model or name)]
     if as_stream:
-        stream_options = dumps({**job.spec.options.get("stream_options", {}), "include_usage": True})
-        parts.append(b'"stream":true,"stream_options":' + stream_options)
+        parts.append(b'"stream":true')
+        if stream_options := _stream_options(job.spec.options, backend.stream_options):
+            parts.append(b'"stream_options":' + dumps(stream_options))
+    elif job.spec.options.get("stream") is False:  # some servers stream unless they are told
+        parts.append(b'"stream":false')
     if member:
         parts.append(member)
     rest = (job.body or b"{}")[1:]
@@ -134,6 +153,16 @@ def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: b
         parts.append(rest)
         return b",".join(parts)
     return b",".join(parts) + rest
+
+
+def _stream_options(options: Mapping[str, Any], policy: Literal["always", "asked", "never"]) -> dict[str, Any]:
+    """Return what to send as `stream_options`; empty for nothing."""
+    given: dict[str, Any] = options.get("stream_options", {})
+    if policy == "always":  # so that what a stream has cost is known
+        return {**given, "include_usage": True}
+    if policy == "asked":
+        return {**given, "include_usage": True} if options.get("include_usage", False) else given
+    return {}
 
 
 def _invalid_json(message: str) -> InvalidRequest:

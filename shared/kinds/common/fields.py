@@ -38,8 +38,8 @@ def text_or_tokens(value: Any) -> str | None:
 class StreamOptions(TypedDict, total=False):
     """Options of a streamed answer; 400 when those other than `include_usage` take more than 1,024 bytes."""
 
-    include_usage: bool
-    include_obfuscation: bool
+    include_usage: bool | None
+    include_obfuscation: bool | None
 
 
 # fail_fast everywhere: without it a 40 MB list of wrong items makes millions of error records, seconds and gigabytes.

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from shared.errors import InvalidRequest
-from shared.kinds.common.body import PlainRequest, read_stream_options, text_without, without_extras, without_nulls
+from shared.kinds.common.body import (
+    PlainRequest,
+    read_stream_options,
+    stream_options_for_job,
+    text_without,
+    without_extras,
+    without_nulls,
+)
+from shared.kinds.common.members import without_unknown_members
 from shared.kinds.common.refusals import check
-from shared.kinds.completions.schema import COMPLETION_REQUEST, PARAMETERS, UNIONS
+from shared.kinds.completions.schema import COMPLETION_REQUEST, PARAMETERS, UNIONS, CreateCompletionRequest
 from shared.kinds.kind import Accepted
 from shared.settings import ModelSettings
 
@@ -32,14 +40,14 @@ def validate(body: dict[str, Any]) -> PlainRequest:
 
 def accept(request: PlainRequest, model: ModelSettings) -> Accepted:
     """Return what becomes a job; raises InvalidRequest for parameters that the model refuses."""
-    given = request.body
-    body = text_without(without_extras(given, PARAMETERS, model.extra_parameters), _WORKER_ADDS)
+    given = without_extras(request.body, PARAMETERS, model.extra_parameters)
+    given = without_unknown_members(given, CreateCompletionRequest, model.extra_parameters)
+    body = text_without(given, _WORKER_ADDS)
     prompt = given["prompt"]
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     answers = prompts * max(given.get("n", 1), given.get("best_of", 1))
-    include_usage, stream_options = read_stream_options(given)
     return Accepted(
         body=body,
         cost=len(body) / 4 + given.get("max_tokens", model.default_max_tokens) * answers,
-        options={"include_usage": include_usage, "stream_options": stream_options},
+        options=stream_options_for_job(given),
     )

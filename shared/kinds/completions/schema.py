@@ -54,7 +54,7 @@ class CreateCompletionRequest(TypedDict):
     suffix: NotRequired[str | None]
     temperature: NotRequired[Annotated[float, Field(ge=0, le=2)] | None]
     top_p: NotRequired[Annotated[float, Field(ge=0, le=1)] | None]
-    user: NotRequired[str]
+    user: NotRequired[str | None]
 
 
 COMPLETION_REQUEST: TypeAdapter[CreateCompletionRequest] = TypeAdapter(CreateCompletionRequest)

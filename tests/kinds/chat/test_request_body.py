@@ -14,6 +14,7 @@ from shared.errors import AqueductError, InvalidRequest
 from shared.kinds.chat.accept import ChatRequest, accept, validate
 from shared.kinds.chat.schema import PARAMETERS
 from shared.kinds.common.body import parse_body
+from shared.kinds.kind import Accepted
 from tests.kinds.models import model_of
 
 CANARY = "canary-7f3a"
@@ -33,7 +34,8 @@ def outcome(call: Callable[[], T]) -> T | AqueductError:
     [
         b"", b" ", b"[]", b'"x"', b"null", b"1", b"{", b'{"a":1,}', b'{"a":1} x', b'{"a":NaN}', b'{"a":Infinity}',
         b'{"a":1e400}', b'{"a":[{"b":-1e999}]}', b'{"a":1' + b"0" * 400 + b".5}", b'{"a":1' + b"0" * 5000 + b"}",
-        b'{"a":"\\ud800"}', b'{"a":"\xff"}', b'{"a":"\n"}', b"\xef\xbb\xbf{}", b'{"a":1,"a":2}',
+        b'{"a":"\\ud800"}', b'{"a":"\xff"}', b'{"a":"\n"}', b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2 + b"{}",
+        b'{"a":1,"a":2}',
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"\x00", b"{'a':1}", "{}".encode("utf-16"),
     ],
 )  # fmt: skip
@@ -52,6 +54,10 @@ def test_invalid_json_is_located_but_never_shown(template: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_body(template.replace("%s", CANARY).encode())
     assert CANARY not in caught.value.message
+
+
+def test_one_leading_byte_order_mark_is_ignored() -> None:
+    assert parse_body(b"\xef\xbb\xbf" + b'{"a":1}') == {"a": 1}
 
 
 def test_invalid_json_tells_line_and_column() -> None:
@@ -82,16 +88,27 @@ NEAR = st.builds(
 )
 
 
+POLICIES = st.fixed_dictionaries(
+    {
+        "extra_parameters": st.sampled_from(["allow", "drop", "refuse"]),
+        "parameter_limits": st.sampled_from(["openai", "backend"]),
+    }
+)
+
+
 @settings(max_examples=300, deadline=None)
-@given(NEAR | JSON)
-def test_any_json_is_a_request_or_a_400(value: Any) -> None:
+@given(NEAR | JSON, POLICIES)
+def test_any_json_is_a_request_or_a_400(value: Any, model: dict[str, str]) -> None:
     raw = json.dumps(value).encode("utf-8", "surrogatepass")
     found = outcome(lambda: validate(parse_body(raw)))
-    if isinstance(found, ChatRequest):
-        assert json.loads(accept(found, model_of()).body).keys() == found.body.keys() - WORKER_ADDS
+    accepted = outcome(lambda: accept(found, model_of(**model))) if isinstance(found, ChatRequest) else found
+    if isinstance(found, ChatRequest) and isinstance(accepted, Accepted):
+        assert json.loads(accepted.body).keys() <= found.body.keys() - WORKER_ADDS
+        assert accepted.cost >= 0
     else:
-        assert found.status == 400
-        assert found.type == "invalid_request_error"
+        assert isinstance(accepted, AqueductError)
+        assert accepted.status == 400
+        assert accepted.type == "invalid_request_error"
 
 
 @settings(max_examples=100, deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, get_type_hints
+from typing import Any, NotRequired, get_args, get_origin
 
 import jsonschema_rs
 import pytest
@@ -19,12 +19,14 @@ from openai.types.chat import (
 )
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import BaseModel, ValidationError
+from typing_extensions import get_type_hints, is_typeddict
 
 from api.components import openapi_components
 from api.schemas import ErrorResponse
 from shared.errors import InvalidRequest
 from shared.kinds import KINDS
-from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, schema_problem
+from shared.kinds.chat.schema import CHAT_REQUEST, PARAMETERS, CreateChatCompletionRequest, schema_problem
+from shared.kinds.completions.schema import CreateCompletionRequest
 
 
 def accepts(body: dict[str, Any]) -> bool:
@@ -37,6 +39,32 @@ def accepts(body: dict[str, Any]) -> bool:
 
 def test_parameters_are_those_of_the_openai_sdk() -> None:
     assert get_type_hints(CompletionCreateParamsStreaming).keys() == PARAMETERS
+
+
+def typed_dicts(shape: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Collect every object of a schema, by name."""
+    if is_typeddict(shape):
+        if shape.__name__ not in found:
+            found[shape.__name__] = shape
+            for member in get_type_hints(shape).values():
+                typed_dicts(member, found)
+        return found
+    for inner in get_args(shape):
+        typed_dicts(inner, found)
+    return found
+
+
+OBJECTS = typed_dicts(CreateChatCompletionRequest, typed_dicts(CreateCompletionRequest, {}))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTS))
+def test_every_optional_member_at_every_depth_may_be_null(name: str) -> None:
+    shape = OBJECTS[name]
+    spelt = get_type_hints(shape, include_extras=True)
+    not_required: Any = NotRequired
+    optional = {key for key, hint in spelt.items() if not shape.__total__ or get_origin(hint) is not_required}
+    hints = get_type_hints(shape)
+    assert [key for key in hints if key in optional and type(None) not in get_args(hints[key])] == []
 
 
 def test_messages_built_with_the_sdks_types_are_accepted() -> None:

@@ -34,9 +34,10 @@ def with_part(**part: Any) -> dict[str, Any]:
     return with_message(role="user", content=[part])
 
 
-def refusal(body: dict[str, Any]) -> InvalidRequest:
+def refusal(body: dict[str, Any], **model: Any) -> InvalidRequest:
+    """Return what a model says that refuses all that OpenAI's schema does not know, or one of these settings."""
     with pytest.raises(InvalidRequest) as caught:
-        validate(body)
+        accept(validate(body), model_of(**(model or {"extra_parameters": "refuse"})))
     assert caught.value.status == 400
     assert caught.value.type == "invalid_request_error"
     return caught.value
@@ -157,7 +158,7 @@ INVALID: list[tuple[str, Any, str, str]] = [
     ("n", 0, "n", "integer_below_min_value"),
     ("n", 129, "n", "integer_above_max_value"),
     ("n", 10**400, "n", "integer_above_max_value"),
-    ("parallel_tool_calls", None, "parallel_tool_calls", "invalid_type"),
+    ("parallel_tool_calls", 1, "parallel_tool_calls", "invalid_type"),
     ("prediction", {"type": "content", "content": 1}, "prediction.content", "invalid_type"),
     ("prediction", {"type": "content", "content": [{"type": "text"}]}, "prediction.content[0].text",
      "missing_required_parameter"),
@@ -173,7 +174,6 @@ INVALID: list[tuple[str, Any, str, str]] = [
      "invalid_value"),
     ("response_format", {"type": "json_schema", "json_schema": {"name": "a" * 65}}, "response_format.json_schema.name",
      "string_above_max_length"),
-    ("response_format", None, "response_format", "invalid_type"),
     ("safety_identifier", "s" * 129, "safety_identifier", "string_above_max_length"),
     ("seed", 2**63, "seed", "integer_above_max_value"),
     ("service_tier", "gold", "service_tier", "invalid_value"),
@@ -194,7 +194,7 @@ INVALID: list[tuple[str, Any, str, str]] = [
     ("tool_choice", {"type": "function"}, "tool_choice.function", "missing_required_parameter"),
     ("tool_choice", {"type": "web"}, "tool_choice.type", "invalid_value"),
     ("tool_choice", "required", "tool_choice", "invalid_value"),
-    ("tools", None, "tools", "invalid_type"),
+    ("tools", {}, "tools", "invalid_type"),
     ("tools", [{"type": "function"}], "tools[0].function", "missing_required_parameter"),
     ("tools", [TOOL, {"type": "retrieval"}], "tools[1].type", "invalid_value"),
     ("tools", [{"type": "custom", "custom": {"name": "c", "format": {"type": "x"}}}], "tools[0].custom.format.type",
@@ -202,7 +202,7 @@ INVALID: list[tuple[str, Any, str, str]] = [
     ("top_logprobs", 3, "top_logprobs", "invalid_value"),
     ("top_logprobs", 21, "top_logprobs", "integer_above_max_value"),
     ("top_p", 1.01, "top_p", "decimal_above_max_value"),
-    ("user", None, "user", "invalid_type"),
+    ("user", 1, "user", "invalid_type"),
     ("verbosity", "loud", "verbosity", "invalid_value"),
     ("web_search_options", {"search_context_size": "x"}, "web_search_options.search_context_size", "invalid_value"),
 ]  # fmt: skip
@@ -222,17 +222,30 @@ def test_every_known_parameter_has_a_valid_and_an_invalid_example() -> None:
     assert {name for name, *_ in INVALID} == PARAMETERS
 
 
-NULLABLE = sorted(
-    PARAMETERS - {
-        "model", "messages", "function_call", "functions", "parallel_tool_calls", "prompt_cache_options",
-        "response_format", "tool_choice", "tools", "user", "web_search_options",
-    }
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NULLABLE)
+@pytest.mark.parametrize("name", sorted(PARAMETERS - {"model", "messages"}))
 def test_null_counts_as_not_given(name: str) -> None:
     assert validate(body_with(**{name: None})) == validate(body_with())
+
+
+NULLS_INSIDE: list[dict[str, Any]] = [
+    body_with(tools=[{"type": "function", "function": {"name": "f", "description": None, "parameters": None}}]),
+    body_with(tools=[{"type": "custom", "custom": {"name": "c", "description": None, "format": None}}]),
+    body_with(functions=[{"name": "f", "description": None, "parameters": None}]),
+    text_format(description=None, schema=None, strict=None),
+    body_with(prompt_cache_options={"mode": None, "ttl": None}),
+    body_with(web_search_options={"search_context_size": None, "user_location": None}),
+    body_with(moderation={"model": "m", "policy": None}),
+    with_message(role="user", content="x", name=None),
+    with_part(type="text", text="x", prompt_cache_breakpoint=None),
+    with_part(type="image_url", image_url={"url": "u", "detail": None}),
+    with_part(type="file", file={"file_id": "f", "file_data": None, "filename": None}),
+]
+
+
+@pytest.mark.parametrize("body", NULLS_INSIDE)
+def test_null_inside_a_parameter_counts_as_not_given_and_travels_on(body: dict[str, Any]) -> None:
+    sent = orjson.loads(backend_body(validate(body)))
+    assert sent == {name: value for name, value in body.items() if name != "model"}
 
 
 def test_null_of_an_unknown_parameter_travels_on() -> None:
@@ -334,9 +347,10 @@ def test_what_the_gateway_reads_is_taken_from_the_body() -> None:
         )
     )  # fmt: skip
     assert request.model == "m"
-    assert (request.stream, request.include_usage, request.max_tokens, request.n) == (True, True, 7, 2)
+    assert (request.stream, request.max_tokens, request.n) == (True, 7, 2)
     assert request.service_tier == "flex"
-    assert request.stream_options_rest == {"include_obfuscation": False}
+    options = accept(request, model_of()).options
+    assert (options["include_usage"], options["stream_options"]) == (True, {"include_obfuscation": False})
 
 
 def test_logprobs_and_tools_make_their_companions_legal() -> None:
@@ -379,6 +393,12 @@ def test_stream_options_too_large_for_a_jobs_record_are_refused(options: dict[st
     assert (error.status, error.param, error.code) == (400, "stream_options", "invalid_value")
     assert "1024 bytes" in error.message
     assert len(error.message) < 200
+
+
+def test_null_stream_options_are_not_given() -> None:
+    request = validate(body_with(stream=True, stream_options={"include_usage": None, "include_obfuscation": None}))
+    options = accept(request, model_of()).options
+    assert (options["include_usage"], options["stream_options"]) == (False, {})
 
 
 def test_unknown_stream_options_travel_to_the_worker() -> None:

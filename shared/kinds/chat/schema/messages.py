@@ -17,7 +17,7 @@ class PromptCacheBreakpoint(TypedDict):
     """Marks the end of a prompt prefix worth caching."""
 
     mode: Literal["explicit"]
-    ttl: NotRequired[Literal["30m", "12h"]]
+    ttl: NotRequired[Literal["30m", "12h"] | None]
 
 
 class TextPart(TypedDict):
@@ -25,7 +25,7 @@ class TextPart(TypedDict):
 
     type: Literal["text"]
     text: str
-    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint]
+    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint | None]
 
 
 class RefusalPart(TypedDict):
@@ -39,7 +39,7 @@ class ImageUrl(TypedDict):
     """An image by address, or inline as a data URL."""
 
     url: str
-    detail: NotRequired[Literal["auto", "low", "high", "original"]]
+    detail: NotRequired[Literal["auto", "low", "high", "original"] | None]
 
 
 class ImagePart(TypedDict):
@@ -47,7 +47,7 @@ class ImagePart(TypedDict):
 
     type: Literal["image_url"]
     image_url: ImageUrl
-    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint]
+    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint | None]
 
 
 class InputAudio(TypedDict):
@@ -62,15 +62,15 @@ class InputAudioPart(TypedDict):
 
     type: Literal["input_audio"]
     input_audio: InputAudio
-    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint]
+    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint | None]
 
 
 class InputFile(TypedDict, total=False):
     """A file, by id or inline as base64."""
 
-    file_id: str
-    file_data: str
-    filename: str
+    file_id: str | None
+    file_data: str | None
+    filename: str | None
 
 
 class FilePart(TypedDict):
@@ -78,7 +78,7 @@ class FilePart(TypedDict):
 
     type: Literal["file"]
     file: InputFile
-    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint]
+    prompt_cache_breakpoint: NotRequired[PromptCacheBreakpoint | None]
 
 
 # fail_fast everywhere: without it a 40 MB list of wrong items makes millions of error records, seconds and gigabytes.
@@ -143,7 +143,7 @@ class DeveloperMessage(TypedDict):
 
     role: Literal["developer"]
     content: TextContent
-    name: NotRequired[str]
+    name: NotRequired[str | None]
 
 
 class SystemMessage(TypedDict):
@@ -151,7 +151,7 @@ class SystemMessage(TypedDict):
 
     role: Literal["system"]
     content: TextContent
-    name: NotRequired[str]
+    name: NotRequired[str | None]
 
 
 class UserMessage(TypedDict):
@@ -159,7 +159,7 @@ class UserMessage(TypedDict):
 
     role: Literal["user"]
     content: UserContent
-    name: NotRequired[str]
+    name: NotRequired[str | None]
 
 
 class AssistantMessage(TypedDict):
@@ -171,7 +171,7 @@ class AssistantMessage(TypedDict):
 
     role: Literal["assistant"]
     content: NotRequired[AssistantContent | None]
-    name: NotRequired[str]
+    name: NotRequired[str | None]
     refusal: NotRequired[str | None]
     # Null is taken: it is what `message.model_dump()` of the OpenAI SDK gives back.
     tool_calls: NotRequired[Annotated[list[ToolCall], Field(fail_fast=True)] | None]

@@ -66,17 +66,17 @@ class Prediction(TypedDict):
 class PromptCacheOptions(TypedDict, total=False):
     """How the prompt is cached."""
 
-    mode: Literal["implicit", "explicit"]
-    ttl: Literal["30m"]
+    mode: Literal["implicit", "explicit"] | None
+    ttl: Literal["30m"] | None
 
 
 class ApproximateLocation(TypedDict, total=False):
     """Roughly where the user is."""
 
-    city: str
-    country: str
-    region: str
-    timezone: str
+    city: str | None
+    country: str | None
+    region: str | None
+    timezone: str | None
 
 
 class UserLocation(TypedDict):
@@ -89,7 +89,7 @@ class UserLocation(TypedDict):
 class WebSearchOptions(TypedDict, total=False):
     """How to search the web."""
 
-    search_context_size: Literal["low", "medium", "high"]
+    search_context_size: Literal["low", "medium", "high"] | None
     user_location: UserLocation | None
 
 
@@ -99,15 +99,20 @@ class CreateChatCompletionRequest(TypedDict):
     Answered 400 besides what the schema says: `stream_options` without `stream: true`; `top_logprobs` without
     `logprobs: true`; `modalities` with `audio` but no `audio` object; a `tool_choice` that demands a tool without
     `tools`; an assistant message with nothing in it; a response schema that is no JSON Schema or, with `strict`,
-    outside the strict subset. Unknown top-level parameters are passed on, dropped or refused: a setting of the model.
+    outside the strict subset. Unknown members at any depth are passed on, dropped or refused, and unknown roles,
+    content parts, audio and response formats passed on or refused: a setting of the model. Another one leaves to its
+    backend limits that not all servers have: 4 stop strings, `max_tokens` from 1, empty lists, `top_logprobs` without
+    `logprobs`, images for system and tools, calls without `arguments`.
     """
 
     model: str
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
     audio: NotRequired[AudioOutput | None]
     frequency_penalty: NotRequired[Penalty | None]
-    function_call: NotRequired[FunctionCallChoice]
-    functions: NotRequired[Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=128)]]
+    function_call: NotRequired[FunctionCallChoice | None]
+    functions: NotRequired[
+        Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=128)] | None
+    ]
     logit_bias: NotRequired[LogitBias | None]
     logprobs: NotRequired[bool | None]
     max_completion_tokens: NotRequired[TokenLimit | None]
@@ -122,14 +127,14 @@ class CreateChatCompletionRequest(TypedDict):
     modalities: NotRequired[Annotated[list[Literal["text", "audio"]], Field(fail_fast=True, min_length=1)] | None]
     moderation: NotRequired[Moderation | None]
     n: NotRequired[Annotated[int, Field(ge=1, le=128)] | None]
-    parallel_tool_calls: NotRequired[bool]
+    parallel_tool_calls: NotRequired[bool | None]
     prediction: NotRequired[Prediction | None]
     presence_penalty: NotRequired[Penalty | None]
     prompt_cache_key: NotRequired[str | None]
-    prompt_cache_options: NotRequired[PromptCacheOptions]
+    prompt_cache_options: NotRequired[PromptCacheOptions | None]
     prompt_cache_retention: NotRequired[Literal["in_memory", "24h"] | None]
     reasoning_effort: NotRequired[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None]
-    response_format: NotRequired[ResponseFormat]
+    response_format: NotRequired[ResponseFormat | None]
     safety_identifier: NotRequired[Annotated[str, Field(max_length=128)] | None]
     seed: NotRequired[Seed | None]
     service_tier: NotRequired[ServiceTier | None]
@@ -138,13 +143,13 @@ class CreateChatCompletionRequest(TypedDict):
     stream: NotRequired[bool | None]
     stream_options: NotRequired[StreamOptions | None]
     temperature: NotRequired[Annotated[float, Field(ge=0, le=2)] | None]
-    tool_choice: NotRequired[ToolChoice]
-    tools: NotRequired[Annotated[list[Tool], Field(fail_fast=True)]]
+    tool_choice: NotRequired[ToolChoice | None]
+    tools: NotRequired[Annotated[list[Tool], Field(fail_fast=True)] | None]
     top_logprobs: NotRequired[Annotated[int, Field(ge=0, le=20)] | None]
     top_p: NotRequired[Annotated[float, Field(ge=0, le=1)] | None]
-    user: NotRequired[str]
+    user: NotRequired[str | None]
     verbosity: NotRequired[Literal["low", "medium", "high"] | None]
-    web_search_options: NotRequired[WebSearchOptions]
+    web_search_options: NotRequired[WebSearchOptions | None]
 
 
 CHAT_REQUEST: TypeAdapter[CreateChatCompletionRequest] = TypeAdapter(CreateChatCompletionRequest)

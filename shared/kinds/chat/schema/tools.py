@@ -22,8 +22,8 @@ class FunctionDefinition(TypedDict):
     """A function the model may call; `parameters` is a JSON Schema."""
 
     name: str
-    description: NotRequired[str]
-    parameters: NotRequired[JsonObject]
+    description: NotRequired[str | None]
+    parameters: NotRequired[JsonObject | None]
     strict: NotRequired[bool | None]
 
 
@@ -58,8 +58,8 @@ class CustomDefinition(TypedDict):
     """A custom tool's name and input format."""
 
     name: str
-    description: NotRequired[str]
-    format: NotRequired[Annotated[TextFormat | GrammarFormat, Field(discriminator="type")]]
+    description: NotRequired[str | None]
+    format: NotRequired[Annotated[TextFormat | GrammarFormat, Field(discriminator="type")] | None]
 
 
 class CustomTool(TypedDict):
@@ -127,8 +127,8 @@ class JsonSchema(TypedDict):
     """A JSON Schema (draft 2020-12) for the answer; with `strict` only the strict subset is legal, else 400."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
-    description: NotRequired[str]
-    schema: NotRequired[JsonObject]
+    description: NotRequired[str | None]
+    schema: NotRequired[JsonObject | None]
     strict: NotRequired[bool | None]
 
 
