@@ -18,7 +18,7 @@ up: install ## run everything on this machine: Redis, demo backend, worker, API,
 test: install ## run every test that needs only Python; the others are skipped by name
 	@$(PYTEST) $(ARGS)
 
-test-full: install ## run all tests, those that need Node or nginx too; a skip fails
+test-full: install ## run all tests, those that need Node, nginx, Java or curl too; a skip fails
 	@$(PYTEST) --full $(ARGS)
 
 check: lint types contract audit test ## what CI runs
