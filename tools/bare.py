@@ -24,8 +24,8 @@ BASE = (
     "tee", "test", "timeout", "touch", "tr", "true", "tty", "uname", "uniq", "wc", "which", "whoami", "xargs",
 )  # fmt: skip
 HIDDEN = (
-    "redis-server", "redis-cli", "valkey-server", "valkey-cli", "nginx", "node", "npm", "java", "chromium",
-    "google-chrome", "openssl", "docker",
+    "redis-server", "redis-cli", "valkey-server", "valkey-cli", "nginx", "node", "npm", "java", "javac",
+    "chromium", "google-chrome", "curl", "openssl", "docker",
 )  # fmt: skip
 """What machines of developers often have, and tests then lean on unseen."""
 

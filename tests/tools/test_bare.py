@@ -14,7 +14,7 @@ import pytest
 from tests.support.processes import ROOT
 from tools.bare import HIDDEN
 
-NAMES = (*HIDDEN, "curl", "lsof", "python3.11", "some-tool-of-mine")
+NAMES = (*HIDDEN, "lsof", "python3.11", "some-tool-of-mine")
 MARK = re.compile(r"pytest\.mark\.full\(([^)]*)\)")
 
 
