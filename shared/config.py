@@ -28,7 +28,7 @@ PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
 FLOWER_PASSWORD: problems.Path = ("flower", "password")
 _FILE_ONLY = ("models", "tokens")
-_WORKERS_ONLY = {"api_key", "proxy", "ca_file", "client_certificate", "client_key"}
+_WORKERS_ONLY = {"api_key", "headers", "proxy", "ca_file", "client_certificate", "client_key"}
 """Of a backend: what those who do not call it neither need nor should hold."""
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes sets for a Service called `aqueduct`: not ours, and not the operator's doing."""
@@ -51,8 +51,8 @@ def load_settings(
     """Read the configuration; raise ConfigError with every problem found.
 
     Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. `resolve_backend_keys` tells for which
-    models it is wanted what only those know who call a backend (`api_key`, `proxy`, certificates): all, none, or
-    those named; elsewhere it is None, and its variables and files need not exist. So with
+    models it is wanted what only those know who call a backend (`api_key`, `headers`, `proxy`, certificates): all,
+    none, or those named; elsewhere it is None, and its variables and files need not exist. So with
     `resolve_flower_password=False` for Flower's. `base` are values to start from in place of a file's (the demo's
     models); it is used only when there is no file.
     """
@@ -98,7 +98,7 @@ def _unwanted_secrets(backend_keys: bool | Collection[str], flower_password: boo
 
 def is_backend_key(path: problems.Path) -> bool:
     """Whether what only workers may know of a backend stands at this path; its second part is the model."""
-    return len(path) == 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
+    return len(path) >= 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
 
 
 # --- environment ------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def _leaves(section: type[BaseModel], above: problems.Path = ()) -> Iterator[tup
         path: problems.Path = (*above, name)
         annotation = _bare(field.annotation)
         arguments = [_bare(a) for a in get_args(annotation)]
-        if get_origin(annotation) is dict:
+        if get_origin(annotation) is dict and issubclass(arguments[1], BaseModel):
             yield from _leaves(arguments[1], (*path, "NAME"))
         elif arguments and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):
             yield from _leaves(arguments[0], (*path, 0))
@@ -301,6 +301,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
         return f"list of {_type_name(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"names, each with {_type_name(get_args(annotation)[1])}"
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", Path: "path"}
     names |= {str: "text", SecretStr: "secret text"}
     return names.get(annotation, "date and time")

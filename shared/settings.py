@@ -27,6 +27,14 @@ from shared.tls_files import ca_file_problem, certificate_problem, key_problem
 Lane = Literal["priority", "default", "flex", "batch"]
 LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS = {
+    *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"),
+    *("host", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding"),
+    *("upgrade", "x-request-id"),
+}
+"""What a call says of itself: another value would frame it wrongly or lose its trace."""
+
 
 def is_usable_name(name: str) -> bool:
     """Whether a model may be called so: 1 to 256 characters, no blanks and no control characters."""
@@ -54,6 +62,10 @@ class BackendSettings(_Section):
     url: str = Field(description="Base URL, the part before `/chat/completions`, as `http://host:9000/v1`.")
     model: str | None = Field(default=None, description="What the backend calls the model. Default: the public name.")
     api_key: SecretStr | None = Field(default=None, description="Sent as a Bearer token; write it as `${NAME}`.")
+    headers: dict[str, SecretStr] | None = Field(
+        default=None,
+        description="Further headers of every call, as `api-key: ${NAME}`; their values are kept as secret as keys.",
+    )
     weight: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1, description="Share of the calls among a model's backends."
     )
@@ -114,6 +126,23 @@ class BackendSettings(_Section):
         if not key.isascii() or not key.isprintable():
             raise ValueError("must be one line of ASCII text")
         return SecretStr(key) if key else None
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, SecretStr] | None, info: ValidationInfo) -> dict[str, SecretStr] | None:
+        headers = {name.lower(): text.get_secret_value().strip() for name, text in (value or {}).items()}
+        if len(headers) < len(value or {}):
+            raise ValueError("must not name a header twice; case does not count")
+        for name, text in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError("must have header names before the colons, as `x-team: search`")
+            if name in _OWN_HEADERS:
+                raise ValueError(f"must not hold {name}: it is set for each call")
+            if name == "authorization" and info.data.get("api_key") is not None:
+                raise ValueError("must not hold authorization beside api_key; remove one of the two")
+            if not text or not text.isascii() or not text.isprintable():
+                raise ValueError(f"must give {name} one line of ASCII text")
+        return {name: SecretStr(text) for name, text in headers.items()} or None
 
     @field_validator("proxy")
     @classmethod

@@ -174,7 +174,7 @@ def _headers(backend: BackendSettings) -> dict[str, str]:
     headers = {"content-type": "application/json", "user-agent": "aqueduct"}
     if backend.api_key is not None:
         headers["authorization"] = "Bearer " + backend.api_key.get_secret_value()
-    return headers
+    return headers | {name: value.get_secret_value() for name, value in (backend.headers or {}).items()}
 
 
 async def _refusal(response: Response, secrets: Secrets) -> AqueductError:

@@ -152,7 +152,9 @@ def backend_check(public_name: str, backend: BackendSettings) -> Check:
     name = f"backend {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} of {public_name}"
     key = backend.api_key.get_secret_value() if backend.api_key else None
     try:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {name: value.get_secret_value() for name, value in (backend.headers or {}).items()}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
         with _client_of(backend) as client:
             response = client.get(f"{backend.url}/models", headers=headers)
     except httpx.TimeoutException:

@@ -114,7 +114,8 @@ def test_each_child_gets_its_own_secrets_only(tmp_path: Path) -> None:
     file.write_text(
         "models:\n"
         "  a: {backends: [{url: 'http://h/v1', api_key: '${KEY_A}'}, {url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
-        "  b: {backends: [{url: 'http://h/v1', api_key: '${KEY_B}'}, {url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
+        "  b: {backends: [{url: 'http://h/v1', headers: {api-key: '${KEY_B}'}}, "
+        "{url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
         "flower: {password: '${FLOWER_SECRET:-none}'}\n"
     )
     secrets = {"KEY_A": "ka", "KEY_B": "kb", "SHARED": "ks", "FLOWER_SECRET": "fs"}

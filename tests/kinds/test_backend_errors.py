@@ -259,3 +259,9 @@ def test_a_key_at_the_end_of_what_is_shown_is_not_cut_into_a_piece_of_it() -> No
 
 def test_secrets_do_not_show_themselves() -> None:
     assert repr(secrets()) == "Secrets(…)"
+
+
+@pytest.mark.parametrize(("value", "quoted"), [("Custom my-own-key", "my-own-key"), ("two words", "two words")])
+def test_what_a_backends_headers_say_is_taken_out_whole_and_without_its_scheme(value: str, quoted: str) -> None:
+    hidden = secrets_of([BackendSettings(url="http://h/v1", headers={"x-key": SecretStr(value)})])
+    assert hidden.hide(f"no: {quoted}!") == "no: [redacted]!"

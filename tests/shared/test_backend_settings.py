@@ -168,6 +168,7 @@ def test_who_calls_no_backend_needs_neither_files_nor_passwords(tmp_path: Path) 
         tmp_path,
         "https://h/v1",
         proxy="http://me:${MISSING}@p",
+        headers="{api-key: '${MISSING}'}",
         ca_file="/missing/ca.pem",
         client_certificate="/missing/client.pem",
         client_key="/missing/client.key",
@@ -175,3 +176,37 @@ def test_who_calls_no_backend_needs_neither_files_nor_passwords(tmp_path: Path) 
     )
     settings = load_settings(path, environ={}, resolve_backend_keys=False).models["m"].backends[0]
     assert (settings.proxy, settings.ca_file, settings.client_certificate, settings.client_key) == (None,) * 4
+    assert settings.headers is None
+
+
+def test_headers_are_sent_in_lower_case_and_kept_secret(backend: Callable[..., BackendSettings]) -> None:
+    made = backend(headers="{API-Key: '${PROXY_PASSWORD}', x-team: ' search '}")
+    assert made.headers is not None
+    assert {name: value.get_secret_value() for name, value in made.headers.items()} == {
+        "api-key": "canary",
+        "x-team": "search",
+    }
+    assert "canary" not in repr(made)
+    assert backend(headers="{}").headers is None
+    assert backend(headers="{authorization: Basic abcd}").headers is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ("{'x team': a}", "headers must have header names before the colons, as `x-team: search`"),
+        ("{'x\\r\\ny': a}", "headers must have header names before the colons, as `x-team: search`"),
+        ("{Content-Length: '5'}", "headers must not hold content-length: it is set for each call"),
+        ("{x-request-id: a}", "headers must not hold x-request-id: it is set for each call"),
+        ('{x-team: "a\\r\\nx-b: canary"}', "headers must give x-team one line of ASCII text"),
+        ("{x-team: ''}", "headers must give x-team one line of ASCII text"),
+        ("{x-team: a, X-Team: b}", "headers must not name a header twice; case does not count"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_told(told: Told, headers: str, wanted: str) -> None:
+    assert told(headers=headers) == wanted
+
+
+def test_a_header_beside_an_api_key_that_means_the_same_is_told(told: Told) -> None:
+    wanted = "headers must not hold authorization beside api_key; remove one of the two"
+    assert told(api_key="k", headers="{authorization: Bearer k}") == wanted

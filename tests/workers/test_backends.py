@@ -12,6 +12,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob
@@ -130,6 +131,21 @@ async def refused(answer: bytes) -> BackendError:
         with pytest.raises(BackendError) as caught:
             await within(call)
         return caught.value
+
+
+@on_both_loops
+async def test_a_backends_own_headers_are_sent_and_never_quoted() -> None:
+    headers = {"api-key": SecretStr(KEY), "user-agent": SecretStr("search-team")}
+    async with open_model(headers=headers) as model:
+        call = model.call()
+        peer = await model.server.accept()
+        head, _ = await peer.serve(refusal_of(b'{"error":{"message":"no such key: %b"}}' % KEY.encode()))
+        with pytest.raises(BackendError) as caught:
+            await within(call)
+    assert b"\r\napi-key: %b\r\n" % KEY.encode() in head
+    assert head.lower().count(b"user-agent: ") == 1
+    assert b"\r\nuser-agent: search-team\r\n" in head
+    assert caught.value.message == "no such key: [redacted]"
 
 
 @on_both_loops

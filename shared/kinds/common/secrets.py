@@ -42,13 +42,18 @@ NO_SECRETS = Secrets()
 
 
 def secrets_of(backends: Iterable[BackendSettings]) -> Secrets:
-    """Return the API keys of these backends, and the passwords in their URLs and their proxies'."""
+    """Return the API keys of these backends, what their headers say, and the passwords in their URLs and their
+    proxies'.
+    """
     return Secrets(value for backend in backends for value in _values(backend))
 
 
 def _values(backend: BackendSettings) -> Iterator[str]:
     if backend.api_key is not None:
         yield backend.api_key.get_secret_value()
+    for value in (backend.headers or {}).values():
+        yield value.get_secret_value()
+        yield value.get_secret_value().rpartition(" ")[2]  # of `Bearer KEY` the key alone
     yield from _login(backend.url)
     if backend.proxy is not None:
         yield from _login(backend.proxy.get_secret_value())
