@@ -309,7 +309,7 @@ def test_a_client_that_shuts_its_sending_side_gets_its_answer(served: System, mo
         connection.shutdown(socket.SHUT_WR)
         answer = without_probes(read_until_closed(connection, 10))
     assert answer.startswith(b"HTTP/1.1 200 OK"), answer
-    assert b"connection: close" in head_of(answer)
+    assert stream or b"connection: close" in head_of(answer)  # a stream's head may have left before the end came
     assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") if stream else b'"finish_reason":"stop"' in answer
 
 
