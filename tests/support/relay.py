@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import socket
 import struct
@@ -43,6 +44,8 @@ class _Pair:
     task: asyncio.Task[None] | None = None
     resets: bool = False
     """How it ends when it does not end by itself."""
+    is_ending: bool = False
+    """Its task is at its last steps, and must not be cancelled out of them."""
     bytes_left: int | None = None
     """How many may pass until it is cut; None: no limit."""
 
@@ -162,7 +165,8 @@ class Relay(Startable):
         for pair in self._pairs:
             pair.resets = reset
             if pair.task is not None:
-                pair.task.cancel()
+                if not pair.is_ending:
+                    pair.task.cancel()
                 tasks.append(pair.task)
         await asyncio.gather(*tasks, return_exceptions=True)
         return len(tasks)
@@ -181,6 +185,7 @@ class Relay(Startable):
                 pair.resets = self._chance.random() < 0.8
             self._pairs.add(pair)
             pair.task = self._loop.create_task(self._relay(pair))
+            pair.task.add_done_callback(functools.partial(self._ended, pair))
 
     async def _relay(self, pair: _Pair) -> None:
         """Carry a connection until both directions have ended, one end is lost, or it is cut."""
@@ -199,11 +204,17 @@ class Relay(Startable):
         except OSError:
             pair.resets = True  # one end was reset, or nobody listens there: the other end hears of it
         finally:
+            pair.is_ending = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._pairs.discard(pair)
-            pair.close()  # only now: the loop must not watch a socket that is closed
+
+    def _ended(self, pair: _Pair, _task: asyncio.Task[None]) -> None:
+        """Close a pair's ends: only now, as the loop must not watch a socket that is closed, and in each case, as a
+        task that is cancelled before its first step ends without any of it.
+        """
+        self._pairs.discard(pair)
+        pair.close()
 
     async def _collect(self, pair: _Pair, source: socket.socket, pipe: _Pipe) -> None:
         while True:

@@ -43,13 +43,19 @@ async def open_runner(
     server: RedisServer, url: str, testing: Mapping[str, float], model: str = "demo"
 ) -> AsyncIterator[tuple[Bench, Runner]]:
     models = {"m": {"backends": [{"url": url, "model": model}]}}
-    async with open_bench(server.url, models, served=False, testing=testing) as bench:
-        runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
-        await runner.open()
-        try:
-            yield bench, runner
-        finally:
-            await runner.close()
+    async with open_bench(server.url, models, served=False, testing=testing) as bench, running(bench) as runner:
+        yield bench, runner
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[Runner]:
+    """Open a runner, which looks for jobs at once."""
+    runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
+    await runner.open()
+    try:
+        yield runner
+    finally:
+        await runner.close()
 
 
 @asynchronous
@@ -170,18 +176,20 @@ async def test_an_attempt_whose_lease_ran_out_does_not_stop_the_next_one(
 
 @asynchronous
 async def test_a_record_that_cannot_be_read_harms_no_other_job(server: RedisServer, demo_backend: DemoBackend) -> None:
-    async with open_runner(server, demo_backend.url, QUIET, "demo?tokens=2") as (bench, runner):
+    models = {"m": {"backends": [{"url": demo_backend.url, "model": "demo?tokens=2"}]}}
+    async with open_bench(server.url, models, served=False, testing=QUIET) as bench:
+        await bench.serve("another")
         body = b'{"messages":[{"role":"user","content":"x"}]}'
         first, newer, garbled, last = [await bench.admit(body=body) for _ in range(4)]
         spec = json.loads((await bench.record(newer))["spec"])
         await bench.redis("HSET", keys.job(newer), "spec", json.dumps({**spec, "of_a_newer_version": [1]}))
         await bench.redis("HSET", keys.job(garbled), "spec", "[true, 1]")
-        runner.wake("m")
 
         async def all_have_ended() -> bool:
             return all([(await bench.record(one))["state"] == "ended" for one in (first, newer, garbled, last)])
 
-        await wait_until_async(all_have_ended)
+        async with running(bench):
+            await wait_until_async(all_have_ended)
         ends = [(await bench.log(one))[-1] for one in (first, newer, garbled, last)]
         assert [end[:1] for end in ends] == [b"D", b"D", b"E", b"D"]
         assert b"job_lost" in ends[2]
