@@ -171,6 +171,8 @@ def _explain(tree: Tree, error: dict[str, Any], variables: Mapping[problems.Path
     path: problems.Path = tuple(part for part in error["loc"] if part != "[key]")
     if any(path[: len(known)] == known for known in tree.broken) or (path == () and tree.problems):
         return
+    if error["type"] == "value_error" and any(known[: len(path)] == path for known in tree.broken):
+        return  # a part of it is wrong by itself and told so
     if error["type"] == "too_short" and error["input"]:
         return  # it has entries; each is wrong by itself and told so
     if error["type"] == "extra_forbidden":

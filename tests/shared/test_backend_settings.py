@@ -210,3 +210,7 @@ def test_headers_that_cannot_be_sent_are_told(told: Told, headers: str, wanted: 
 def test_a_header_beside_an_api_key_that_means_the_same_is_told(told: Told) -> None:
     wanted = "headers must not hold authorization beside api_key; remove one of the two"
     assert told(api_key="k", headers="{authorization: Bearer k}") == wanted
+
+
+def test_a_header_whose_variable_is_missing_is_told_once(told: Told) -> None:
+    assert told(headers="{api-key: '${NOT_SET}'}") == "api-key the environment variable NOT_SET is not set"
