@@ -103,6 +103,10 @@ class Relay:
 
     def feed(self, nonce: bytes, number: int, event: bytes | None) -> None:
         """Take one event; repeats are ignored, a gap marks the relay as behind, None stands in the log alone."""
+        # As nearly all are: the next chunk for a reader who waits, which none does any more once the end is here.
+        if number == self.next_number and nonce == self._nonce and self._pass_on(event):
+            self.next_number = number + 1
+            return
         if self.is_closed:
             return
         if nonce != self._nonce and not self._may_change_to(nonce):
@@ -117,11 +121,9 @@ class Relay:
             if event is None or event[0] != events.FAILED:
                 return
         self.next_number = number + 1
-        kind = event[0]
-        if kind == events.CHUNKS:
-            if self._pass_on(event):
-                return
-        elif kind in events.ENDINGS:
+        if self._pass_on(event):
+            return
+        if event[0] in events.ENDINGS:
             self.state = State.COMPLETE
         self._buffered_bytes += len(event)
         self._buffer.append(event)
@@ -205,10 +207,12 @@ class Relay:
         """
         self._sink = sink
 
-    def _pass_on(self, event: bytes) -> bool:
+    def _pass_on(self, event: bytes | None) -> bool:
         # A reader that waits has taken all that came before, so nothing is overtaken.
         waiter = self._waiter
-        if self._sink is None or waiter is None or waiter.done() or not self._sink(event[1:]):
+        if self._sink is None or waiter is None or waiter.done() or event is None or event[0] != events.CHUNKS:
+            return False
+        if not self._sink(event[1:]):
             return False
         if self._deadline is not None and self._timeout_seconds is not None:
             self._deadline.extend(self._timeout_seconds)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from api.relay import Relay
+from api.relay import Relay, State
 from shared import events
 from shared.errors import AqueductError
 from shared.redis import RedisRefused, RedisUnavailable
@@ -22,6 +22,8 @@ log = logging.getLogger("aqueduct.api.relay")
 PEEK_BYTES = 1024 * 1024
 """More in one reply would hold up the small ones behind it."""
 PEEK_JOBS = 500
+_BEHIND = State.BEHIND
+"""Looked at with each chunk, and an enum's member takes longer to find."""
 
 
 class RelayHub:
@@ -98,7 +100,8 @@ class RelayHub:
             for relay in relays.get(job_id, ()):
                 relay.feed(nonce, number, event)
                 relay.check_at = next_check
-                is_behind = is_behind or relay.wants_log(0)
+                if relay.state is _BEHIND:
+                    is_behind = is_behind or relay.wants_log(0)
         if is_behind:
             self._behind.set()
 

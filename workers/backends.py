@@ -49,6 +49,10 @@ class Answer:
         """Return the bytes that have come, waiting for some; empty at the end."""
         return self._response.read()
 
+    def follow(self, take: Callable[[bytes], bool]) -> Coroutine[Any, Any, bool]:
+        """Hand the bytes to `take` as they come: True once `take` has said False, False at the end."""
+        return self._response.follow(take)
+
     async def body(self, on_part: Callable[[], None]) -> bytes:
         """Read a plain answer whole, telling of each part; raises BadBackendResponse over 32 MB."""
         parts: list[bytes] = []

@@ -128,23 +128,30 @@ class Run:
         begun = False
         stall_seconds = self._model.stall_timeout_seconds
         watch = _watch(answer, self._first_token_seconds())
+
+        def take(data: bytes) -> bool:  # what every chunk passes: see `Response.follow`
+            nonlocal begun
+            try:
+                ready = transformer.feed(data)
+            except Exception as error:
+                raise self._meaning(error) from None
+            if ready:
+                if not begun:
+                    begun = True
+                    output.put(events.started(job.queue_ms))
+                output.put_chunks(ready)
+                if output.total_bytes > MAX_JOB_BYTES:
+                    raise BackendError("The answer is too large.")
+            if begun:
+                watch.extend(stall_seconds)
+            return not (transformer.done or output.is_full)
+
         try:
-            while data := await answer.read():
-                ready = self._understood(transformer.feed, data)
-                if ready:
-                    if not begun:
-                        begun = True
-                        output.put(events.started(job.queue_ms))
-                    output.put_chunks(ready)
-                    if output.total_bytes > MAX_JOB_BYTES:
-                        raise BackendError("The answer is too large.")
-                    if output.is_full:
-                        watch.pause()  # it is Redis that is silent
-                        await output.drained()
-                if begun:
-                    watch.extend(stall_seconds)
-                if transformer.done:  # a backend that stays open after its end must not hold the slot
-                    break
+            # A backend that stays open after its end must not hold the slot.
+            while await answer.follow(take) and not transformer.done:
+                watch.pause()  # it is Redis that is silent
+                await output.drained()
+                watch.extend(stall_seconds)
             tail = self._understood(transformer.finish)
         except Exception:
             if watch.expired:
@@ -199,18 +206,22 @@ class Run:
             watch.stop()
 
     def _understood(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Return what a kind makes of an answer; one so odd that its code stumbles is the backend's fault, not ours."""
+        """Return what a kind makes of an answer."""
         try:
             return read(*given, **named)
-        except AqueductError:
-            raise
         except Exception as error:
-            # Its message may quote the answer: only the kind of error and the place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{os.path.basename(place.filename)}:{place.lineno}"
-            fields = {"request_id": request_id(self._job.id), "model": self._job.model}
-            log.error("an answer was not understood: %s in %s", type(error).__name__, where, extra=fields)
-            raise BadBackendResponse from None
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: Exception) -> AqueductError:
+        """Return what to raise: an answer so odd that a kind's code stumbles is the backend's fault, not ours."""
+        if isinstance(error, AqueductError):
+            return error
+        # Its message may quote the answer: only the kind of error and the place are told.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}"
+        fields = {"request_id": request_id(self._job.id), "model": self._job.model}
+        log.error("an answer was not understood: %s in %s", type(error).__name__, where, extra=fields)
+        return BadBackendResponse()
 
     def _first_token_seconds(self) -> float:
         first = self._model.first_token_timeout_seconds or self._model.timeout_seconds

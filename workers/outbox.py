@@ -1,8 +1,8 @@
 """What running jobs say, on its way to Redis: many jobs' events in one script call, kept until acknowledged.
 
 One call is under way at a time; what becomes ready meanwhile leaves together with the next, and a busy worker waits a
-little for more. So nothing waits while few jobs speak, and many make few round trips. Events carry their number, so
-a call that timed out is simply sent again: the script stores only what is new.
+little for more (`gathering`). So nothing waits while few jobs speak, and many make few round trips. Events carry their
+number, so a call that timed out is simply sent again: the script stores only what is new.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.background import Background
 from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
 from shared.room.leases import REFUSALS, STORED, STORED_OTHERS_WAIT, Leases, Why
-from workers.tuning import GATHER_JOBS, GATHER_SECONDS
+from workers.gathering import Gathering
 
 log = logging.getLogger("aqueduct.worker.outbox")
 
@@ -93,6 +93,11 @@ class JobOutput:
     def has_published(self) -> bool:
         """Whether anything was handed over, so that the job may not run again."""
         return self.total_bytes > 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for just this: its first words, or its end."""
+        return self._acknowledged == 0 or self.end is not None
 
     def put(self, *new: bytes) -> None:
         """Hand over events."""
@@ -190,6 +195,7 @@ class Outbox:
         self._background = background
         self._ready: dict[JobOutput, None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self._gathering = Gathering()
         self._refusals = 0
         """Of whole calls, one after another."""
 
@@ -205,7 +211,9 @@ class Outbox:
     def notify(self, output: JobOutput) -> None:
         """Send this job's events with the next call."""
         self._ready[output] = None
-        if not self.is_busy:
+        if output.is_urgent:
+            self._gathering.urge()
+        if self._sender is None or self._sender.done():
             # Its failing would keep every job's end from Redis for ever, so it is supervised.
             self._sender = self._background.essential(self._send(), "outbox")
 
@@ -213,6 +221,7 @@ class Outbox:
         delay = 0.05
         while self._ready:
             parts = self._parts()
+            self._gathering.began(len(parts))
             try:
                 verdicts = await self._leases.append([x for part in parts for x in part.arguments])
             except (RedisUnavailable, RedisRefused) as error:
@@ -223,8 +232,7 @@ class Outbox:
             delay, self._refusals = 0.05, 0
             for part, verdict in zip(parts, verdicts, strict=True):
                 self._told(part, verdict)
-            if len(parts) >= GATHER_JOBS:
-                await asyncio.sleep(GATHER_SECONDS)
+            await self._gathering.pause()
 
     def _send_again(self, parts: list[Part], error: RedisUnavailable | RedisRefused) -> None:
         """Keep what was unknown or refused as a whole: the same numbers go out again, the script knows repeats."""

@@ -17,10 +17,16 @@ BUSY_JOBS: Final = 12
 `plain` at 64 clients gains, `one` must not lose."""
 LOOK_SECONDS: Final = 0.002
 """How often a busy worker looks. `plain`."""
-GATHER_JOBS: Final = 8
-GATHER_SECONDS: Final = 0.003
-"""After a call for so many jobs the next one waits so long: each event costs Redis, the API and the client's socket a
-step of its own, and chunks of a stream that leave together are one event. `streams` gain, `paced` must not lose."""
+GATHER_FROM: Final = 500
+GATHER_FULL: Final = 2500
+GATHER_SECONDS: Final = 0.005
+GATHER_URGENT: Final = 0.3
+GATHER_CROWD: Final = 0.8
+URGENT_CROWD: Final = 8
+"""From GATHER_FROM parts of jobs a second on a call waits for more, from GATHER_FULL on for GATHER_SECONDS. First words
+and ends wait for GATHER_URGENT of it, or for GATHER_CROWD where the call before had a crowd of them. Each call costs
+worker, Redis and API a step of its own, and chunks of a stream that leave together are one event. `streams`, `paced`
+and `plain` at 64 clients gain, `one` and `plain` at 16 must not lose."""
 YIELD_SECONDS: Final = 0.0003
 """The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
 the interpreter's lock until the consumer next blocks (measured: 0.3 ms later). `one`."""

@@ -9,6 +9,7 @@ configured proxy is used; a request goes out twice only after a stale kept-alive
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 TRAILING_SECONDS = 1.0
@@ -73,6 +74,8 @@ class Response:
         "_is_released",
         "_parts",
         "_size",
+        "_take",
+        "_take_error",
         "_waiter",
         "headers",
         "is_complete",
@@ -92,6 +95,9 @@ class Response:
         self._is_released = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], bool] | None = None
+        """A follower that waits for what comes next."""
+        self._take_error: Exception | None = None
 
     @property
     def is_over(self) -> bool:
@@ -118,6 +124,34 @@ class Response:
                 raise self._error
             self._waiter = self._carrier.loop.create_future()
             await self._waiter
+        return self._joined()
+
+    async def follow(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand what comes to `take`, as it comes: True once `take` has said False, False at the end.
+
+        What one read of the socket brought is one plain call: a task's turn costs as much as all else that is done
+        with a chunk. Raises as `read`, and what `take` raises.
+        """
+        while True:
+            if self._parts:
+                if not take(self._joined()):
+                    return True
+                continue
+            if self.is_complete:
+                return False
+            if self._error is not None:
+                raise self._error
+            self._take, self._waiter = take, self._carrier.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                is_stopped, self._take = self._take is None, None
+            if self._take_error is not None:
+                raise self._take_error
+            if is_stopped:
+                return True
+
+    def _joined(self) -> bytes:
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -152,9 +186,21 @@ class Response:
             return True
         self._parts.append(data)
         self._size += len(data)
-        if self._waiter is not None:
-            self._wake()
         return self._size <= MAX_BUFFERED_BYTES
+
+    def hand_on(self) -> None:
+        """Let the reader have what one read of the socket has fed."""
+        waiter, take = self._waiter, self._take
+        if waiter is None or not self._parts:
+            return
+        if take is not None and not waiter.done():  # one that was cancelled wants nothing more
+            try:
+                if take(self._joined()):
+                    return
+            except Exception as error:  # the follower's, not the connection's
+                self._take_error = error
+            self._take = None
+        self._wake()
 
     def end(self) -> None:
         """Take note that the answer is complete."""

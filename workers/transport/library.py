@@ -164,7 +164,9 @@ class _Connection:
         async for part in answer.aiter_stream():
             self._wire.bear_fruit()
             self._room.clear()
-            if part and not response.feed(part):
+            has_room = not part or response.feed(part)
+            response.hand_on()
+            if not has_room:
                 await self._room.wait()
         await answer.aclose()
         response.end()

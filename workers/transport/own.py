@@ -113,6 +113,7 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(response)
             return
+        response.hand_on()
         # The parser joins what has no end (a header's value, a trailer, a chunk's extension) before it tells of it.
         if self._bodiless_bytes > MAX_HEAD_BYTES:
             self._refuse(response)
