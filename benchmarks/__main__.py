@@ -19,6 +19,7 @@ from benchmarks.profile import profiled
 from benchmarks.runner import Runner
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stack import Stack
+from benchmarks.versus import known_loads, versus
 
 FOLDER = ROOT / ".bench"
 VERSIONS = ("uvicorn", "uvloop", "httptools", "fastapi", "celery", "kombu", "redis", "hiredis", "aiohttp", "pydantic")
@@ -27,6 +28,8 @@ VERSIONS = ("uvicorn", "uvloop", "httptools", "fastapi", "celery", "kombu", "red
 def main() -> int:
     """Run the chosen scenarios; 1 when any answer was wrong."""
     args = _parser().parse_args()
+    if args.against:
+        return _against(args)
     names = args.only.split(",") if args.only else list(SCENARIOS)
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
@@ -59,6 +62,17 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps(data, indent=1, default=str))
     return 1 if _wrong(data) else 0
+
+
+def _against(args: argparse.Namespace) -> int:
+    try:
+        data = versus(args.against.resolve(), known_loads(args.only), rounds=1 if args.quick else 4)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if args.json:
+        args.json.write_text(json.dumps(data, indent=1))
+    return 0
 
 
 def _profile(run: Runner, name: str, seconds: float) -> None:
@@ -107,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--peer", choices=PEERS, help="measure this gateway in the same run; installed into .bench/ at first"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="TREE", help="compare with another installed tree of this project, in turns"
     )
     parser.add_argument("--seconds", type=float, help="length of a measured window")
     parser.add_argument(

@@ -2,14 +2,14 @@
 
 Each call costs the worker, Redis and the API a step of their own, whatever it carries. So the more parts of jobs a
 second there are, the longer the next call waits for company; what somebody waits for, a job's first words and its end,
-waits for a part of that only, and only in a crowd of its like.
+waits for a part of that only, and only in a crowd.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from workers.tuning import GATHER_CROWD, GATHER_FROM, GATHER_FULL, GATHER_SECONDS, GATHER_URGENT, URGENT_CROWD
+from workers.tuning import GATHER_CROWD, GATHER_FROM, GATHER_FULL, GATHER_SECONDS, GATHER_URGENT
 
 _MEMORY_SECONDS = 0.02
 """What the rate is an average of: what was busy is forgotten within a few such times."""
@@ -26,7 +26,7 @@ class Gathering:
         self._urges = 0
         """Since the last call began."""
         self._crowd = False
-        """The last call carried many urgent parts."""
+        """The last call carried many parts."""
         self._sleeper: asyncio.Future[None] | None = None
 
     def urge(self) -> None:
@@ -43,7 +43,7 @@ class Gathering:
         now = self._loop.time()
         elapsed = max(now - self._called_at, 1e-4)
         self._called_at = now
-        self._crowd, self._urges = self._urges >= URGENT_CROWD, 0
+        self._crowd, self._urges = parts >= GATHER_CROWD, 0
         self._rate += (parts / elapsed - self._rate) * elapsed / (elapsed + _MEMORY_SECONDS)
 
     async def pause(self) -> None:
@@ -51,10 +51,9 @@ class Gathering:
         seconds = GATHER_SECONDS * min(1.0, (self._rate - GATHER_FROM) / (GATHER_FULL - GATHER_FROM))
         if seconds <= 0:
             return
-        least = seconds * (GATHER_CROWD if self._crowd else GATHER_URGENT)
-        if (wait := self._called_at + least - self._loop.time()) > 0:
-            await asyncio.sleep(wait)
-            seconds -= wait
+        if self._crowd:
+            await asyncio.sleep(seconds * GATHER_URGENT)
+            seconds -= seconds * GATHER_URGENT
         if self._urges:
             return
         self._sleeper = self._loop.create_future()

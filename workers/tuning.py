@@ -20,13 +20,12 @@ LOOK_SECONDS: Final = 0.002
 GATHER_FROM: Final = 500
 GATHER_FULL: Final = 2500
 GATHER_SECONDS: Final = 0.005
-GATHER_URGENT: Final = 0.3
-GATHER_CROWD: Final = 0.8
-URGENT_CROWD: Final = 8
+GATHER_URGENT: Final = 0.6
+GATHER_CROWD: Final = 8
 """From GATHER_FROM parts of jobs a second on a call waits for more, from GATHER_FULL on for GATHER_SECONDS. First words
-and ends wait for GATHER_URGENT of it, or for GATHER_CROWD where the call before had a crowd of them. Each call costs
-worker, Redis and API a step of its own, and chunks of a stream that leave together are one event. `streams`, `paced`
-and `plain` at 64 clients gain, `one` and `plain` at 16 must not lose."""
+and ends wait for GATHER_URGENT of it where the call before carried a crowd, and else for nothing. Each call costs the
+worker, Redis and the API a step of its own, and chunks of a stream that leave together are one event. `streams`,
+`paced` and `plain` at 64 clients gain, `one` and `plain` at 16 must not lose."""
 YIELD_SECONDS: Final = 0.0003
 """The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
 the interpreter's lock until the consumer next blocks (measured: 0.3 ms later). `one`."""

@@ -8,11 +8,11 @@ import pytest
 
 from tests.support.asynchronous import asynchronous
 from workers.gathering import Gathering
-from workers.tuning import GATHER_CROWD, GATHER_SECONDS, GATHER_URGENT, URGENT_CROWD
+from workers.tuning import GATHER_CROWD, GATHER_SECONDS, GATHER_URGENT
 
 
 async def busy(parts: int = 50) -> Gathering:
-    """Return one that has seen many calls with so many parts, a millisecond apart."""
+    """Return one that has seen many calls with so many parts, a millisecond or two apart."""
     gathering = Gathering()
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -56,13 +56,17 @@ async def test_what_is_urgent_cuts_the_pause_short() -> None:
 
 
 @asynchronous
-async def test_a_crowd_of_urgent_parts_waits_for_its_like() -> None:
-    gathering = await busy()
-    for _ in range(URGENT_CROWD):
-        gathering.urge()
-    gathering.began(URGENT_CROWD)
+async def test_in_a_crowd_what_is_urgent_waits_for_its_like() -> None:
+    gathering = await busy(GATHER_CROWD)
     gathering.urge()
-    assert await paused(gathering) >= GATHER_SECONDS * GATHER_CROWD * 0.9
+    assert await paused(gathering) >= GATHER_SECONDS * GATHER_URGENT * 0.9
+
+
+@asynchronous
+async def test_without_a_crowd_what_is_urgent_waits_for_nothing() -> None:
+    gathering = await busy(GATHER_CROWD - 1)
+    gathering.urge()
+    assert await paused(gathering) < 0.001
 
 
 @asynchronous

@@ -1,0 +1,53 @@
+"""`python rows.py FOLDER` in a tree's root: start its gateway, measure what standard input names, a JSON line each.
+
+The figures come from the tree's own `benchmarks`, so that an older one can be measured beside this one (`versus`).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+LOADS: dict[str, dict[str, Any]] = {
+    "plain": {"operation": "plain", "model": "bench", "clients": 64, "seconds": 1.5, "warmup_seconds": 0.7},
+    "plain16": {"operation": "plain", "model": "bench", "clients": 16, "seconds": 1.5, "warmup_seconds": 0.7},
+    "one": {"operation": "plain", "model": "bench", "clients": 1, "seconds": 1.5, "warmup_seconds": 0.5},
+    "streams": {
+        "operation": "streams", "model": "bench", "clients": 64, "tokens": 64, "seconds": 1.5, "warmup_seconds": 0.7,
+    },
+    "paced100": {
+        "operation": "streams", "model": "bench-20", "clients": 100, "tokens": 40, "seconds": 2.0, "ramp_seconds": 2,
+        "warmup_seconds": 2.5, "drain_seconds": 17,
+    },
+    "paced500": {
+        "operation": "streams", "model": "bench-20", "clients": 500, "tokens": 40, "seconds": 2.0, "ramp_seconds": 2,
+        "warmup_seconds": 2.5, "drain_seconds": 17,
+    },
+}  # fmt: skip
+"""By name, what one measurement is."""
+
+
+def main() -> None:
+    """Measure until standard input ends."""
+    sys.path.insert(0, "")  # the tree, not the folder of this file
+    from benchmarks.runner import Runner  # noqa: PLC0415 - the other tree's
+    from benchmarks.stack import Stack  # noqa: PLC0415
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with Stack(Path(sys.argv[1])) as stack:
+        stack.start_gateway()
+        run = Runner(stack, rounds=1, seconds=1.5, quick=True)
+        target = stack.target("aqueduct")
+        assert target is not None
+        print("ready", flush=True)
+        for line in sys.stdin:
+            load = dict(LOADS[line.strip()])
+            print(json.dumps(run.once(target, load.pop("operation"), **load), default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main()
