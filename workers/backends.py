@@ -14,12 +14,13 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
+from shared.backend_settings import BackendSettings
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
 from shared.kinds import Kind
 from shared.kinds.common.backend_errors import backend_error, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
-from shared.settings import BackendSettings, ModelSettings, WorkerSettings
+from shared.settings import ModelSettings, WorkerSettings
 from workers.health import BackendHealth
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
 from workers.transport.choice import open_transport

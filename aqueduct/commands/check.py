@@ -16,12 +16,13 @@ import httpx
 
 from aqueduct.commands.common import config_file_here, config_option
 from aqueduct.commands.redis_choice import running_redis_url
+from shared.backend_settings import BackendSettings
 from shared.config import load_settings
 from shared.config_problems import ConfigError, Problem, suggestion
 from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
-from shared.settings import BackendSettings, ModelSettings, Settings
+from shared.settings import ModelSettings, Settings
 from shared.tls_files import client_context, system_context
 from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 

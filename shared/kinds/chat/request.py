@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from shared.backend_settings import BackendSettings
 from shared.jobs import TakenJob
 from shared.kinds.common.body import for_backend
-from shared.settings import BackendSettings
 
 
 def request_body(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool) -> bytes:

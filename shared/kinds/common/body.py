@@ -17,11 +17,11 @@ from typing import Any, Literal
 import jiter
 import orjson
 
+from shared.backend_settings import BackendSettings
 from shared.errors import InvalidRequest
 from shared.jobs import TakenJob
 from shared.kinds.common.answers import dumps
 from shared.kinds.common.fields import StreamOptions
-from shared.settings import BackendSettings
 
 MAX_NAMED_EXTRAS = 10
 MAX_EXTRA_NAME_CHARACTERS = 64
