@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from shared.backend_headers import ForwardSettings, LaneSettings, check_headers
+from shared.backend_parameters import Changes, ParameterSettings, changes_of
+from shared.lanes import LANES, Lane
 from shared.settings_section import Section
 from shared.tls_files import ca_file_problem, certificate_problem, key_problem
-
-_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_OWN_HEADERS = {
-    *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"),
-    *("host", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding"),
-    *("upgrade", "x-request-id"),
-}
-"""What a call says of itself: another value would frame it wrongly or lose its trace."""
 
 
 class BackendSettings(Section):
@@ -44,6 +40,13 @@ class BackendSettings(Section):
         default="always",
         description="When streams ask for usage by `stream_options`: always, so that their cost is known; as the "
         "client does; or never, for servers that refuse the member.",
+    )
+    parameters: ParameterSettings = Field(
+        default=ParameterSettings(), description="Changes to requests, over those of the model."
+    )
+    by_lane: dict[Lane, LaneSettings] = Field(default={}, description="What the backend is told of a job's lane.")
+    forward: ForwardSettings = Field(
+        default=ForwardSettings(), description="What the backend is told of a job's token."
     )
     fold_streams: bool = Field(
         default=False,
@@ -98,16 +101,28 @@ class BackendSettings(Section):
         headers = {name.lower(): text.get_secret_value().strip() for name, text in (value or {}).items()}
         if len(headers) < len(value or {}):
             raise ValueError("must not name a header twice; case does not count")
-        for name, text in headers.items():
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError("must have header names before the colons, as `x-team: search`")
-            if name in _OWN_HEADERS:
-                raise ValueError(f"must not hold {name}: it is set for each call")
-            if name == "authorization" and info.data.get("api_key") is not None:
-                raise ValueError("must not hold authorization beside api_key; remove one of the two")
-            if not text or not text.isascii() or not text.isprintable():
-                raise ValueError(f"must give {name} one line of ASCII text")
+        check_headers(headers.keys(), headers.values())
+        if "authorization" in headers and info.data.get("api_key") is not None:
+            raise ValueError("must not hold authorization beside api_key; remove one of the two")
         return {name: SecretStr(text) for name, text in headers.items()} or None
+
+    @field_validator("by_lane")
+    @classmethod
+    def _say_nothing_again(cls, value: dict[Lane, LaneSettings], info: ValidationInfo) -> dict[Lane, LaneSettings]:
+        for lane, told in value.items():
+            for name in told.headers or ():
+                if name in (info.data.get("headers") or ()):
+                    raise ValueError(f"must not send {name} in {lane}: it stands in headers; remove one of the two")
+        return value
+
+    @field_validator("forward")
+    @classmethod
+    def _says_nothing_again(cls, value: ForwardSettings, info: ValidationInfo) -> ForwardSettings:
+        lanes: dict[Lane, LaneSettings] = info.data.get("by_lane", {})
+        others = [info.data.get("headers") or {}, *(told.headers or {} for told in lanes.values())]
+        if any(value.token_name in headers for headers in others):
+            raise ValueError(f"must not use {value.token_name}: another setting sends this header")
+        return value
 
     @field_validator("proxy")
     @classmethod
@@ -170,3 +185,28 @@ class BackendSettings(Section):
         if value and info.data.get("proxy") and not info.data.get("url", "https://").startswith("https://"):
             raise ValueError("cannot be spoken to an http:// url through a proxy; remove one of the two")
         return value
+
+    @cached_property
+    def _changes(self) -> dict[str, Changes | None]:
+        """By lane; the empty name stands for lanes that only a newer API knows. Empty where nothing is changed."""
+        if not self.parameters.names and not any(lane.parameters for lane in self.by_lane.values()):
+            return {}
+        told: dict[str, Any] = {name: lane.parameters for name, lane in self.by_lane.items() if lane.parameters}
+        lanes: dict[str, ParameterSettings] = {
+            name: ParameterSettings(forced=given).over(self.parameters) for name, given in told.items()
+        }
+        return {lane: changes_of(lanes.get(lane, self.parameters)) for lane in ("", *LANES)}
+
+    def changes(self, lane: str) -> Changes | None:
+        """Return what becomes of the parameters of a job in this lane; None: nothing."""
+        return (self._changes.get(lane) or self._changes[""]) if self._changes else None
+
+    @property
+    def changed_names(self) -> frozenset[str]:
+        """Every parameter that may be changed on the way to this backend."""
+        return frozenset().union(*(changes.names for changes in self._changes.values() if changes))
+
+    def under(self, general: ParameterSettings) -> BackendSettings:
+        """Return these settings over what holds for all backends of the model."""
+        own = {**self.__dict__, "parameters": self.parameters.over(general)}
+        return BackendSettings.model_construct(**{name: own[name] for name in BackendSettings.model_fields})

@@ -8,11 +8,13 @@ the environment.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_validator
 
+from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
@@ -62,13 +64,31 @@ class ModelSettings(Section):
         description="Who judges limits of OpenAI's that other servers do not share: 4 stop strings, `max_tokens` from "
         "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`.",
     )
+    parameters: ParameterSettings = Field(
+        default=ParameterSettings(), description="Changes to requests, whichever backend they go to."
+    )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
+
+    @cached_property
+    def changed_names(self) -> frozenset[str]:
+        """Every parameter that may be changed on the way to one of the backends."""
+        return frozenset[str]().union(*(backend.changed_names for backend in self.backends))
 
     @property
     def places(self) -> int:
         """How many jobs can run at once: `concurrency`, or less where all backends together take less."""
         caps = [backend.concurrency for backend in self.backends]
         return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
+
+    @field_validator("backends")
+    @classmethod
+    def _change_what_the_model_changes(
+        cls, value: tuple[BackendSettings, ...], info: ValidationInfo
+    ) -> tuple[BackendSettings, ...]:
+        general = info.data.get("parameters")
+        if general is None or not general.names:
+            return value
+        return tuple(one.under(general) for one in value)
 
     @field_validator("batch_reserve")
     @classmethod

@@ -22,6 +22,7 @@ from shared.kinds.common.backend_errors import backend_error, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
 from shared.settings import ModelSettings, WorkerSettings
 from workers.health import BackendHealth
+from workers.mapped_headers import MappedHeaders
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
 from workers.transport.choice import open_transport
 
@@ -137,6 +138,7 @@ class Backends:
         self.health = BackendHealth(model.backends)
         self._name = name
         self._secrets = secrets_of(model.backends)
+        self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
         self._transports = [
             open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
@@ -157,6 +159,9 @@ class Backends:
             b"text/event-stream" if stream else b"application/json",
             request_id(job.id).encode(),
         )
+        mapped = self._mapped[place]
+        if mapped is not None:
+            headers += mapped.lines(job.spec)
         body = kind.request(job, self._name, self._backends[place], stream)
         transport, path = self._transports[place], kind.path.encode()
         return BackendCall(transport, path, headers, body, self.health, place, head_seconds, self._secrets)

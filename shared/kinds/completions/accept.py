@@ -9,11 +9,11 @@ from shared.kinds.common.body import (
     PlainRequest,
     read_stream_options,
     stream_options_for_job,
-    text_without,
     without_extras,
     without_nulls,
 )
 from shared.kinds.common.members import without_unknown_members
+from shared.kinds.common.parameters import text_for_job
 from shared.kinds.common.refusals import check
 from shared.kinds.completions.schema import COMPLETION_REQUEST, PARAMETERS, UNIONS, CreateCompletionRequest
 from shared.kinds.kind import Accepted
@@ -42,12 +42,12 @@ def accept(request: PlainRequest, model: ModelSettings) -> Accepted:
     """Return what becomes a job; raises InvalidRequest for parameters that the model refuses."""
     given = without_extras(request.body, PARAMETERS, model.extra_parameters)
     given = without_unknown_members(given, CreateCompletionRequest, model.extra_parameters)
-    body = text_without(given, _WORKER_ADDS)
+    body, front = text_for_job(given, _WORKER_ADDS, model.changed_names)
     prompt = given["prompt"]
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     answers = prompts * max(given.get("n", 1), given.get("best_of", 1))
     return Accepted(
         body=body,
         cost=len(body) / 4 + given.get("max_tokens", model.default_max_tokens) * answers,
-        options=stream_options_for_job(given),
+        options={**front, **stream_options_for_job(given)},
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.kinds.common.body import PlainRequest, text_without, without_extras, without_nulls
+from shared.kinds.common.body import PlainRequest, without_extras, without_nulls
+from shared.kinds.common.parameters import text_for_job
 from shared.kinds.common.refusals import check
 from shared.kinds.embeddings.schema import EMBEDDING_REQUEST, PARAMETERS
 from shared.kinds.kind import Accepted
@@ -22,6 +23,7 @@ def validate(body: dict[str, Any]) -> PlainRequest:
 
 def accept(request: PlainRequest, model: ModelSettings) -> Accepted:
     """Return what becomes a job; raises InvalidRequest for parameters that the model refuses."""
-    body = text_without(without_extras(request.body, PARAMETERS, model.extra_parameters), _NOT_FOR_BACKENDS)
+    given = without_extras(request.body, PARAMETERS, model.extra_parameters)
+    body, front = text_for_job(given, _NOT_FOR_BACKENDS, model.changed_names)
     asked = request.body.get("encoding_format", "float")
-    return Accepted(body=body, cost=len(body) / 4, options={"encoding_format": asked})
+    return Accepted(body=body, cost=len(body) / 4, options={**front, "encoding_format": asked})
