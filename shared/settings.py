@@ -219,6 +219,14 @@ class Settings(Section):
     data_dir: Path = Field(
         default=Path(".aqueduct"), description="Embedded Redis's files and the mirror of created tokens."
     )
+    large_body_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        default=1024**2, description="Bodies of requests larger than this are large."
+    )
+    large_bodies: Annotated[int, Field(ge=1)] = Field(
+        default=4,
+        description="Large bodies that each API process, and each worker process, has in memory at once; further ones "
+        "wait, at their clients or in Redis. Of several, no token (API) or model (worker) takes the last place.",
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="For people or for programs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Records below it are left out."

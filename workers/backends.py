@@ -23,7 +23,7 @@ from shared.kinds.common.secrets import Secrets, secrets_of
 from shared.settings import ModelSettings, WorkerSettings
 from workers.health import BackendHealth
 from workers.mapped_headers import MappedHeaders
-from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
+from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, LargeBody, Response, Transport
 from workers.transport.choice import open_transport
 
 MAX_PLAIN_BYTES = 32 * 1024 * 1024
@@ -83,7 +83,7 @@ class BackendCall:
     transport: Transport
     path: bytes
     headers: bytes
-    body: bytes
+    body: bytes | LargeBody
     health: BackendHealth
     place: int
     """The backend's, in its model's list."""
@@ -115,6 +115,8 @@ class BackendCall:
 
     def _end(self, error: BaseException | None) -> None:
         """Tell the backend's health how it went and let go of the answer; raises what the error means for a job."""
+        if isinstance(self.body, LargeBody):
+            self.body.sent()  # or given up
         told = _translated(error)
         if isinstance(told, AqueductError):
             told = without_secrets(told, self.secrets)
@@ -153,8 +155,20 @@ class Backends:
         """Whether plain requests to this backend are streamed and folded."""
         return self._backends[place].fold_streams
 
-    def call(self, kind: Kind, job: TakenJob, place: int, *, stream: bool, head_seconds: float) -> BackendCall:
-        """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`."""
+    def call(
+        self,
+        kind: Kind,
+        job: TakenJob,
+        place: int,
+        *,
+        stream: bool,
+        head_seconds: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> BackendCall:
+        """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`.
+
+        With `on_sent` the job's body is taken from it, and let go of when the backend has it: then this is called.
+        """
         headers = b"accept: %b\r\nx-request-id: %b\r\n" % (
             b"text/event-stream" if stream else b"application/json",
             request_id(job.id).encode(),
@@ -164,7 +178,13 @@ class Backends:
             headers += mapped.lines(job.spec)
         body = kind.request(job, self._name, self._backends[place], stream)
         transport, path = self._transports[place], kind.path.encode()
-        return BackendCall(transport, path, headers, body, self.health, place, head_seconds, self._secrets)
+        secrets = self._secrets
+        if on_sent is None:
+            return BackendCall(transport, path, headers, body, self.health, place, head_seconds, secrets)
+        job.body = None
+        return BackendCall(
+            transport, path, headers, LargeBody(body, on_sent), self.health, place, head_seconds, secrets
+        )
 
 
 def _translated(error: BaseException | None) -> BaseException | None:

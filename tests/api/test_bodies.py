@@ -10,8 +10,8 @@ import pytest
 
 from api.bodies import LARGE_AT_ONCE, MAX_VALUES, PARSE_IN_THREAD_BYTES, Bodies, check_values
 from shared.errors import InvalidRequest
-from shared.settings import ApiSettings
 from tests.support.asynchronous import asynchronous
+from tests.support.rooms import settings_of
 from tests.support.waiting import wait_until
 
 MANY = MAX_VALUES + 1
@@ -47,7 +47,7 @@ def test_as_many_values_as_are_allowed_are_allowed() -> None:
 
 @asynchronous
 async def test_few_large_bodies_are_parsed_at_once_and_small_ones_do_not_wait() -> None:
-    bodies = Bodies(ApiSettings())
+    bodies = Bodies(settings_of({"m": {}}, "redis://h"))
     large, small = b"x" * (PARSE_IN_THREAD_BYTES + 1), b"{}"
     running = 0
     most = 0
