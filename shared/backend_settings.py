@@ -208,5 +208,9 @@ class BackendSettings(Section):
 
     def under(self, general: ParameterSettings) -> BackendSettings:
         """Return these settings over what holds for all backends of the model."""
-        own = {**self.__dict__, "parameters": self.parameters.over(general)}
+        return self.but(parameters=self.parameters.over(general))
+
+    def but(self, **others: Any) -> BackendSettings:
+        """Return these settings with others, already valid, in the place of some."""
+        own = {**self.__dict__, **others}
         return BackendSettings.model_construct(**{name: own[name] for name in BackendSettings.model_fields})
