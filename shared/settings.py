@@ -57,12 +57,13 @@ class ModelSettings(Section):
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
         default="allow",
         description="What happens to parameters that the OpenAI schema does not know, at any depth. An unknown role, "
-        "content part or format cannot be dropped: it is refused.",
+        "content part, tool or format cannot be dropped: it is refused.",
     )
     parameter_limits: Literal["openai", "backend"] = Field(
         default="openai",
         description="Who judges limits of OpenAI's that other servers do not share: 4 stop strings, `max_tokens` from "
-        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`.",
+        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`; "
+        "of completions 5 `logprobs`, of embeddings 2,048 inputs and no empty ones.",
     )
     parameters: ParameterSettings = Field(
         default=ParameterSettings(), description="Changes to requests, whichever backend they go to."
@@ -160,6 +161,9 @@ class WorkerSettings(Section):
         default=30, description="Grace for running streams on SIGTERM."
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
+    max_answer_bytes: Annotated[int, Field(ge=1024**2, le=256 * 1024**2)] = Field(
+        default=32 * 1024**2, description="The longest whole answer of a backend; past it: 500 `bad_backend_response`."
+    )
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
     )

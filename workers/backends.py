@@ -26,7 +26,6 @@ from workers.mapped_headers import MappedHeaders
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, LargeBody, Response, Transport
 from workers.transport.choice import open_transport
 
-MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_SECONDS = 10.0
 _REDIRECTS = range(300, 400)
@@ -35,10 +34,11 @@ _REDIRECTS = range(300, 400)
 class Answer:
     """A backend's 2xx response that is being read."""
 
-    __slots__ = ("_response", "is_stream")
+    __slots__ = ("_max_bytes", "_response", "is_stream")
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, max_bytes: int) -> None:
         self._response = response
+        self._max_bytes = max_bytes
         media_type = response.headers.get(b"content-type", b"").partition(b";")[0]
         self.is_stream = media_type.strip().lower() == b"text/event-stream"
 
@@ -56,13 +56,17 @@ class Answer:
         return self._response.follow(take)
 
     async def body(self, on_part: Callable[[], None]) -> bytes:
-        """Read a plain answer whole, telling of each part; raises BadBackendResponse over 32 MB."""
+        """Read a plain answer whole, telling of each part; raises BadBackendResponse for one that is too long."""
         parts: list[bytes] = []
         size = 0
         while part := await self._response.read():
             size += len(part)
-            if size > MAX_PLAIN_BYTES:
-                raise BadBackendResponse("The model's backend sent an answer that is too large.")
+            if size > self._max_bytes:
+                raise BadBackendResponse(
+                    f"The model's backend sent an answer of more than {self._max_bytes} bytes, which the operator may "
+                    "allow it to (worker.max_answer_bytes). Ask for less at once.",
+                    should_retry=False,
+                )
             parts.append(part)
             on_part()
         return b"".join(parts)
@@ -89,6 +93,8 @@ class BackendCall:
     """The backend's, in its model's list."""
     head_seconds: float
     """Limit to the answer's head."""
+    max_answer_bytes: int
+    """Limit to a whole answer."""
     secrets: Secrets
     """What the backend may say and nobody may see."""
     _generation: int = 0
@@ -106,7 +112,7 @@ class BackendCall:
         except BaseException as error:
             self._end(error)
             raise
-        return Answer(response)
+        return Answer(response, self.max_answer_bytes)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -139,6 +145,7 @@ class Backends:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._name = name
+        self._max_answer_bytes = worker.max_answer_bytes
         self._secrets = secrets_of(model.backends)
         self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
         self._transports = [
@@ -177,13 +184,18 @@ class Backends:
         if mapped is not None:
             headers += mapped.lines(job.spec)
         body = kind.request(job, self._name, self._backends[place], stream)
-        transport, path = self._transports[place], kind.path.encode()
-        secrets = self._secrets
-        if on_sent is None:
-            return BackendCall(transport, path, headers, body, self.health, place, head_seconds, secrets)
-        job.body = None
+        if on_sent is not None:
+            job.body = None
         return BackendCall(
-            transport, path, headers, LargeBody(body, on_sent), self.health, place, head_seconds, secrets
+            transport=self._transports[place],
+            path=kind.path.encode(),
+            headers=headers,
+            body=body if on_sent is None else LargeBody(body, on_sent),
+            health=self.health,
+            place=place,
+            head_seconds=head_seconds,
+            max_answer_bytes=self._max_answer_bytes,
+            secrets=self._secrets,
         )
 
 

@@ -37,6 +37,8 @@ class PlainRequest:
     service_tier: str | None
     body: dict[str, Any]
     """As sent, without the known parameters that were null: those count as not given."""
+    past_limits: InvalidRequest | None = None
+    """What a model says that keeps to all of OpenAI's limits."""
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
