@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.backend_parameters import TOKEN_LIMITS
 from shared.backend_settings import BackendSettings
 from shared.jobs import TakenJob
-from shared.kinds.common.ask import for_backend
+from shared.kinds.common.ask import body_for
 
 
 def request_body(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool) -> bytes:
@@ -22,6 +22,6 @@ def request_body(job: TakenJob, name: str, backend: BackendSettings, as_stream: 
         elif limit is None and changes.default_limit is not None:
             given_as, limit = changes.default_limit
     if limit is None:
-        return for_backend(job, name, backend, as_stream, apart=TOKEN_LIMITS)
+        return body_for(job, name, backend, as_stream, changes, apart=TOKEN_LIMITS)
     field = backend.max_tokens_field or given_as
-    return for_backend(job, name, backend, as_stream, member=b'"%b":%d' % (field.encode(), limit), apart=TOKEN_LIMITS)
+    return body_for(job, name, backend, as_stream, changes, b'"%b":%d' % (field.encode(), limit), TOKEN_LIMITS)

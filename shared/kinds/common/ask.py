@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from shared.backend_parameters import Changes
 from shared.backend_settings import BackendSettings
 from shared.jobs import TakenJob
 from shared.kinds.common.answers import dumps
@@ -14,19 +15,24 @@ _LARGE_BYTES = 64 * 1024
 """From here on a body is not copied needlessly."""
 
 
-def for_backend(
+def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool) -> bytes:
+    """Return the body for one backend; `name` is the model's own name."""
+    return body_for(job, name, backend, as_stream, backend.changes(job.spec.lane))
+
+
+def body_for(
     job: TakenJob,
     name: str,
     backend: BackendSettings,
     as_stream: bool,
-    *,
+    changes: Changes | None,
     member: bytes = b"",
     apart: Collection[str] = (),
 ) -> bytes:
     """Return the body for one backend: what differs between backends, and the job's ready-made rest behind it.
 
-    `name` is the model's own name, `member` one more `"name":value`, `apart` what of the operator's changes it stands
-    for. Of the rest nothing is encoded again but what the operator changes.
+    `changes` are the operator's, `member` is one more `"name":value`, `apart` what of the changes it stands for. Of the
+    rest nothing is encoded again but what the operator changes.
     """
     parts: list[bytes | memoryview] = [b'{"model":' + dumps(backend.model or name)]
     if as_stream:
@@ -39,7 +45,6 @@ def for_backend(
         parts.append(member)
     body = job.body or b"{}"
     rest: bytes | memoryview = memoryview(body)[1:] if len(body) > _LARGE_BYTES else body[1:]
-    changes = backend.changes(job.spec.lane)
     if changes is not None:
         changed, rest = changed_members(body, job.spec.options, changes, apart)
         if changed:
