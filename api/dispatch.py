@@ -7,9 +7,10 @@ import time
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
+from shared.lanes import LANES, Lane
 from shared.protocol import MAX_COST
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
-from shared.settings import LANES, Lane, Settings, TokenSettings
+from shared.settings import Settings, TokenSettings
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 

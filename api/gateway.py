@@ -57,7 +57,7 @@ class Gateway:
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
-        bodies, dispatcher = Bodies(settings.api), Dispatcher(self.admissions, settings, self.owner)
+        bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
                 kind=kind,

@@ -23,6 +23,7 @@ from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
 from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
+from shared.places import Place
 from shared.room.admission import Admission
 from shared.settings import ApiSettings, TokenSettings
 
@@ -81,9 +82,17 @@ class JobEndpoint:
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()
-        raw = await self._bodies.read(exchange)
-        prepared = await self._bodies.parse(raw, partial(self._prepare, exchange, token))
-        del raw
+        raw, place = await self._bodies.read(exchange, token.name)
+        try:
+            parsed = self._bodies.parse(raw, partial(self._prepare, exchange, token))
+            del raw  # so that nothing holds the body once it is Redis's
+            await self._serve(exchange, token, await parsed, place)
+        finally:
+            if place is not None:
+                place.give_back()
+
+    async def _serve(self, exchange: Exchange, token: TokenSettings, prepared: _Prepared, place: Place | None) -> None:
+        """Have the job done and hand its answer on."""
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
         exchange.scope["state"].update(
@@ -105,6 +114,8 @@ class JobEndpoint:
             else:
                 ahead = await self._admit(exchange, relay, prepared.admission)
             del prepared, request  # the body is Redis's now
+            if place is not None:
+                place.give_back()
             delivery = Delivery(self._kind, self._settings, exchange, relay)
             await (delivery.stream(read_timeout, ahead) if is_stream else delivery.whole())
         finally:

@@ -306,7 +306,7 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is dict:
         return f"names, each with {_type_name(get_args(annotation)[1])}"
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", Path: "path"}
-    names |= {str: "text", SecretStr: "secret text"}
+    names |= {str: "text", SecretStr: "secret text", Any: "anything"}
     return names.get(annotation, "date and time")
 
 

@@ -1,39 +1,24 @@
 """The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
 
+How a backend is reached stands in `shared/backend_settings.py`.
+
 `shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads
 the environment.
 """
 
 from __future__ import annotations
 
-import re
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_validator
 
+from shared.backend_parameters import ParameterSettings
+from shared.backend_settings import BackendSettings
+from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
-from shared.tls_files import ca_file_problem, certificate_problem, key_problem
-
-Lane = Literal["priority", "default", "flex", "batch"]
-LANES: tuple[Lane, ...] = ("priority", "default", "flex", "batch")
-
-_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_OWN_HEADERS = {
-    *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"),
-    *("host", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding"),
-    *("upgrade", "x-request-id"),
-}
-"""What a call says of itself: another value would frame it wrongly or lose its trace."""
+from shared.settings_section import Section
 
 
 def is_usable_name(name: str) -> bool:
@@ -41,173 +26,7 @@ def is_usable_name(name: str) -> bool:
     return 0 < len(name) <= 256 and not any(ord(c) < 33 or ord(c) == 127 for c in name)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `off` as false and pydantic false as 0: `max_queue: off` would refuse every request."""
-        field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation is not bool:
-            raise ValueError("must not be true or false (YAML reads yes, no, on and off as these); use quotes for text")
-        return value
-
-
-class BackendSettings(_Section):
-    """One OpenAI-compatible server that serves a model."""
-
-    url: str = Field(description="Base URL, the part before `/chat/completions`, as `http://host:9000/v1`.")
-    model: str | None = Field(default=None, description="What the backend calls the model. Default: the public name.")
-    api_key: SecretStr | None = Field(default=None, description="Sent as a Bearer token; write it as `${NAME}`.")
-    headers: dict[str, SecretStr] | None = Field(
-        default=None,
-        description="Further headers of every call, as `api-key: ${NAME}`; their values are kept as secret as keys.",
-    )
-    weight: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=1, description="Share of the calls among a model's backends."
-    )
-    concurrency: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Running jobs on this backend at most."
-    )
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
-        default=None, description="The only one of the two that the backend knows; the other is renamed to it."
-    )
-    stream_options: Literal["always", "asked", "never"] = Field(
-        default="always",
-        description="When streams ask for usage by `stream_options`: always, so that their cost is known; as the "
-        "client does; or never, for servers that refuse the member.",
-    )
-    fold_streams: bool = Field(
-        default=False,
-        description="Call as a stream even for plain requests and fold the chunks, so that a cancel stops it.",
-    )
-    proxy: SecretStr | None = Field(
-        default=None,
-        description="http:// or https:// URL of the proxy that calls go through; a password in it as `${NAME}`.",
-    )
-    ca_file: Path | None = Field(
-        default=None,
-        description="PEM file of the authorities to believe instead of the system's, of an https:// proxy too.",
-    )
-    client_certificate: Path | None = Field(
-        default=None, description="PEM file to show to a backend that asks who calls; chain and perhaps key in it."
-    )
-    client_key: Path | None = Field(
-        default=None, description="PEM file of its key, without passphrase, where it is a file of its own."
-    )
-    http2: bool = Field(
-        default=False,
-        description="Speak HTTP/2: as agreed over https://, else HTTP/1.1; from the first byte over http://.",
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        wrong = "must be an http:// or https:// URL such as http://127.0.0.1:9000/v1"
-        if not re.fullmatch(r"https?://[^/\s]+(/[!-~]*)?", value):
-            raise ValueError(wrong)
-        try:
-            parts = urlsplit(value)
-            if not parts.hostname or parts.port == 0:
-                raise ValueError(wrong)
-        except ValueError:  # a port that is no number, a bracket that is not closed
-            raise ValueError(wrong) from None
-        if parts.query or parts.fragment:
-            raise ValueError("must have no `?` and no `#`: `/chat/completions` is put at its end")
-        return value.rstrip("/").removesuffix("/chat/completions")
-
-    @field_validator("api_key")
-    @classmethod
-    def _is_one_line(cls, value: SecretStr | None) -> SecretStr | None:
-        key = value.get_secret_value().strip() if value else ""  # a file's last line end is a common companion
-        if not key.isascii() or not key.isprintable():
-            raise ValueError("must be one line of ASCII text")
-        return SecretStr(key) if key else None
-
-    @field_validator("headers")
-    @classmethod
-    def _are_headers(cls, value: dict[str, SecretStr] | None, info: ValidationInfo) -> dict[str, SecretStr] | None:
-        headers = {name.lower(): text.get_secret_value().strip() for name, text in (value or {}).items()}
-        if len(headers) < len(value or {}):
-            raise ValueError("must not name a header twice; case does not count")
-        for name, text in headers.items():
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError("must have header names before the colons, as `x-team: search`")
-            if name in _OWN_HEADERS:
-                raise ValueError(f"must not hold {name}: it is set for each call")
-            if name == "authorization" and info.data.get("api_key") is not None:
-                raise ValueError("must not hold authorization beside api_key; remove one of the two")
-            if not text or not text.isascii() or not text.isprintable():
-                raise ValueError(f"must give {name} one line of ASCII text")
-        return {name: SecretStr(text) for name, text in headers.items()} or None
-
-    @field_validator("proxy")
-    @classmethod
-    def _is_proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        url = value.get_secret_value().strip() if value else ""
-        if not url:
-            return None
-        if re.match(r"socks\w*://", url):
-            raise ValueError("SOCKS proxies are not supported; give an http:// or https:// proxy")
-        wrong = "must be the http:// or https:// URL of a proxy, as http://proxy.example:3128, with nothing behind it"
-        if not re.fullmatch(r"https?://[!-.0-~]+/?", url):
-            raise ValueError(wrong)
-        try:
-            parts = urlsplit(url)
-            if not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
-                raise ValueError(wrong)
-        except ValueError:
-            raise ValueError(wrong) from None
-        return SecretStr(url.rstrip("/"))
-
-    @field_validator("ca_file")
-    @classmethod
-    def _holds_authorities(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None:
-            return None
-        proxy = info.data.get("proxy")
-        is_used = proxy is not None and proxy.get_secret_value().startswith("https://")
-        if not is_used and not info.data.get("url", "https://").startswith("https://"):
-            raise ValueError("is for https:// URLs; the backend's url is http://")
-        if problem := ca_file_problem(value):
-            raise ValueError(problem)
-        return value
-
-    @field_validator("client_certificate")
-    @classmethod
-    def _is_shown_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None:
-            return None
-        if not info.data.get("url", "https://").startswith("https://"):
-            raise ValueError("is for https:// URLs; the backend's url is http://")
-        if problem := certificate_problem(value):
-            raise ValueError(problem)
-        return value
-
-    @field_validator("client_key")
-    @classmethod
-    def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if "client_certificate" not in info.data:
-            return value  # that one's own fault is told
-        certificate = info.data["client_certificate"]
-        if certificate is None and value is not None:
-            raise ValueError("needs client_certificate beside it")
-        if certificate is not None and (problem := key_problem(certificate, value)):
-            raise ValueError(problem)
-        return value
-
-    @field_validator("http2")
-    @classmethod
-    def _can_be_spoken(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("proxy") and not info.data.get("url", "https://").startswith("https://"):
-            raise ValueError("cannot be spoken to an http:// url through a proxy; remove one of the two")
-        return value
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """One model as clients see it: its capacity, its queue and its backends."""
 
     aliases: tuple[str, ...] = Field(default=(), description="Further names that clients may use.")
@@ -238,20 +57,39 @@ class ModelSettings(_Section):
     extra_parameters: Literal["allow", "drop", "refuse"] = Field(
         default="allow",
         description="What happens to parameters that the OpenAI schema does not know, at any depth. An unknown role, "
-        "content part or format cannot be dropped: it is refused.",
+        "content part, tool or format cannot be dropped: it is refused.",
     )
     parameter_limits: Literal["openai", "backend"] = Field(
         default="openai",
         description="Who judges limits of OpenAI's that other servers do not share: 4 stop strings, `max_tokens` from "
-        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`.",
+        "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`; "
+        "of completions 5 `logprobs`, of embeddings 2,048 inputs and no empty ones.",
+    )
+    parameters: ParameterSettings = Field(
+        default=ParameterSettings(), description="Changes to requests, whichever backend they go to."
     )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
+
+    @cached_property
+    def changed_names(self) -> frozenset[str]:
+        """Every parameter that may be changed on the way to one of the backends."""
+        return frozenset[str]().union(*(backend.changed_names for backend in self.backends))
 
     @property
     def places(self) -> int:
         """How many jobs can run at once: `concurrency`, or less where all backends together take less."""
         caps = [backend.concurrency for backend in self.backends]
         return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
+
+    @field_validator("backends")
+    @classmethod
+    def _change_what_the_model_changes(
+        cls, value: tuple[BackendSettings, ...], info: ValidationInfo
+    ) -> tuple[BackendSettings, ...]:
+        general = info.data.get("parameters")
+        if general is None or not general.names:
+            return value
+        return tuple(one.under(general) for one in value)
 
     @field_validator("batch_reserve")
     @classmethod
@@ -261,7 +99,7 @@ class ModelSettings(_Section):
         return value
 
 
-class TokenSettings(_Section):
+class TokenSettings(Section):
     """One bearer token: who it is and what it may do."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")] = Field(
@@ -280,7 +118,7 @@ class TokenSettings(_Section):
     )
 
 
-class ApiSettings(_Section):
+class ApiSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port to listen on.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
@@ -317,18 +155,21 @@ class ApiSettings(_Section):
     )
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     slots: Annotated[int, Field(ge=1)] = Field(default=512, description="Jobs that one worker process runs at once.")
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         default=30, description="Grace for running streams on SIGTERM."
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
+    max_answer_bytes: Annotated[int, Field(ge=1024**2, le=256 * 1024**2)] = Field(
+        default=32 * 1024**2, description="The longest whole answer of a backend; past it: 500 `bad_backend_response`."
+    )
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
     )
 
 
-class FlowerSettings(_Section):
+class FlowerSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=5555, description="Port to listen on.")
     user: str = Field(default="aqueduct", description="Name of the login.")
@@ -342,14 +183,14 @@ class FlowerSettings(_Section):
         return value or None
 
 
-class LaneWeights(_Section):
+class LaneWeights(Section):
     priority: Annotated[int, Field(ge=1)] = Field(default=16, description="Turns, against the other lanes.")
     default: Annotated[int, Field(ge=1)] = Field(default=8, description="Turns, against the other lanes.")
     flex: Annotated[int, Field(ge=1)] = Field(default=2, description="Turns, against the other lanes.")
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Turns, against the other lanes.")
 
 
-class TestSwitches(_Section):
+class TestSwitches(Section):
     """Only for tests: clocks and deliberate faults. The defaults are what the promises are made of."""
 
     __test__ = False
@@ -371,7 +212,7 @@ class TestSwitches(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration, frozen; made at the edge and handed down."""
 
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
@@ -381,6 +222,14 @@ class Settings(_Section):
     )
     data_dir: Path = Field(
         default=Path(".aqueduct"), description="Embedded Redis's files and the mirror of created tokens."
+    )
+    large_body_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        default=1024**2, description="Bodies of requests larger than this are large."
+    )
+    large_bodies: Annotated[int, Field(ge=1)] = Field(
+        default=4,
+        description="Large bodies that each API process, and each worker process, has in memory at once; further ones "
+        "wait, at their clients or in Redis. Of several, no token (API) or model (worker) takes the last place.",
     )
     log_format: Literal["text", "json"] = Field(default="text", description="For people or for programs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

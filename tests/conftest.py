@@ -31,6 +31,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what needs more than Python, by its name and with what it needs."""
     for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason="takes long: `make test-full` runs it"))
         mark = item.get_closest_marker("full")
         if mark is None:
             continue

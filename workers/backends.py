@@ -14,17 +14,18 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
+from shared.backend_settings import BackendSettings
 from shared.errors import AqueductError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob, request_id
 from shared.kinds import Kind
 from shared.kinds.common.backend_errors import backend_error, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
-from shared.settings import BackendSettings, ModelSettings, WorkerSettings
+from shared.settings import ModelSettings, WorkerSettings
 from workers.health import BackendHealth
-from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response, Transport
+from workers.mapped_headers import MappedHeaders
+from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, LargeBody, Response, Transport
 from workers.transport.choice import open_transport
 
-MAX_PLAIN_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_SECONDS = 10.0
 _REDIRECTS = range(300, 400)
@@ -33,10 +34,11 @@ _REDIRECTS = range(300, 400)
 class Answer:
     """A backend's 2xx response that is being read."""
 
-    __slots__ = ("_response", "is_stream")
+    __slots__ = ("_max_bytes", "_response", "is_stream")
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, max_bytes: int) -> None:
         self._response = response
+        self._max_bytes = max_bytes
         media_type = response.headers.get(b"content-type", b"").partition(b";")[0]
         self.is_stream = media_type.strip().lower() == b"text/event-stream"
 
@@ -54,13 +56,17 @@ class Answer:
         return self._response.follow(take)
 
     async def body(self, on_part: Callable[[], None]) -> bytes:
-        """Read a plain answer whole, telling of each part; raises BadBackendResponse over 32 MB."""
+        """Read a plain answer whole, telling of each part; raises BadBackendResponse for one that is too long."""
         parts: list[bytes] = []
         size = 0
         while part := await self._response.read():
             size += len(part)
-            if size > MAX_PLAIN_BYTES:
-                raise BadBackendResponse("The model's backend sent an answer that is too large.")
+            if size > self._max_bytes:
+                raise BadBackendResponse(
+                    f"The model's backend sent an answer of more than {self._max_bytes} bytes, which the operator may "
+                    "allow it to (worker.max_answer_bytes). Ask for less at once.",
+                    should_retry=False,
+                )
             parts.append(part)
             on_part()
         return b"".join(parts)
@@ -81,12 +87,14 @@ class BackendCall:
     transport: Transport
     path: bytes
     headers: bytes
-    body: bytes
+    body: bytes | LargeBody
     health: BackendHealth
     place: int
     """The backend's, in its model's list."""
     head_seconds: float
     """Limit to the answer's head."""
+    max_answer_bytes: int
+    """Limit to a whole answer."""
     secrets: Secrets
     """What the backend may say and nobody may see."""
     _generation: int = 0
@@ -104,7 +112,7 @@ class BackendCall:
         except BaseException as error:
             self._end(error)
             raise
-        return Answer(response)
+        return Answer(response, self.max_answer_bytes)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,6 +121,8 @@ class BackendCall:
 
     def _end(self, error: BaseException | None) -> None:
         """Tell the backend's health how it went and let go of the answer; raises what the error means for a job."""
+        if isinstance(self.body, LargeBody):
+            self.body.sent()  # or given up
         told = _translated(error)
         if isinstance(told, AqueductError):
             told = without_secrets(told, self.secrets)
@@ -135,7 +145,9 @@ class Backends:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._name = name
+        self._max_answer_bytes = worker.max_answer_bytes
         self._secrets = secrets_of(model.backends)
+        self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
         self._transports = [
             open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
@@ -150,15 +162,41 @@ class Backends:
         """Whether plain requests to this backend are streamed and folded."""
         return self._backends[place].fold_streams
 
-    def call(self, kind: Kind, job: TakenJob, place: int, *, stream: bool, head_seconds: float) -> BackendCall:
-        """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`."""
+    def call(
+        self,
+        kind: Kind,
+        job: TakenJob,
+        place: int,
+        *,
+        stream: bool,
+        head_seconds: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> BackendCall:
+        """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`.
+
+        With `on_sent` the job's body is taken from it, and let go of when the backend has it: then this is called.
+        """
         headers = b"accept: %b\r\nx-request-id: %b\r\n" % (
             b"text/event-stream" if stream else b"application/json",
             request_id(job.id).encode(),
         )
+        mapped = self._mapped[place]
+        if mapped is not None:
+            headers += mapped.lines(job.spec)
         body = kind.request(job, self._name, self._backends[place], stream)
-        transport, path = self._transports[place], kind.path.encode()
-        return BackendCall(transport, path, headers, body, self.health, place, head_seconds, self._secrets)
+        if on_sent is not None:
+            job.body = None
+        return BackendCall(
+            transport=self._transports[place],
+            path=kind.path.encode(),
+            headers=headers,
+            body=body if on_sent is None else LargeBody(body, on_sent),
+            health=self.health,
+            place=place,
+            head_seconds=head_seconds,
+            max_answer_bytes=self._max_answer_bytes,
+            secrets=self._secrets,
+        )
 
 
 def _translated(error: BaseException | None) -> BaseException | None:

@@ -24,6 +24,7 @@ from shared.kinds.common.sse import looks_like_events
 from shared.kinds.kind import Folder, Transformer
 from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
+from workers.large_bodies import LargeBodies
 from workers.outbox import JobOutput
 
 P = ParamSpec("P")
@@ -48,13 +49,22 @@ class Run:
     """One attempt of a job in this worker's hands."""
 
     def __init__(
-        self, job: TakenJob, model: ModelSettings, backends: Backends, output: JobOutput, estimate: float
+        self,
+        job: TakenJob,
+        model: ModelSettings,
+        backends: Backends,
+        output: JobOutput,
+        bodies: LargeBodies,
+        on_sent: Callable[[], None],
     ) -> None:
+        """Take the job and all it needs; `on_sent` is called when a large body is here no more."""
         self._job = job
         self._model = model
         self._backends = backends
         self._output = output
-        self._estimate = estimate
+        self._estimate = (job.size if job.body is None else len(job.body)) / 4
+        self._bodies = bodies
+        self._on_sent = on_sent
         self._began = time.monotonic()
         # Each run that was lost with its worker has cost a call at least.
         self._max_calls = max(1, model.max_attempts - (job.tries - 1))
@@ -108,12 +118,31 @@ class Run:
         return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
 
     async def _once(self, kind: Kind, place: int, left_seconds: float) -> None:
+        """Call a backend with the body, which is fetched first where it did not come with the job."""
+        room = await self._bodies.fetch(self._job) if self._job.body is None else None
+        if room is None:
+            await self._ask(kind, place, left_seconds)
+            return
+
+        def let_go() -> None:
+            room.give_back()
+            self._on_sent()
+
+        try:
+            await self._ask(kind, place, left_seconds, let_go)
+        finally:
+            let_go()
+
+    async def _ask(
+        self, kind: Kind, place: int, left_seconds: float, on_sent: Callable[[], None] | None = None
+    ) -> None:
         job = self._job
         transformer = kind.stream(job.spec, job.id) if kind.stream is not None and job.spec.stream else None
         fold = kind.fold if transformer is None and self._backends.folds(place) else None
         as_stream = transformer is not None or fold is not None
         head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
-        async with self._backends.call(kind, job, place, stream=as_stream, head_seconds=head_seconds) as answer:
+        call = self._backends.call(kind, job, place, stream=as_stream, head_seconds=head_seconds, on_sent=on_sent)
+        async with call as answer:
             if transformer is not None:
                 await self._stream(transformer, answer)
             elif fold is not None and answer.is_stream:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 
 FAILURES_TO_EJECT = 3
 FIRST_EJECTION_SECONDS = 5.0

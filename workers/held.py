@@ -34,7 +34,7 @@ class State(Enum):
 class HeldJob:
     """One attempt of a job that this process holds under a lease."""
 
-    __slots__ = ("announced", "began_at", "job", "output", "state", "task", "why")
+    __slots__ = ("announced", "began_at", "job", "large_bytes", "output", "state", "task", "why")
 
     def __init__(self, job: TakenJob, outbox: Outbox) -> None:
         self.job = job
@@ -46,6 +46,9 @@ class HeldJob:
         self.task: asyncio.Task[None] | None = None
         self.announced = False
         """Flower shows it as started."""
+
+        self.large_bytes = 0
+        """Of its body, as long as it takes room in this process."""
 
     @property
     def key(self) -> tuple[str, bytes]:

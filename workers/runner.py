@@ -15,7 +15,7 @@ from functools import partial
 
 from shared import keys
 from shared.background import Background, exit_process
-from shared.errors import AqueductError, JobLost
+from shared.errors import AqueductError
 from shared.jobs import End, TakenJob, request_id
 from shared.protocol import INLINE_BYTES
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
@@ -29,6 +29,7 @@ from workers.completion import Run
 from workers.drain import Drain
 from workers.held import HeldJob, State
 from workers.job_events import JobEvents
+from workers.large_bodies import LargeBodies
 from workers.outbox import Outbox
 from workers.slots import Slots
 
@@ -79,6 +80,7 @@ class Runner:
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
         self._slots = {m: self._make_slots(m) for m in models}
+        self._bodies = LargeBodies(self._leases.fetch, settings)
         self._large_bytes = 0
         """Of the large bodies that are held."""
         self._is_empty = asyncio.Event()
@@ -136,7 +138,8 @@ class Runner:
     def _start(self, job: TakenJob) -> None:
         held = HeldJob(job, self._outbox)
         self._held[held.key] = self._newest[job.id] = held
-        self._large_bytes += job.size if job.size > INLINE_BYTES else 0
+        held.large_bytes = job.size if job.size > INLINE_BYTES else 0
+        self._large_bytes += held.large_bytes
         self._is_empty.clear()
         if job.id in self._cancelled:
             held.stop(Why.CANCELLED)
@@ -159,17 +162,14 @@ class Runner:
     async def _complete(self, held: HeldJob) -> End | None:
         """Run a job to its end; None where its body could not be fetched, and it waits again."""
         job = held.job
-        if job.body is None:
-            try:
-                job.body = await self._leases.fetch(job.id)
-            except (RedisUnavailable, RedisRefused) as error:
-                log.warning("body not fetched: %s", type(error).__name__, extra={"request_id": request_id(job.id)})
-                held.stop(Why.UNFETCHED)
-                return None
-        if job.body is None:
-            return held.fail(JobLost("The queue lost this request's body. Retry."))
-        model = self._settings.models[job.model]
-        return await Run(job, model, self._backends[job.model], held.output, estimate=len(job.body) / 4).complete()
+        model, backends = self._settings.models[job.model], self._backends[job.model]
+        run = Run(job, model, backends, held.output, self._bodies, partial(self._uncount, held))
+        try:
+            return await run.complete()
+        except (RedisUnavailable, RedisRefused) as error:
+            log.warning("body not fetched: %s", type(error).__name__, extra={"request_id": request_id(job.id)})
+            held.stop(Why.UNFETCHED)
+            return None
 
     def _settle(self, held: HeldJob, end: End | None) -> None:
         """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
@@ -216,8 +216,8 @@ class Runner:
             return
         was_full = self.free_slots() <= 0
         self._held.pop(held.key, None)
-        was_large = held.job.size > INLINE_BYTES
-        self._large_bytes -= held.job.size if was_large else 0
+        was_large = held.large_bytes > 0
+        self._large_bytes -= held.large_bytes
         if self._newest.get(held.job.id) is held:
             del self._newest[held.job.id]
         if not self._held:
@@ -226,6 +226,14 @@ class Runner:
             for slots in self._slots.values():
                 slots.wake()
             self.on_slot_freed()
+
+    def _uncount(self, held: HeldJob) -> None:
+        """Make room for others: a job's large body is here no more."""
+        if held.large_bytes:
+            self._large_bytes -= held.large_bytes
+            held.large_bytes = 0
+            for slots in self._slots.values():
+                slots.wake()
 
     def _log_end(self, held: HeldJob, end: End | None) -> None:
         job = held.job

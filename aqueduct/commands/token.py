@@ -22,8 +22,9 @@ from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
 from shared.config import config_path, load_settings
 from shared.config_problems import reason, suggestion
+from shared.lanes import LANES
 from shared.redis_sync import connect
-from shared.settings import LANES, Settings, TokenSettings
+from shared.settings import Settings, TokenSettings
 from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from shared.backend_settings import BackendSettings
 from shared.errors import AqueductError
 from shared.jobs import JobSpec, TakenJob, Usage
-from shared.settings import BackendSettings, ModelSettings
+from shared.settings import ModelSettings
 
 
 class Request(Protocol):

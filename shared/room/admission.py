@@ -15,6 +15,7 @@ from shared import keys
 from shared.broker import ticket
 from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, Unprocessable
 from shared.jobs import JobSpec
+from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
@@ -34,7 +35,7 @@ from shared.room.scripts import (
     PeekRow,
 )
 from shared.scripting import Scripts, flag
-from shared.settings import Lane, ModelSettings, Settings, TokenSettings
+from shared.settings import ModelSettings, Settings, TokenSettings
 
 ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shared import keys
 from shared.broker import ticket
+from shared.lanes import LANES, Lane
 from shared.protocol import PROTOCOL, process_name
 from shared.redis import RedisClient, Reply
 from shared.room.scripts import (
@@ -23,7 +24,7 @@ from shared.room.scripts import (
 )
 from shared.room.wires import EXHAUSTED_WIRE, LOST_WIRE, NO_WORKER_WIRE, TIMEOUT_WIRE
 from shared.scripting import Scripts, flag
-from shared.settings import LANES, Lane, Settings
+from shared.settings import Settings
 
 log = logging.getLogger("aqueduct.room")
 

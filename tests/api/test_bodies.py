@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from api.bodies import LARGE_AT_ONCE, MAX_VALUES, PARSE_IN_THREAD_BYTES, Bodies, check_values
-from shared.errors import InvalidRequest
-from shared.settings import ApiSettings
+from api.exchange import Exchange, Message
+from shared.errors import CapacityError, InvalidRequest
 from tests.support.asynchronous import asynchronous
+from tests.support.rooms import settings_of
 from tests.support.waiting import wait_until
 
 MANY = MAX_VALUES + 1
@@ -47,7 +48,7 @@ def test_as_many_values_as_are_allowed_are_allowed() -> None:
 
 @asynchronous
 async def test_few_large_bodies_are_parsed_at_once_and_small_ones_do_not_wait() -> None:
-    bodies = Bodies(ApiSettings())
+    bodies = Bodies(settings_of({"m": {}}, "redis://h"))
     large, small = b"x" * (PARSE_IN_THREAD_BYTES + 1), b"{}"
     running = 0
     most = 0
@@ -69,3 +70,35 @@ async def test_few_large_bodies_are_parsed_at_once_and_small_ones_do_not_wait() 
     may_end.set()
     assert await asyncio.gather(*tasks) == [len(large)] * len(tasks)
     assert most == LARGE_AT_ONCE
+
+
+def an_upload(size: int) -> Exchange:
+    """Return a request of that size of which nothing has come yet."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * size, "more_body": False}
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nothing is answered here")
+
+    headers = [(b"content-length", b"%d" % size)]
+    return Exchange({"headers": headers, "state": {"request_id": "r", "started_at": 0.0}}, receive, send)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("PLACE_SECONDS", 0.05), ("MAX_WAITING", 0)])
+@asynchronous
+async def test_a_large_body_waits_for_its_place_for_so_long_and_behind_so_many(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    bodies = Bodies(settings_of({"m": {}}, "redis://h", large_bodies=1, large_body_bytes=65_536))
+    raw, place = await bodies.read(an_upload(100_000), "a")
+    assert (len(raw), place is None) == (100_000, False)
+    monkeypatch.setattr(f"api.bodies.{limit}", value)
+    with pytest.raises(CapacityError) as caught:
+        await bodies.read(an_upload(100_000), "b")
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "too_many_large_bodies", 10)
+    assert (await bodies.read(an_upload(50_000), "b"))[1] is None
+    assert place is not None
+    place.give_back()
+    monkeypatch.undo()
+    assert (await bodies.read(an_upload(100_000), "b"))[1] is not None

@@ -18,11 +18,12 @@ import yaml
 
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
+from shared.lanes import Lane
 from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admission, Admissions
 from shared.room.leases import Leases
-from shared.settings import Lane, TokenSettings
+from shared.settings import TokenSettings
 from tests.support.processes import ROOT, RedisServer
 from tests.support.waiting import wait_until
 

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from shared.backend_settings import BackendSettings
 from shared.jobs import TakenJob
 from shared.kinds import KINDS
-from shared.settings import BackendSettings
 from tests.kinds.models import model_of
 from tests.support.rooms import a_spec
 

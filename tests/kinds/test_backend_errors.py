@@ -9,10 +9,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 from pydantic import SecretStr
 
+from shared.backend_settings import BackendSettings
 from shared.errors import BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.kinds.common.backend_errors import backend_error, error_in_answer, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
-from shared.settings import BackendSettings
 
 OPENAI = {"error": {"message": "bad thing", "type": "invalid_request_error", "param": "top_p", "code": "invalid_value"}}
 

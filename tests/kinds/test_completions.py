@@ -24,7 +24,7 @@ def body_with(**parameters: Any) -> dict[str, Any]:
 
 def refusal(body: dict[str, Any]) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        COMPLETIONS.validate(body)
+        COMPLETIONS.accept(COMPLETIONS.validate(body), model_of())
     return caught.value
 
 
@@ -191,3 +191,26 @@ def test_a_plain_answer_is_rewritten() -> None:
     assert usage == Usage(1, 2, 3)
     with pytest.raises(BadBackendResponse):
         COMPLETIONS.plain(b'{"choices":[]}', a_spec(), "j1")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param"),
+    [
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": []}, "stop"),
+        ({"prompt": []}, "prompt"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"logprobs": 20}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+    ],
+)
+def test_limits_that_servers_do_not_share_are_openais_or_the_backends(parameters: dict[str, Any], param: str) -> None:
+    body = body_with(**parameters)
+    assert refusal(body).param == param
+    model = model_of(parameter_limits="backend", default_max_tokens=50)
+    accepted = COMPLETIONS.accept(COMPLETIONS.validate(body), model)
+    assert orjson.loads(accepted.body) == {name: value for name, value in body.items() if name != "model"}
+    assert accepted.cost == len(accepted.body) / 4 + 50
+    with pytest.raises(InvalidRequest) as caught:
+        COMPLETIONS.validate({**body, "temperature": 9})
+    assert caught.value.param == "temperature"

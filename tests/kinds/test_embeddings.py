@@ -41,7 +41,7 @@ def body_with(**parameters: Any) -> dict[str, Any]:
 )
 def test_a_bad_parameter_is_named(body: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        EMBEDDINGS.validate(body)
+        EMBEDDINGS.accept(EMBEDDINGS.validate(body), model_of())
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
 
 
@@ -122,3 +122,25 @@ def test_an_error_with_status_200_is_raised() -> None:
     with pytest.raises(AqueductError, match="boom") as caught:
         rewritten(b'{"error":{"message":"boom","code":400}}', None)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("given", [["x"] * 2049, ["x", ""], "", [], [[1], []], [[1]] * 2049])
+def test_how_many_inputs_and_empty_ones_are_openais_limits_or_the_backends(given: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        EMBEDDINGS.accept(EMBEDDINGS.validate(body_with(input=given)), model_of())
+    accepted = EMBEDDINGS.accept(EMBEDDINGS.validate(body_with(input=given)), model_of(parameter_limits="backend"))
+    assert orjson.loads(accepted.body)["input"] == given
+    with pytest.raises(InvalidRequest) as caught:
+        EMBEDDINGS.validate(body_with(input=given, dimensions=0))
+    assert caught.value.param == "dimensions"
+
+
+def test_a_backend_may_be_made_to_answer_in_base64_whatever_the_client_asked_for() -> None:
+    model = model_of(parameters={"forced": {"encoding_format": "base64"}})
+    accepted = EMBEDDINGS.accept(EMBEDDINGS.validate(body_with(encoding_format="float")), model)
+    spec = a_spec(kind="embeddings", stream=False, options=accepted.options)
+    job = TakenJob(id="j", model="m", attempt=b"1.x", spec=spec, body=accepted.body, queue_ms=0)
+    assert orjson.loads(EMBEDDINGS.request(job, "m", model.backends[0], False))["encoding_format"] == "base64"
+    vector = b64encode(struct.pack("<2f", 0.5, -1)).decode()
+    body, _ = EMBEDDINGS.plain(orjson.dumps({"data": [{"embedding": vector}]}), spec, "j")
+    assert orjson.loads(body)["data"][0]["embedding"] == [0.5, -1]

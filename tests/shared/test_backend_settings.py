@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.backend_settings import BackendSettings
 from shared.config import load_settings
 from shared.config_problems import ConfigError
-from shared.settings import BackendSettings
 from tests.support.tls import KeyPair, make_authority, make_certificate
 
 ENVIRONMENT = {"PROXY_PASSWORD": "canary"}

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from shared.backend_settings import BackendSettings
 from shared.errors import BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse
 from shared.jobs import TakenJob
 from shared.kinds import KINDS
-from shared.settings import BackendSettings, ModelSettings, WorkerSettings
+from shared.settings import ModelSettings, WorkerSettings
 from tests.support.peers import SECONDS, PeerServer, open_server
 from tests.support.rooms import a_spec
 from tests.workers.transport.stage import (

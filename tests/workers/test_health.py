@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 from workers.health import FAILURES_TO_EJECT, FIRST_EJECTION_SECONDS, MAX_EJECTION_SECONDS, BackendHealth
 
 

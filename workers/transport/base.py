@@ -32,10 +32,32 @@ class InvalidAnswer(Exception):
     """The server does not speak HTTP."""
 
 
+class LargeBody:
+    """A request's body that is let go of once the server has it, long before the answer comes.
+
+    `on_sent` is called then. Such a request goes out once: not even a stale connection has it sent again.
+    """
+
+    __slots__ = ("_on_sent", "data")
+
+    def __init__(self, data: bytes, on_sent: Callable[[], None]) -> None:
+        self.data = data
+        self._on_sent = on_sent
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def sent(self) -> None:
+        """Let go of it; for whoever sends it, who holds nothing else of it. Safe to call twice."""
+        if self.data:
+            self.data = b""
+            self._on_sent()
+
+
 class Transport(Protocol):
     """One server, by its base URL, and the connections to it. Made and used on one event loop; `close` it."""
 
-    async def post(self, path: bytes, headers: bytes, body: bytes) -> Response:
+    async def post(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         r"""Send a request and return its answer once the head is here. Cancelling closes the connection.
 
         `path` is put behind the base URL's; `headers` are further ones, as `b"name: value\r\n"`. Raises ConnectFailed,

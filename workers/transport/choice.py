@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 from shared.tls_files import client_context, system_context
 from workers.transport.base import Transport
 from workers.transport.own import OwnTransport

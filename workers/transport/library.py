@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +16,14 @@ from urllib.parse import urlsplit
 import h2.events
 import httpcore2
 
-from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, Response
+from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, LargeBody, Response
 from workers.transport.dialer import Dialer
 from workers.transport.pool import Pool
 from workers.transport.server import DEFAULT_PORTS, Server, basic, bracketed, server_at
 from workers.transport.wire import Wires
+
+PIECE_BYTES = 256 * 1024
+"""Of a large body, handed to the library at once."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class _Connection:
         self._wire = wires.wire
         self._http = http
         self._task: asyncio.Task[None] | None = None
+        self._sending: LargeBody | None = None
         self._was_sent = False
         self._was_refused = False
         """The server said itself that it did nothing about the request."""
@@ -105,8 +109,9 @@ class _Connection:
     def is_open(self) -> bool:
         return self._wire.is_open and self._http.is_available()
 
-    def send(self, path: bytes, headers: bytes, body: bytes) -> Response:
+    def send(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         response = Response(self)
+        self._sending = body if isinstance(body, LargeBody) else None
         self._was_sent = self._was_refused = False
         self._wire.ask()
         self._task = self.loop.create_task(self._carry(self._request(path, headers, body), response))
@@ -120,7 +125,7 @@ class _Connection:
     def resume(self) -> None:
         self._room.set()
 
-    def _request(self, path: bytes, headers: bytes, body: bytes) -> httpcore2.Request:
+    def _request(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> httpcore2.Request:
         server = self._owner.server
         further = (line.split(b": ", 1) for line in headers.split(b"\r\n") if line)
         return httpcore2.Request(
@@ -131,7 +136,7 @@ class _Connection:
                 *((name, value) for name, value in further),
                 (b"content-length", b"%d" % len(body)),
             ],
-            content=body,
+            content=_Once(body) if isinstance(body, LargeBody) else body,
             extensions={"trace": self._trace, "sni_hostname": server.host.rstrip(".")},
         )
 
@@ -141,6 +146,9 @@ class _Connection:
             self._was_sent = True
             self._wire.bear_fruit()  # what the way there took counts no longer
             self._limit.reschedule(None)
+        elif self._was_sent and self._sending is not None and name.endswith(".send_request_body.complete"):
+            sending, self._sending = self._sending, None
+            sending.sent()
 
     async def _carry(self, request: httpcore2.Request, response: Response) -> None:
         try:
@@ -199,6 +207,18 @@ class _Connection:
         if is_cut or (self._wire.has_ended and not self._wire.unread and not isinstance(error, InvalidAnswer)):
             return ConnectionLost()
         return InvalidAnswer()
+
+
+class _Once:
+    """A body as the library wants it where it shall not keep it."""
+
+    def __init__(self, body: LargeBody) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        data = memoryview(self._body.data)
+        for at in range(0, len(data), PIECE_BYTES):
+            yield bytes(data[at : at + PIECE_BYTES])
 
 
 def _url(server: Server, path: bytes) -> httpcore2.URL:

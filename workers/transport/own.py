@@ -14,13 +14,15 @@ from typing import cast
 
 import httptools
 
-from workers.transport.base import MAX_HEAD_BYTES, ConnectionLost, InvalidAnswer, Response
+from workers.transport.base import MAX_HEAD_BYTES, ConnectionLost, InvalidAnswer, LargeBody, Response
 from workers.transport.dialer import Dialer
 from workers.transport.pool import Pool
 from workers.transport.server import server_at
 
 LARGE_BODY_BYTES = 64 * 1024
 """A request's body from here on is sent beside its head instead of copied behind it."""
+PIECE_BYTES = 256 * 1024
+"""Of a `LargeBody`, sent at once."""
 _INTERIM = {100, 102, 103}
 """Answers that another one follows: Continue, Processing, Early Hints. For any other below 200 none may ever come."""
 
@@ -66,13 +68,18 @@ class _Connection(asyncio.Protocol):
         """Bytes that have come since the request, or since the last piece of a body."""
         self._is_paused = False
         self._is_large = False
+        self._is_full = False
+        """What was written waits for the server to read."""
+        self._sending: LargeBody | None = None
+        """A large body of which more is to be sent."""
+        self._sent_bytes = 0
 
     @property
     def is_open(self) -> bool:
         # Not one that closes: in some asyncio since 3.12 `writelines` to it harms whose socket comes next (gh-136234).
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, path: bytes, headers: bytes, body: bytes) -> Response:
+    def send(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         response = self._response = Response(self)
         self._headers, self._bodiless_bytes, self.heard = {}, 0, False
         transport = self._transport
@@ -80,11 +87,35 @@ class _Connection(asyncio.Protocol):
         head = self._owner.head(path, headers)
         if transport is None:
             response.fail(ConnectionLost())
+        elif isinstance(body, LargeBody):
+            transport.write(b"%bcontent-length: %d\r\n\r\n" % (head, len(body)))
+            self._sending, self._sent_bytes = body, 0
+            self._send_on()
         elif not self._is_large:
             transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:  # both leave together all the same
             transport.writelines((b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body))
         return response
+
+    def _send_on(self) -> None:
+        """Send more of a large body. In pieces, or TLS would hold all of it again, enciphered."""
+        sending, transport = self._sending, self._transport
+        while sending is not None and transport is not None and not self._is_full and not transport.is_closing():
+            piece = memoryview(sending.data)[self._sent_bytes : self._sent_bytes + PIECE_BYTES]
+            self._sent_bytes += len(piece)
+            if self._sent_bytes == len(sending):
+                self._sending = None
+            transport.write(piece)
+            if self._sending is None:
+                sending.sent()
+                return
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._send_on()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -123,7 +154,7 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._sending = None
         response, self._response = self._response, None
         if response is None or response.is_over:
             return
@@ -169,7 +200,11 @@ class _Connection(asyncio.Protocol):
         self.resume()
         response.end()
         # Some servers answer before they have read the whole request: its rest would spoil the next one.
-        is_early = transport.get_write_buffer_size() or (self._is_large and response.status >= 400)
+        is_early = (
+            self._sending is not None
+            or transport.get_write_buffer_size()
+            or (self._is_large and response.status >= 400)
+        )
         if self._parser.should_keep_alive() and not is_early:
             self._owner.keep(self)
         else:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Protocol
 
-from workers.transport.base import Carrier, ConnectionLost, Response
+from workers.transport.base import Carrier, ConnectionLost, LargeBody, Response
 
 KEEP_ALIVE_SECONDS = 30.0
 STALE_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Connection(Carrier, Protocol):
         """Whether a request may go out on it."""
         ...
 
-    def send(self, path: bytes, headers: bytes, body: bytes) -> Response:
+    def send(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         """Send a request."""
         ...
 
@@ -52,7 +52,7 @@ class Pool(ABC):
     async def _connect(self) -> Connection:
         """Return a new connection; raises ConnectFailed."""
 
-    async def post(self, path: bytes, headers: bytes, body: bytes) -> Response:
+    async def post(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         """Send a request and return its answer once the head is here (`base.Transport`)."""
         connection = self._idle_connection()
         if connection is not None:
@@ -60,7 +60,7 @@ class Pool(ABC):
             try:
                 return await _exchange(connection, path, headers, body)
             except ConnectionLost:
-                if connection.heard or self.loop.time() - sent_at > STALE_SECONDS:
+                if connection.heard or not body or self.loop.time() - sent_at > STALE_SECONDS:
                     raise
         return await _exchange(await self._connect(), path, headers, body)
 
@@ -99,7 +99,7 @@ class Pool(ABC):
             self._idle.pop().abort()
 
 
-async def _exchange(connection: Connection, path: bytes, headers: bytes, body: bytes) -> Response:
+async def _exchange(connection: Connection, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
     response = connection.send(path, headers, body)
     try:
         await response.head()

@@ -19,11 +19,11 @@ from shared.kinds.chat.schema import (
 from shared.kinds.common.body import (
     read_stream_options,
     stream_options_for_job,
-    text_without,
     without_extras,
     without_nulls,
 )
 from shared.kinds.common.members import without_unknown_members
+from shared.kinds.common.parameters import text_for_job
 from shared.kinds.common.refusals import first_error, invalid_type, missing
 from shared.kinds.kind import Accepted
 from shared.settings import ModelSettings
@@ -94,12 +94,13 @@ def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
         raise request.unknown_words  # a whole message, part or format cannot be left out
     given = without_extras(request.body, PARAMETERS, model.extra_parameters)
     given = without_unknown_members(given, CreateChatCompletionRequest, model.extra_parameters)
-    body = text_without(given, _WORKER_ADDS)
+    body, front = text_for_job(given, _WORKER_ADDS, model.changed_names)
     limit = request.max_tokens if (request.max_tokens or 0) > 0 else None
     return Accepted(
         body=body,
         cost=len(body) / 4 + (limit or model.default_max_tokens) * request.n,
         options={
+            **front,
             **stream_options_for_job(given),
             "max_tokens": request.max_tokens,
             "max_tokens_field": request.max_tokens_field,

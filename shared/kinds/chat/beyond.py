@@ -1,19 +1,17 @@
 """A body that OpenAI's schema refuses in; out comes one that stands for it, without what others may judge.
 
-Two such things: words that the schema does not know (roles, parts, formats), which the model's `extra_parameters`
-judges, and limits that self-hosted servers do not share, which its `parameter_limits` judges. What comes out is only
-for checking the rest: each place keeps its path, and a body in which there is nothing of the kind comes out itself.
+Two such things: words that the schema does not know (roles, parts, formats, tools), which the model's
+`extra_parameters` judges, and limits that self-hosted servers do not share, which its `parameter_limits` judges. What
+comes out is only for checking the rest: each place keeps its path, and a body in which there is nothing of the kind
+comes out itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import is_
 from typing import Any
 
 from shared.kinds.common.fields import INT64_MAX
-
-Object = dict[str, Any]
+from shared.kinds.common.replaced import Object, each, replaced, within_stops
 
 _TEXT_PART = {"type": "text", "text": ""}
 _USER_MESSAGE = {"role": "user", "content": ""}
@@ -29,27 +27,33 @@ _PARTS = set[str]().union(*_PARTS_OF.values())
 _INPUT_FORMATS = {"wav", "mp3"}
 _OUTPUT_FORMATS = {"wav", "aac", "mp3", "flac", "opus", "pcm16"}
 _FORMATS = {"text", "json_object", "json_schema"}
-_MAX_STOPS = 4
+_TOOLS = {"function", "custom"}
+_CHOICES = {*_TOOLS, "allowed_tools"}
+_TOOL_FORMATS = {"text", "grammar"}
+_FUNCTION_TOOL = {"type": "function", "function": {"name": "f"}}
+_FUNCTION_CALL = {"id": "", "type": "function", "function": {"name": "f", "arguments": ""}}
 
 
 def with_known_words(body: Object) -> Object:
     """Return the body with a known word in the place of each unknown one, and of what only that one explains."""
-    known: Object = _replaced(
+    known: Object = replaced(
         body,
-        messages=lambda messages: _each(messages, _known_message),
+        messages=lambda messages: each(messages, _known_message),
+        tools=lambda tools: each(tools, _known_tool),
+        tool_choice=lambda choice: _FUNCTION_TOOL if _is_object_of(choice, _CHOICES) else choice,
         response_format=_known_format,
         audio=lambda audio: _with_format(audio, _OUTPUT_FORMATS),
-        prediction=lambda prediction: _replaced(prediction, content=lambda content: _each(content, _known_part)),
+        prediction=lambda prediction: replaced(prediction, content=lambda content: each(content, _known_part)),
     )
     return known
 
 
 def within_limits(body: Object) -> Object:
     """Return the body with a legal value in the place of each that only OpenAI's limits refuse."""
-    limited: Object = _replaced(
+    limited: Object = replaced(
         body,
-        messages=lambda messages: _each([_USER_MESSAGE] if messages == [] else messages, _limited_message),
-        stop=lambda stop: (stop[:_MAX_STOPS] or None) if type(stop) is list and len(stop) not in _STOPS else stop,
+        messages=lambda messages: each([_USER_MESSAGE] if messages == [] else messages, _limited_message),
+        stop=within_stops,
         functions=_not_empty,
         modalities=_not_empty,
         max_tokens=_positive,
@@ -58,24 +62,6 @@ def within_limits(body: Object) -> Object:
     if body.get("top_logprobs") is not None and (body.get("logprobs") is None or body["logprobs"] is False):
         return {**limited, "logprobs": True}
     return limited
-
-
-def _replaced(whole: Any, **changes: Callable[[Any], Any]) -> Any:
-    """Return an object with these members changed, or the very one if none is; what is no object stays."""
-    if type(whole) is not dict:
-        return whole
-    made = {name: change(whole[name]) for name, change in changes.items() if name in whole}
-    if all(value is whole[name] for name, value in made.items()):
-        return whole
-    return {**whole, **made}
-
-
-def _each(items: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a list with each item changed, or the very one if none is; what is no list stays."""
-    if type(items) is not list:
-        return items
-    made = list(map(change, items))
-    return items if all(map(is_, made, items)) else made
 
 
 def _is_unknown(word: Any, known: set[str] | dict[str, set[str]]) -> bool:
@@ -90,9 +76,30 @@ def _known_message(message: Any) -> Any:
         return message
     if _is_unknown(message.get("role"), _PARTS_OF):
         return _USER_MESSAGE
+    if "tool_calls" in message:
+        message = replaced(message, tool_calls=lambda calls: each(calls, _known_call))
     content = message.get("content")
-    known = _each(content, _known_part)
+    known = each(content, _known_part)
     return message if known is content else {**message, "content": known}
+
+
+def _known_call(call: Any) -> Any:
+    return _FUNCTION_CALL if _is_object_of(call, _TOOLS) else call
+
+
+def _known_tool(tool: Any) -> Any:
+    if _is_object_of(tool, _TOOLS):
+        return _FUNCTION_TOOL
+    return replaced(tool, custom=lambda custom: replaced(custom, format=_known_tool_format))
+
+
+def _known_tool_format(form: Any) -> Any:
+    return {"type": "text"} if _is_object_of(form, _TOOL_FORMATS) else form
+
+
+def _is_object_of(value: Any, known: set[str]) -> bool:
+    """Tell whether an object says that it is of a type that is not known."""
+    return type(value) is dict and _is_unknown(value.get("type"), known)
 
 
 def _known_part(part: Any) -> Any:
@@ -102,11 +109,11 @@ def _known_part(part: Any) -> Any:
         return _TEXT_PART
     if "input_audio" not in part:
         return part
-    return _replaced(part, input_audio=lambda audio: _with_format(audio, _INPUT_FORMATS))
+    return replaced(part, input_audio=lambda audio: _with_format(audio, _INPUT_FORMATS))
 
 
 def _with_format(audio: Any, known: set[str]) -> Any:
-    return _replaced(audio, format=lambda given: "wav" if _is_unknown(given, known) else given)
+    return replaced(audio, format=lambda given: "wav" if _is_unknown(given, known) else given)
 
 
 def _known_format(form: Any) -> Any:
@@ -128,9 +135,9 @@ def _limited_message(message: Any) -> Any:
         message = {**message, "name": ""}
     if role != "assistant":
         return message
-    return _replaced(
+    return replaced(
         message,
-        tool_calls=lambda calls: _each(calls, lambda call: _replaced(call, function=_with_arguments)),
+        tool_calls=lambda calls: each(calls, lambda call: replaced(call, function=_with_arguments)),
         function_call=_with_arguments,
     )
 
@@ -138,7 +145,7 @@ def _limited_message(message: Any) -> Any:
 def _limited_content(content: Any, role: str) -> Any:
     if type(content) is list and content:
         of_role = _PARTS_OF.get(role, _PARTS)
-        return _each(content, lambda part: _TEXT_PART if _is_misplaced(part, of_role) else part)
+        return each(content, lambda part: _TEXT_PART if _is_misplaced(part, of_role) else part)
     return "" if content == [] or (content is None and role == "assistant") else content
 
 
@@ -161,6 +168,3 @@ def _not_empty(items: Any) -> Any:
 
 def _positive(limit: Any) -> Any:
     return None if type(limit) is int and -INT64_MAX <= limit < 1 else limit
-
-
-_STOPS = range(1, _MAX_STOPS + 1)

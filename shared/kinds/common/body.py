@@ -1,4 +1,4 @@
-"""Bodies of requests: raw bytes in, the JSON object they hold, or one 400; later its text for a backend.
+"""Bodies of requests: raw bytes in, the JSON object they hold, or one 400; later its text for a job.
 
 The client's own dictionary travels on, unchanged but for what the gateway decides itself: nothing is invented, order
 and falsy values stay, long strings are never copied.
@@ -18,10 +18,7 @@ import jiter
 import orjson
 
 from shared.errors import InvalidRequest
-from shared.jobs import TakenJob
-from shared.kinds.common.answers import dumps
 from shared.kinds.common.fields import StreamOptions
-from shared.settings import BackendSettings
 
 MAX_NAMED_EXTRAS = 10
 MAX_EXTRA_NAME_CHARACTERS = 64
@@ -40,6 +37,8 @@ class PlainRequest:
     service_tier: str | None
     body: dict[str, Any]
     """As sent, without the known parameters that were null: those count as not given."""
+    past_limits: InvalidRequest | None = None
+    """What a model says that keeps to all of OpenAI's limits."""
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -132,37 +131,6 @@ def read_stream_options(body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
             f"Invalid 'stream_options': too large. Send at most {MAX_STREAM_OPTIONS_BYTES} bytes, got {size}."
         )
     return options.get("include_usage") is True, rest
-
-
-def for_backend(job: TakenJob, name: str, backend: BackendSettings, as_stream: bool, *, member: bytes = b"") -> bytes:
-    """Return the body for one backend: what differs between backends, and the job's ready-made rest behind it.
-
-    `name` is the model's own name, `member` one more `"name":value`. Nothing of the rest is encoded again.
-    """
-    parts = [b'{"model":' + dumps(backend.model or name)]
-    if as_stream:
-        parts.append(b'"stream":true')
-        if stream_options := _stream_options(job.spec.options, backend.stream_options):
-            parts.append(b'"stream_options":' + dumps(stream_options))
-    elif job.spec.options.get("stream") is False:  # some servers stream unless they are told
-        parts.append(b'"stream":false')
-    if member:
-        parts.append(member)
-    rest = (job.body or b"{}")[1:]
-    if rest != b"}":
-        parts.append(rest)
-        return b",".join(parts)
-    return b",".join(parts) + rest
-
-
-def _stream_options(options: Mapping[str, Any], policy: Literal["always", "asked", "never"]) -> dict[str, Any]:
-    """Return what to send as `stream_options`; empty for nothing."""
-    given: dict[str, Any] = options.get("stream_options", {})
-    if policy == "always":  # so that what a stream has cost is known
-        return {**given, "include_usage": True}
-    if policy == "asked":
-        return {**given, "include_usage": True} if options.get("include_usage", False) else given
-    return {}
 
 
 def _invalid_json(message: str) -> InvalidRequest:

@@ -76,6 +76,27 @@ def check(schema: TypeAdapter[Any], body: dict[str, Any], unions: Collection[str
         raise first_error(error, body, path_of) from None
 
 
+def check_within(
+    schema: TypeAdapter[Any],
+    body: dict[str, Any],
+    unions: Collection[str],
+    within_limits: Callable[[dict[str, Any]], dict[str, Any]],
+) -> InvalidRequest | None:
+    """As `check`, but return a complaint that only OpenAI's limits give cause for: a model may not share them.
+
+    `within_limits` returns a body with a legal value in the place of each that is past one, or the very body.
+    """
+    try:
+        check(schema, body, unions)
+    except InvalidRequest as fault:
+        limited = within_limits(body)
+        if limited is body:
+            raise
+        check(schema, limited, unions)
+        return fault
+    return None
+
+
 def invalid_type(param: str, expected: str, value: object) -> InvalidRequest:
     """Return the complaint about a value of the wrong JSON type."""
     got = _JSON_TYPES.get(type(value), "something else")

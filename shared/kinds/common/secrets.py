@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 
 REDACTED = "[redacted]"
 _WHOLE_WORDS_BELOW = 8

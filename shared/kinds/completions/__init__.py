@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.kinds.common.body import for_backend
+from shared.kinds.common.ask import for_backend
 from shared.kinds.common.sse import error_event
 from shared.kinds.completions.accept import accept, validate
 from shared.kinds.completions.answer import open_fold, open_stream, rewrite

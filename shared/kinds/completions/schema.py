@@ -31,7 +31,8 @@ Prompt = Annotated[
 class CreateCompletionRequest(TypedDict):
     """A completion request.
 
-    Answered 400 besides what the schema says: `stream_options` without `stream: true`; `best_of` below `n`. Unknown
+    Answered 400 besides what the schema says: `stream_options` without `stream: true`; `best_of` below `n`. A setting
+    of the model leaves to its backend 4 stop strings, `max_tokens` from 0, 5 `logprobs` and empty lists. Unknown
     top-level parameters are passed on, dropped or refused: a setting of the model. `service_tier` is the gateway's own
     here: it chooses the lane and goes no further.
     """

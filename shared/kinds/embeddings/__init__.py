@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.kinds.common.body import for_backend
+from shared.kinds.common.ask import for_backend
 from shared.kinds.common.sse import error_event
 from shared.kinds.embeddings.accept import accept, validate
 from shared.kinds.embeddings.answer import rewrite

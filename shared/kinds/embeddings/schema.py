@@ -9,18 +9,22 @@ from typing_extensions import TypedDict
 
 from shared.kinds.common.fields import INT64_MAX, ServiceTier, Tokens, text_or_tokens
 
+MAX_INPUTS = 2048
 Text = Annotated[str, Field(min_length=1)]
 Input = Annotated[
     Annotated[Text, Tag("string")]
-    | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=2048), Tag("strings")]
+    | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS), Tag("strings")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[list[Tokens], Field(fail_fast=True, min_length=1, max_length=2048), Tag("token_arrays")],
+    | Annotated[list[Tokens], Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS), Tag("token_arrays")],
     Discriminator(text_or_tokens),
 ]
 
 
 class CreateEmbeddingRequest(TypedDict):
-    """An embeddings request. `service_tier` is the gateway's own here: it chooses the lane and goes no further."""
+    """An embeddings request. `service_tier` is the gateway's own here: it chooses the lane and goes no further.
+
+    A setting of the model leaves to its backend how many inputs there may be, and whether one may be empty.
+    """
 
     model: str
     input: Input

@@ -57,6 +57,13 @@ WORDS: list[tuple[dict[str, Any], str]] = [
     (a_body(response_format={"type": "json", "value": {}}), "response_format.type"),
     (a_body(response_format={"type": "json_schema", "schema": {}}), "response_format.json_schema"),
     (a_body(audio={"voice": "v", "format": "ogg"}), "audio.format"),
+    (a_body(tools=[{"type": "custom-server-tool"}]), "tools[0].type"),
+    (a_body(tools=[{"type": "custom", "custom": {"name": "c", "format": {"type": "ebnf"}}}]),
+     "tools[0].custom.format.type"),
+    (a_body(tools=[{"type": "web_search"}], tool_choice={"type": "web_search"}), "tools[0].type"),
+    (a_body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice={"type": "mcp", "name": "x"}),
+     "tool_choice.type"),
+    (a_message(role="assistant", tool_calls=[{"id": "c", "type": "mcp", "mcp": {}}]), "messages[1].tool_calls[0].type"),
 ]  # fmt: skip
 
 
@@ -193,6 +200,14 @@ def test_every_word_of_the_schema_is_known() -> None:
         assert (refusal(a_part(type=word)).param or "").startswith("messages[1].content[1].")
     for word in words_of(messages.AssistantPart, "type"):
         assert refusal(a_message(role="assistant", content=[{"type": word}])).code == "missing_required_parameter"
+    for word in words_of(tools.Tool, "type"):
+        assert (refusal(a_body(tools=[{"type": word}])).param or "").startswith("tools[0].")
+    for word in words_of(tools.ToolChoiceObject, "type"):
+        choice = a_body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice={"type": word})
+        assert (refusal(choice).param or "").startswith("tool_choice.")
+    for word in words_of(messages.ToolCall, "type"):
+        call = a_message(role="assistant", tool_calls=[{"id": "c", "type": word}])
+        assert (refusal(call).param or "").startswith("messages[1].tool_calls[0].")
     for word in words_of(tools.ResponseFormat, "type") - {"json_schema"}:
         assert sent(a_body(response_format={"type": word, "x": 1}, tools=[]))
         assert sent(a_body(response_format={"type": word}), extra_parameters="refuse")

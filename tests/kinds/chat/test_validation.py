@@ -192,7 +192,7 @@ INVALID: list[tuple[str, Any, str, str]] = [
     ("tool_choice", "some", "tool_choice", "invalid_value"),
     ("tool_choice", 1, "tool_choice", "invalid_type"),
     ("tool_choice", {"type": "function"}, "tool_choice.function", "missing_required_parameter"),
-    ("tool_choice", {"type": "web"}, "tool_choice.type", "invalid_value"),
+    ("tool_choice", {"type": 5}, "tool_choice.type", "invalid_type"),
     ("tool_choice", "required", "tool_choice", "invalid_value"),
     ("tools", {}, "tools", "invalid_type"),
     ("tools", [{"type": "function"}], "tools[0].function", "missing_required_parameter"),

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 from tests.support.http2_peer import Http2Peer
 from tests.support.peers import Peer, PeerServer, open_server
 from tests.support.proxy import ForwardProxy, open_proxy

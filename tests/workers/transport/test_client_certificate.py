@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 from tests.support.peers import PeerServer, open_server
 from tests.support.proxy import open_proxy
 from tests.support.tls import KeyPair, make_certificate

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared.backend_settings import BackendSettings
 from shared.logging import configure_logging
-from shared.settings import BackendSettings
 from tests.support.http2_peer import Http2Peer
 from tests.support.peers import SECONDS, open_server
 from tests.support.waiting import wait_until_async

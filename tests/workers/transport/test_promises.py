@@ -12,7 +12,7 @@ from socket import create_server
 import pytest
 from pydantic import SecretStr
 
-from shared.settings import BackendSettings
+from shared.backend_settings import BackendSettings
 from tests.support.waiting import wait_until_async
 from tests.workers.transport.scene import KINDS, Certificates, Http2Side, Kind, Scene, Side, open_scene
 from tests.workers.transport.stage import (

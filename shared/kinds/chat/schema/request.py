@@ -100,9 +100,9 @@ class CreateChatCompletionRequest(TypedDict):
     `logprobs: true`; `modalities` with `audio` but no `audio` object; a `tool_choice` that demands a tool without
     `tools`; an assistant message with nothing in it; a response schema that is no JSON Schema or, with `strict`,
     outside the strict subset. Unknown members at any depth are passed on, dropped or refused, and unknown roles,
-    content parts, audio and response formats passed on or refused: a setting of the model. Another one leaves to its
-    backend limits that not all servers have: 4 stop strings, `max_tokens` from 1, empty lists, `top_logprobs` without
-    `logprobs`, images for system and tools, calls without `arguments`.
+    content parts, tools, audio and response formats passed on or refused: a setting of the model. Another one leaves
+    to its backend limits that not all servers have: 4 stop strings, `max_tokens` from 1, empty lists, `top_logprobs`
+    without `logprobs`, images for system and tools, calls without `arguments`.
     """
 
     model: str

@@ -1,0 +1,1 @@
+"""What `aqueduct check` asks backends: whether they know the model, and with `--probe` what they refuse."""
