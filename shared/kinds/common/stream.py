@@ -72,6 +72,8 @@ class StreamTransformer:
         self._indexes: set[int] = set()
         self._with_text: set[int] = set()
         self._calls: dict[int, ToolCalls] = {}
+        self._lacks_ends = False
+        """Unfinished choices say nothing of a finish reason; clients that look for null would fail."""
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -210,6 +212,8 @@ class StreamTransformer:
         calls = delta.get("tool_calls") if type(delta) is dict else None
         if calls:
             calls = calls_of(delta)
+        if self._lacks_ends:
+            choice.setdefault("finish_reason", None)
         if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
             if not calls:
                 if index in self._with_text:
@@ -219,6 +223,7 @@ class StreamTransformer:
                 return
         if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
             choice["delta"], calls = message, calls_of(message)
+        self._lacks_ends = self._lacks_ends or "finish_reason" not in choice
         place = next(at for at, one in enumerate(chunk["choices"]) if one is choice)
         index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
@@ -226,7 +231,7 @@ class StreamTransformer:
             self._calls.setdefault(index, ToolCalls(self._job_id)).mend(calls)
         if index not in self._with_text and self._shape.has_text(choice):
             self._with_text.add(index)
-        reason = choice.get("finish_reason")
+        reason = choice.setdefault("finish_reason", None)
         if reason is not None:
             self.finish_reasons[index] = reason
             if self.usage is None and (usage := usage_beside(choice, chunk)) is not None:

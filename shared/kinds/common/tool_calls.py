@@ -61,8 +61,9 @@ def _checked(calls: Any) -> Calls:
 class ToolCalls:
     """Which call each piece belongs to.
 
-    Clients join pieces by index alone. Some servers give none (Gemini's compatible endpoint), and some give each
-    parallel call index 0 (Ollama), so that two calls would become one of both arguments.
+    Clients join pieces by index alone, and some take it for a place in their list. Some servers give none (Gemini's
+    compatible endpoint), some give each parallel call index 0 (Ollama), so that two calls would become one of both
+    arguments, and some count what else they say (behind Anthropic's models the first call is 1). So ours are 0, 1, 2.
     """
 
     job_id: str = ""
@@ -112,7 +113,7 @@ class ToolCalls:
         if self._is_new(number, call_id, has_index=index is not None, is_named=is_named):
             known = next((of for of, known_id in self._ids.items() if call_id and known_id == call_id), None)
             # An id that is used again under an index of its own is another call's.
-            number = known if known is not None and (number >= 0 or index is None) else self._free(index)
+            number = known if known is not None and (number >= 0 or index is None) else self._free()
         if index is not None:
             self._numbers[index] = number
         self._ids[number] = self._ids.get(number) or call_id
@@ -126,10 +127,10 @@ class ToolCalls:
             return call_id != self._ids[number]
         return not has_index and not call_id and is_named and number in self._named
 
-    def _free(self, index: int | None) -> int:
+    def _free(self) -> int:
         if len(self._ids) >= MAX_CALLS:
             raise BadBackendResponse("The model's backend sent too many tool calls.")
-        return index if index is not None and index not in self._ids else max(self._ids, default=-1) + 1
+        return len(self._ids)
 
 
 def _is_named(call: dict[str, Any]) -> bool:

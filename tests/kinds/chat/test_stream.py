@@ -448,11 +448,11 @@ def test_whole_calls_with_neither_index_nor_id_are_told_apart_by_their_names() -
     assert [number for number, _, _ in seen] == [0, 1, 2]
 
 
-def test_indexes_that_tell_calls_apart_stay_even_with_one_id() -> None:
+def test_indexes_that_tell_calls_apart_are_counted_from_zero_even_with_one_id() -> None:
     seen = _calls_of(
         [_piece("1", "f", index=1, id="x")], [_piece("2", "f", index=4, id="x")], [_piece("1", index=1, id="x")]
     )
-    assert [number for number, _, _ in seen] == [1, 4, 1]
+    assert [number for number, _, _ in seen] == [0, 1, 0]
 
 
 def _functions_of(*pieces: Any) -> list[dict[str, Any]]:
@@ -499,6 +499,14 @@ def test_usage_that_stands_elsewhere_is_told_where_it_belongs(place: str) -> Non
     subject = transformer(include_usage=True)
     chunks = read((subject.feed(stream([HELLO, last])) + subject.finish()).removesuffix(END))
     assert (subject.usage, chunks[-1]["choices"], chunks[-1]["usage"]) == (Usage(3, 2, 5), [], usage)
+
+
+def test_an_unfinished_choice_says_null_where_its_server_says_nothing() -> None:
+    def bare(content: str) -> dict[str, Any]:
+        return {**chunk(), "choices": [{"index": 0, "delta": {"content": content}}]}
+
+    chunks = read(run(stream([bare("a"), bare("b"), bare("c"), STOP])))
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
 
 
 def test_a_finish_reason_may_say_more_behind_a_colon() -> None:
