@@ -88,7 +88,7 @@ def _set_options(options: Any, settings: Settings) -> None:
 
 
 def _replace_login(login: str) -> None:
-    """Have every page compare logins as bytes: Flower's own comparison fails with a traceback where one is not ASCII."""
+    """Have every page compare logins as bytes: Flower's comparison fails with a traceback where one is not ASCII."""
     from flower.views import BaseHandler  # noqa: PLC0415 - as in `serve`
     from tornado.web import HTTPError  # noqa: PLC0415
 
