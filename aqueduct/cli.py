@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -18,7 +19,7 @@ COMMANDS = {
     "flower": "run Flower, the view for operators",
     "check": "validate the configuration, probe Redis and every backend",
     "queues": "show what waits and runs, live",
-    "token": "create, list and revoke bearer tokens",
+    "token": "create, list, change and revoke bearer tokens",
     "demo-backend": "run a scripted model server to try things with",
 }
 """Each is a module of `aqueduct.commands`, imported only when it is the one to run."""
@@ -78,7 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _status_of(error)
         if status is None:
             raise
-        return _fail(str(error), status)
+        return _fail(_text_of(error), status)
+
+
+_MISFORTUNES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        where = os.path.dirname(str(error.filename)) or "."
+        return (
+            f"{error.filename}: {error.strerror}. Make room or give this user the right to write in {where}, or name "
+            "another folder with --data-dir (AQUEDUCT_DATA_DIR)."
+        )
+    return str(error)
 
 
 def _status_of(error: Exception) -> int | None:
@@ -92,6 +106,8 @@ def _status_of(error: Exception) -> int | None:
 
     if isinstance(error, ConfigError):
         return WRONG_USAGE
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _MISFORTUNES:
+        return FAILED
     return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror) else None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -22,9 +23,11 @@ import httpx
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from aqueduct.errors import CommandError
 from aqueduct.ports import free_port, listen
+from aqueduct.probing.lookup import backend_check
 from aqueduct.supervisor import Child, Pause
 from aqueduct.up_plan import TOKEN_NAME, Plan
 from shared.logging import escaped
+from shared.settings import Settings
 
 READY_POLL_SECONDS = 0.1
 REMIND_AFTER_SECONDS = 60
@@ -113,8 +116,10 @@ class _Up:
     async def run(self) -> int:
         """Start, wait for the end, and end everything in order."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
+        # A terminal that closes sends it too, and nothing may be left running behind that.
+        loop.add_signal_handler(signal.SIGHUP, self._on_signal if sys.stdin.isatty() else _say_no_reload)
         runs = {child: asyncio.create_task(child.run()) for child in self._children}
         others: list[asyncio.Task[None]] = [
             asyncio.create_task(self._keep_redis()),
@@ -201,6 +206,18 @@ class _Up:
         for child in self._children:
             child.settled = True
         print(self._banner(), flush=True)
+        await self._warn_of_backends()
+
+    async def _warn_of_backends(self) -> None:
+        """Tell of each backend that does not answer, in a line; everything runs all the same, and it may come yet."""
+        asked = [
+            asyncio.to_thread(backend_check, name, backend)
+            for name, model in self._plan.settings.models.items()
+            for backend in model.backends
+        ]
+        for check in await asyncio.gather(*asked):
+            if check.status == "fail":
+                say("up", escaped(f"warning: {check.name}: {check.message}. Fix: {check.fix}"))
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:
         """Tell whether every model is served and, where the token is ours, a request with it would be let in."""
@@ -219,6 +236,13 @@ class _Up:
     def _url(self) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - not an address to bind
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    def _elsewhere(self) -> list[str]:
+        """Return the line that lets other commands find this gateway, where they would not by themselves."""
+        folder = self._plan.settings.data_dir
+        if folder == Settings.model_fields["data_dir"].default.absolute():
+            return []
+        return [f"For `aqueduct queues`, `token`, `check`: export AQUEDUCT_DATA_DIR={shlex.quote(str(folder))}", ""]
 
     def _banner(self) -> str:
         plan = self._plan
@@ -249,10 +273,18 @@ class _Up:
             f'    -H "Authorization: Bearer {token}" -H "Content-Type: application/json" \\',
             f"    -d '{escaped(body)}'",
             "",
-            "Ctrl-C ends it.",
+            *self._elsewhere(),
+            f"Ctrl-C ends it. It listens on {self._host} {_reach(self._host)}.",
             "",
         ]
         return "\n".join(lines)
+
+
+def _reach(host: str) -> str:
+    """Return who can reach an address, for the banner."""
+    if host in ("127.0.0.1", "::1", "localhost"):
+        return "only, this machine's own (--host 0.0.0.0 for all)"
+    return "for other machines too"
 
 
 def _keep_token(plan: Plan, redis_url: str) -> None:
@@ -277,6 +309,10 @@ def _port_for_flower(host: str, port: int) -> int:
         say("flower", f"port {port} is taken; using a free one")
         return free_port()
     return port or free_port()
+
+
+def _say_no_reload() -> None:
+    say("up", "SIGHUP: there is no reload yet; restart to apply a changed configuration")
 
 
 def _numbered(name: str, index: int, count: int) -> str:

@@ -104,6 +104,23 @@ class TokenStore:
         """Return every record, sorted by name."""
         return parse_records(_hash(self._client))
 
+    def change(self, name: str, fields: Mapping[str, Any]) -> StoredToken | None:
+        """Give the token of this name other values; returns it as it is now, None where there is none.
+
+        Raises ValidationError for values that no token can have. API processes notice within 5 s.
+        """
+        found: list[StoredToken] = []
+
+        def replace(pipe: Any) -> None:
+            known = [record for record in parse_records(pipe.hgetall(TOKENS)) if record.name == name]
+            found[:] = [StoredToken.model_validate({**record.model_dump(), **fields}) for record in known]
+            pipe.multi()
+            for record in found:
+                pipe.hset(TOKENS, mapping={record.sha256: record.model_dump_json(), MARKER: _now()})
+
+        self._change(replace)
+        return found[0] if found else None
+
     def revoke(self, name: str) -> bool:
         """Remove the token of this name; False if there is none. API processes notice within 5 s."""
         found: list[str] = []

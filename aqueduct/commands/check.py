@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from aqueduct.commands.common import config_file_here, config_option
+from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.redis_choice import running_redis_url
 from aqueduct.probing.lookup import backend_check
 from aqueduct.probing.probe import probe
@@ -29,6 +29,7 @@ from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 
 @click.command("check", help=__doc__)
 @config_option
+@data_dir_option
 @click.option(
     "--probe",
     "probes",

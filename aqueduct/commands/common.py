@@ -37,6 +37,19 @@ def config_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
+def data_dir_option(command: Command) -> Command:
+    """Add `--data-dir`, for commands that look for a running `aqueduct up` by its folder."""
+
+    def remember(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            os.environ["AQUEDUCT_DATA_DIR"] = value  # which is where all of them look
+
+    return click.option(
+        "--data-dir", cls=_Option, type=click.Path(), metavar="FOLDER", envvar="AQUEDUCT_DATA_DIR", show_envvar=True,
+        expose_value=False, callback=remember, help="That of the running `aqueduct up`.",
+    )(command)  # fmt: skip
+
+
 def setting_option(name: str, variable: str, **options: Any) -> Callable[[Command], Command]:
     """Add an option that goes over a setting of the file and over its variable; it is handed on in `Overrides`."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import config_file_here, config_option
+from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
 from shared.logging import escaped
@@ -46,6 +46,7 @@ class _Manner:
 
 @click.command("queues")
 @config_option
+@data_dir_option
 @click.option("--once", is_flag=True, help="Print one table and end.")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",

@@ -26,8 +26,8 @@ def redis_url_here(settings: Settings) -> str:
     url = running_redis_url(settings)
     if url is None:
         raise CommandError(
-            f"redis_url is not set and no `aqueduct up` runs with the data folder {settings.data_dir}; set redis_url "
-            "(AQUEDUCT_REDIS_URL), or data_dir (AQUEDUCT_DATA_DIR) to that of a running one",
+            f"redis_url is not set and no `aqueduct up` runs with the data folder {settings.data_dir.absolute()}; name "
+            "that of a running one with --data-dir (AQUEDUCT_DATA_DIR), or set redis_url (AQUEDUCT_REDIS_URL)",
             status=WRONG_USAGE,
         )
     return url

@@ -1,8 +1,9 @@
-"""`aqueduct token create|list|revoke`: bearer tokens made, shown and withdrawn while the gateway runs."""
+"""`aqueduct token create|list|set|revoke`: bearer tokens made, shown, changed and withdrawn while the gateway runs."""
 
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from aqueduct.commands.common import config_option
+from aqueduct.commands.common import config_option, data_dir_option
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
@@ -31,7 +32,13 @@ from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
 """Stands in where there is no file: a token needs Redis and the data folder only."""
-_COLUMNS = tuple(map(Column, ("NAME", "SHA256", "MODELS", "LANE", "WEIGHT", "EXPIRES", "CREATED")))
+_COLUMNS = (
+    *map(Column, ("NAME", "MODELS", "LANE")),
+    *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "JOBS")),
+    *map(Column, ("EXPIRES", "CREATED")),
+)
+_NO_LIMIT = "none"
+"""Takes a limit, or an end, away."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def _action(act: Callable[..., None]) -> Callable[..., int]:
     """Give an action its desk in place of `--config`."""
 
     @config_option
+    @data_dir_option
     @functools.wraps(act)
     def command(config: Path | None, **options: Any) -> int:
         with _open_desk(config) as desk:
@@ -109,12 +117,48 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
     print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
 
 
-@command.command("list", short_help="show the tokens, static ones too")
+@command.command("set", short_help="change what a token may do; takes effect within 5 seconds")
+@click.argument("name")
+@click.option("--models", metavar="A,B", help="Models or aliases it may use; * for all.")
+@click.option("--lane", type=click.Choice(LANES), help="The lane of its requests.")
+@click.option("--weight", type=float, help="Its share inside the lane.")
+@click.option("--expires", metavar="WHEN", help="A span such as 30d, a date such as 2027-01-31, or none.")
+@click.option("--requests-per-minute", metavar="N", help="Past it: 429. Or none.")
+@click.option("--concurrent-jobs", metavar="N", help="Waiting and running together; past it: 429. Or none.")
 @_action
-def list_tokens(desk: _Desk) -> None:
+def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, **given: Any) -> None:
+    """Change what a token may do; what is not named stays as it is, and the token itself too."""
+    if name in _static_names(desk.settings):
+        raise CommandError(f"{name!r} stands in the configuration file; change it there and restart the API")
+    changes: dict[str, Any] = {
+        field: None if value == _NO_LIMIT else value for field, value in given.items() if value is not None
+    }
+    if models is not None:
+        wanted = [model.strip() for model in models.split(",") if model.strip()]
+        _refuse_unknown_models(desk, wanted)
+        changes["models"] = wanted
+    if expires is not None:
+        changes["expires_at"] = None if expires == _NO_LIMIT else _expiry(expires, datetime.now(UTC))
+    if not changes:
+        raise click.UsageError("name what to change, such as --requests-per-minute 60")
+    with _told_by_option():
+        record = desk.store.change(name, changes)
+    if record is None:
+        raise CommandError(_no_token(desk, name))
+    print(table(_COLUMNS, [_cells(record)], terminal_width()))
+
+
+@command.command("list", short_help="show the tokens, static ones too")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@_action
+def list_tokens(desk: _Desk, as_json: bool) -> None:
     """Show the tokens, static ones too."""
     records = [*desk.settings.tokens, *desk.store.list()]
-    print(table(_COLUMNS, [_cells(record) for record in records], terminal_width()))
+    if as_json:
+        shown = [record.model_dump(mode="json") | {"static": not isinstance(record, StoredToken)} for record in records]
+        print(json.dumps(shown, indent=1))
+    else:
+        print(table(_COLUMNS, [_cells(record) for record in records], terminal_width()))
     read_mirror(desk.settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
 
 
@@ -128,7 +172,11 @@ def revoke(desk: _Desk, name: str) -> None:
         return
     if name in _static_names(desk.settings):
         raise CommandError(f"{name!r} stands in the configuration file; remove it there and restart the API")
-    raise CommandError(f"no token is called {name!r}{suggestion(name, [record.name for record in desk.store.list()])}")
+    raise CommandError(_no_token(desk, name))
+
+
+def _no_token(desk: _Desk, name: str) -> str:
+    return f"no token is called {name!r}{suggestion(name, [record.name for record in desk.store.list()])}"
 
 
 def _static_names(settings: Settings) -> set[str]:
@@ -144,8 +192,15 @@ def _refuse_unknown_models(desk: _Desk, names: Sequence[str]) -> None:
 
 def _record(fields: dict[str, Any]) -> StoredToken:
     """Return the record; a value out of range is told by its option."""
-    try:
+    with _told_by_option():
         return StoredToken.model_validate(fields)
+
+
+@contextmanager
+def _told_by_option() -> Iterator[None]:
+    """Tell of a value that no token can have by the option that it came from."""
+    try:
+        yield
     except ValidationError as error:
         lines = []
         for found in error.errors(include_url=False):
@@ -177,6 +232,5 @@ def _cells(record: TokenSettings) -> tuple[str, ...]:
     if record.expires_at and record.expires_at <= datetime.now(UTC):
         expires += " (past)"
     made = f"{record.created_at:%Y-%m-%d}" if isinstance(record, StoredToken) else "in the file"
-    return (
-        record.name, record.sha256[:8], ",".join(record.models), record.lane, f"{record.weight:g}", expires, made,
-    )  # fmt: skip
+    limits = (str(limit or "-") for limit in (record.requests_per_minute, record.concurrent_jobs))
+    return (record.name, ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires, made)

@@ -58,14 +58,60 @@ def test_create_prints_the_token_once_and_stores_its_hash(
     assert record.sha256 in json.loads((tmp_path / "data" / "tokens.json").read_text())
 
 
-def test_list_shows_every_token_but_no_whole_hash(token: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    token("create", "team-a")
+def test_list_shows_every_token_with_its_limits(token: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    token("create", "team-a", "--requests-per-minute", "60")
     secret = capsys.readouterr().out.strip()
     assert token("list") == 0
-    out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "static", "team-a"]
-    assert hash_token(secret)[:8] in out
-    assert hash_token(secret)[:9] not in out
+    heading, static, created = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading[4:6] == ["REQ/MIN", "JOBS"]
+    assert (static[0], static[4:6]) == ("static", ["-", "-"])
+    assert (created[0], created[4:6]) == ("team-a", ["60", "-"])
+    assert token("list", "--json") == 0
+    told = capsys.readouterr().out
+    assert [(one["name"], one["static"], one["requests_per_minute"]) for one in json.loads(told)] == [
+        ("static", True, None), ("team-a", False, 60),
+    ]  # fmt: skip
+    assert secret not in told
+
+
+def test_set_changes_what_is_named_and_nothing_else(
+    token: Run, own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token("create", "team-a", "--requests-per-minute", "60", "--expires", "30d", "--lane", "flex")
+    (before,) = stored(own_redis, tmp_path)
+    assert token("set", "team-a", "--requests-per-minute", "600", "--concurrent-jobs", "5", "--models", "fast") == 0
+    assert "600" in capsys.readouterr().out
+    (after,) = stored(own_redis, tmp_path)
+    assert after == before.model_copy(update={"requests_per_minute": 600, "concurrent_jobs": 5, "models": ("fast",)})
+    assert token("set", "team-a", "--requests-per-minute", "none", "--expires", "none", "--lane", "batch") == 0
+    (after,) = stored(own_redis, tmp_path)
+    assert (after.requests_per_minute, after.expires_at, after.lane, after.sha256) == (
+        None,
+        None,
+        "batch",
+        before.sha256,
+    )
+    assert '"lane":"batch"' in json.loads((tmp_path / "data" / "tokens.json").read_text())[after.sha256]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("team-a",), "name what to change"), (("team-a", "--weight", "-1"), "--weight"),
+        (("team-a", "--requests-per-minute", "many"), "--requests-per-minute"),
+        (("team-a", "--models", "x"), "--models"),
+        (("static", "--weight", "2"), "stands in the configuration file"), (("team-b", "--weight", "2"), "no token is"),
+    ],
+)  # fmt: skip
+def test_set_refuses_with_a_reason_and_changes_nothing(
+    token: Run, own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...],
+    told: str,
+) -> None:  # fmt: skip
+    token("create", "team-a")
+    before = stored(own_redis, tmp_path)
+    assert token("set", *words) != 0
+    assert told in capsys.readouterr().err
+    assert stored(own_redis, tmp_path) == before
 
 
 def test_revoke_removes_the_token(token: Run, own_redis: RedisServer, tmp_path: Path) -> None:

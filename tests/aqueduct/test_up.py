@@ -251,6 +251,38 @@ def test_each_child_is_given_its_own_secrets_and_runs(tmp_path: Path) -> None:
         up.process.stop(20)
 
 
+def test_a_dead_backend_is_told_and_a_hangup_ends_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "aqueduct.yaml"
+    config.write_text(f"models: {{m: {{backends: [{{url: 'http://user:secret@127.0.0.1:{free_port()}/v1'}}]}}}}\n")
+    started = Up(tmp_path, "--config", str(config), "--no-flower")
+    try:
+        started.wait_ready()
+        wait_until(lambda: "up       | warning: backend http://127.0.0.1:" in started.log, 10, "the warning")
+        assert "cannot be reached (ConnectError). Fix: start it, or mend its url" in started.log
+        assert "secret" not in started.log
+        assert f"export AQUEDUCT_DATA_DIR={tmp_path / 'data'}" in started.log
+        started.process.signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP: there is no reload yet" in started.log, 10, "the word on SIGHUP")
+        assert started.process.running
+        assert started.ask({**BODY, "model": "m"}).status_code == 503
+    finally:
+        started.process.stop(20)
+
+
+def test_a_folder_that_takes_nothing_is_told_in_one_line(tmp_path: Path) -> None:
+    """A full disk, as far as it can be had without one: no file may have a byte."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from aqueduct.cli import main; "
+    run = subprocess.run(
+        [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", "up", "--data-dir", tmp_path / "data"],
+        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    (line,) = run.stderr.splitlines()
+    assert run.returncode == 1
+    assert line.startswith(f"error: {tmp_path / 'data'}")
+    assert "File too large. Make room" in line
+    assert "--data-dir" in line
+
+
 def test_taken_port_ends_it_with_the_option_to_use(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
