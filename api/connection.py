@@ -10,15 +10,14 @@
 Each leads to CLOSING: IDLE and HEAD after a time, the others with an answer that is the last (`_end`), all with bytes
 that are no HTTP or too many (`_refuse`). A client that takes nothing of what was written is cut in any state.
 
-uvicorn parses and writes. What the gateway needs of its inside is touched here and in `api.http_1_0` only, and its
-minor version is pinned; the rest of the API knows `api.exchange.Connection`.
+uvicorn parses and writes. What the gateway needs of its inside is touched here, in `api.half_closed` and in
+`api.http_1_0` only, and its minor version is pinned; the rest of the API knows `api.exchange.Connection`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
@@ -29,24 +28,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.alarm import NEVER, Alarm
+from api.half_closed import HalfClosed
 from api.heads import error_response, head_without_offer
 from api.http_1_0 import send_without_chunks
+from api.lingering import STEP_SECONDS, Lingering
 from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 from shared.settings import ApiSettings
 
 log = logging.getLogger("aqueduct.api.connection")
 
-LINGER_SECONDS: Final = 1.0
-"""How long a client has to take its last answer while it still sends: closed at once, its system would drop it."""
-MAX_DISCARDED_BYTES: Final = 4 * 1024 * 1024
-"""More is not taken meanwhile; it waits at the client."""
 MAX_REFUSED: Final = 64
 """Connections past the limit that hear so; further ones are closed without a word."""
-LOOK_SECONDS: Final = 0.001
-"""The first pause, of ever longer ones, until it is looked whether a half-closed connection's client has left."""
-PROBE_SECONDS: Final = 4.0
-"""The longest of them; then it is written to again."""
 
 
 class State(Enum):
@@ -99,8 +92,8 @@ class ClientConnection(HttpToolsProtocol):
         self._header_bytes = 0
         self._unheard_bytes = 0
         """What has come since the parser last told of anything: of a header, a trailer or a chunk's extension."""
-        self._discarded_bytes = 0
-        self._look_seconds = LOOK_SECONDS
+        self._half_closed: HalfClosed | None = None
+        self._lingering = Lingering(settings.body_bytes_per_second)
 
     # --- what an exchange sees: `api.exchange.Connection` ---------------------------------------------------------
 
@@ -155,14 +148,15 @@ class ClientConnection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that only ends its sending side; one that has left looks the same until it is written to."""
         cycle = self._current
-        if self._state is not State.ANSWERING or cycle is None or cycle.scope["http_version"] == "1.0":
-            return False  # no request waits for its answer, or its client would not understand a probe
+        if self._state is not State.ANSWERING or cycle is None:
+            return False  # no request waits for its answer
         if self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()  # the rest of it will never come
         last = self.pipeline[0][0] if self.pipeline else cycle
         last.keep_alive = False
         self._enter(State.HALF_CLOSED)
-        self._probe()
+        self._half_closed = HalfClosed(self.transport)
+        self._await_answer(self._half_closed.probe(cycle))
         return True
 
     def shutdown(self) -> None:
@@ -175,7 +169,8 @@ class ClientConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has come; every byte counts against a limit until the parser has told what it is."""
         if self._state is State.CLOSING:
-            self._discard(len(data))
+            if not self._lingering.takes(len(data)):
+                self.flow.pause_reading()
             return
         self._unheard_bytes += len(data)
         try:
@@ -316,10 +311,20 @@ class ClientConnection(HttpToolsProtocol):
 
     def _expire(self) -> None:
         """End a state that has lasted too long."""
-        if self._state is State.HALF_CLOSED:
-            self._look_for_anybody()
+        if self._half_closed is not None and self._current is not None and self._state is State.HALF_CLOSED:
+            self._await_answer(self._half_closed.look(self._current))
+        elif self._state is State.CLOSING and self._lingering.goes_on(self.loop.time()):
+            self._limit(STEP_SECONDS)
         else:
             self._close()
+
+    def _await_answer(self, seconds: float | None) -> None:
+        """Let the answer to a half-closed client go on until the next look; None: the client has left."""
+        if seconds is None:
+            self._leave()
+            self.transport.abort()
+        else:
+            self._limit(seconds)
 
     def _refuse(self, error: AqueductError) -> None:
         """End a connection whose bytes cannot be read on, with an error where one can still be told."""
@@ -359,12 +364,8 @@ class ClientConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         if not self.transport.is_closing():
             self.transport.write_eof()
-        self._limit(LINGER_SECONDS)
-
-    def _discard(self, size: int) -> None:
-        self._discarded_bytes += size
-        if self._discarded_bytes > MAX_DISCARDED_BYTES:
-            self.flow.pause_reading()
+        self._lingering.begin(self.loop.time())
+        self._limit(STEP_SECONDS)
 
     def _close(self) -> None:
         """Close once all is taken that was written."""
@@ -372,29 +373,6 @@ class ClientConnection(HttpToolsProtocol):
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self._watch_reader()
-
-    def _look_for_anybody(self) -> None:
-        """Let the answer go on after the client's end of sending, as long as the system knows of no reset."""
-        connection: socket.socket = self.transport.get_extra_info("socket")
-        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._leave()
-            self.transport.abort()
-            return
-        if self._look_seconds < PROBE_SECONDS:
-            self._look_seconds = min(PROBE_SECONDS, self._look_seconds * 4)
-            self._limit(self._look_seconds)
-        else:
-            self._probe()
-
-    def _probe(self) -> None:
-        """Write a little that no client minds: one that has left answers with a reset."""
-        cycle = self._current
-        if cycle is not None and not cycle.response_started:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        else:
-            self.write_part(b":\n\n")  # chunked answers are event streams, to which this is a comment
-        self._look_seconds = LOOK_SECONDS
-        self._limit(LOOK_SECONDS)
 
     # --- readers that do not read ---------------------------------------------------------------------------------
 

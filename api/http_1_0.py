@@ -16,20 +16,26 @@ def send_without_chunks(cycle: RequestResponseCycle) -> None:
     cycle.send = _Unframed(cycle).send  # type: ignore[method-assign]
 
 
+def is_unframed(cycle: RequestResponseCycle) -> bool:
+    """Tell whether this cycle's answer has begun as one that ends with its connection."""
+    sender = getattr(cycle.send, "__self__", None)
+    return isinstance(sender, _Unframed) and not sender.is_counted
+
+
 class _Unframed:
     """The cycle's `send`, which tells the cycle of each part of an uncounted body that just so much was to come."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._send = cycle.send
-        self._is_counted = True
+        self.is_counted = True
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send the head or a part of the body."""
         if message["type"] == "http.response.start":
-            self._is_counted = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-            if not self._is_counted:
+            self.is_counted = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not self.is_counted:
                 self._cycle.chunked_encoding = False
-        elif message["type"] == "http.response.body" and not self._is_counted:
+        elif message["type"] == "http.response.body" and not self.is_counted:
             self._cycle.expected_content_length = len(message.get("body", b""))
         await self._send(message)

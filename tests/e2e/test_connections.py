@@ -42,6 +42,7 @@ MODELS = {
     "thinks": model("tokens=3&first_token_seconds=1&answer_seconds=1"),
     "ponders": model("tokens=3&answer_seconds=4"),
     "endless": model("tokens=3000&token_seconds=0.05"),
+    "falls-silent": model("tokens=8&stall_after=2"),
     "huge": model("huge=30000000"),
 }
 
@@ -241,6 +242,18 @@ def test_a_refused_request_that_drips_on_is_closed(served: System, status: str) 
     assert time.monotonic() - began_at < 3
 
 
+@pytest.mark.parametrize("status", REFUSED)
+def test_a_refused_request_that_is_sent_on_steadily_may_end_before_it_reads(served: System, status: str) -> None:
+    with connect(served) as connection:
+        connection.sendall(refused_head(served, status))
+        ends_at = time.monotonic() + 3
+        while time.monotonic() < ends_at:
+            connection.sendall(b"a" * 10_000)  # a reset would fail this
+            time.sleep(0.1)  # a client that is slow but steady is what this test is about
+        connection.shutdown(socket.SHUT_WR)
+        assert read_until_closed(connection, 3).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_a_refused_request_that_was_whole_keeps_its_connection(served: System) -> None:
     with connect(served) as connection:
         for _ in range(2):
@@ -329,6 +342,38 @@ def test_a_client_that_shuts_its_sending_side_and_then_leaves_is_noticed(served:
         wait_until(lambda: backend.seen("half and gone"), 5, "the backend to be called")
         assert connection.recv(65536)  # what is unread at the end would be told at once
     wait_until(lambda: backend.seen("half and gone")[0]["closed_by_client"], 12, "the call to be given up")
+
+
+def http_1_0(request: bytes) -> bytes:
+    return request.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+
+
+@pytest.mark.parametrize(("model_name", "stream"), [("short", False), ("short", True), ("slow", True)])
+def test_an_http_1_0_client_that_shuts_its_sending_side_gets_an_answer_that_begins_soon(
+    served: System, model_name: str, stream: bool
+) -> None:
+    with connect(served) as connection:
+        connection.sendall(http_1_0(chat_request(served, chat_body(model_name, stream=stream))))
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_until_closed(connection, 10)
+    assert answer.split(b"\r\n")[0].endswith(b" 200 OK"), answer
+    assert answer.endswith(b"data: [DONE]\n\n") if stream else b'"finish_reason":"stop"' in answer
+    assert b"100 Continue" not in answer
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("model_name", ["endless", "falls-silent"])
+def test_an_http_1_0_client_that_leaves_is_noticed(
+    served: System, backend: DemoBackend, model_name: str, stream: bool
+) -> None:
+    prompt = f"left {model_name} {stream}"
+    with connect(served) as connection:
+        connection.sendall(http_1_0(chat_request(served, chat_body(model_name, prompt, stream=stream))))
+        wait_until(lambda: backend.seen(prompt), 5, "the backend to be called")
+        received = b""
+        while stream and b"data: " not in received:
+            received += connection.recv(65536)
+    wait_until(lambda: backend.seen(prompt)[0]["closed_by_client"], 10, "the call to be given up")
 
 
 # --- readers that do not read ----------------------------------------------------------------------------------------
