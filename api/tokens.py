@@ -39,6 +39,8 @@ class TokenTable:
         self._public_names = public_names
         self._call: RedisCall | None = None
         self._look: asyncio.Task[None] | None = None
+        self._wanted: set[str] = set()
+        """Hashes of the unknown tokens that wait for the next look."""
         self._looked_at = float("-inf")
 
     async def find(self, authorization: bytes | None) -> TokenSettings:
@@ -48,30 +50,30 @@ class TokenTable:
         except Unauthenticated as error:
             if error.code != _UNKNOWN_CODE or self._call is None:
                 raise
+        self._wanted.add(hash_token(_bearer(authorization)))
         if self._look is None:
             self._look = asyncio.create_task(self._look_once(self._call))
         await asyncio.shield(self._look)
         return self.authenticate(authorization)
 
     async def _look_once(self, call: RedisCall) -> None:
-        """Read the created tokens, a second after the last look at the soonest, for all who wait by then."""
+        """Ask for the tokens of all who wait by then, a second after the last look at the soonest."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._looked_at + LOOK_SECONDS - loop.time())
         # Who comes from here on waits for the next look: this one may miss a token that is created meanwhile.
         self._look, self._looked_at = None, loop.time()
+        wanted, self._wanted = list(self._wanted), set()
         with contextlib.suppress(Exception):  # `refresh_forever` tells of it
             async with asyncio.timeout(LOOK_SECONDS):
-                await self.refresh(call)
+                found = zip(wanted, await call("HMGET", TOKENS, *wanted), strict=True)
+                fields = {digest.encode(): record for digest, record in found if record is not None}
+                self.replace_dynamic([*self._dynamic.values(), *parse_records(fields)])
 
     def authenticate(self, authorization: bytes | None) -> TokenSettings:
         """Return whose token the header holds; raise Unauthenticated without a word of the token."""
         if authorization is None or not authorization.strip():
             raise Unauthenticated(headers=_CHALLENGE)
-        scheme, _, token = authorization.strip().partition(b" ")
-        token = token.strip()
-        if scheme.lower() != b"bearer" or not token or len(token.split()) > 1 or len(token) > MAX_HEADER_BYTES:
-            raise Unauthenticated(_MALFORMED, headers=_CHALLENGE)
-        digest = hash_token(token)
+        digest = hash_token(_bearer(authorization))
         record = self._static.get(digest) or self._dynamic.get(digest)
         if record is None:
             raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)
@@ -114,3 +116,12 @@ class TokenTable:
                     log.warning("created tokens cannot be read (%s); the last known ones stay", type(error).__name__)
                 is_failing = True
             await asyncio.sleep(interval_seconds)
+
+
+def _bearer(authorization: bytes | None) -> bytes:
+    """Return the token of a header; raise Unauthenticated for one of another form."""
+    scheme, _, token = (authorization or b"").strip().partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token or len(token.split()) > 1 or len(token) > MAX_HEADER_BYTES:
+        raise Unauthenticated(_MALFORMED, headers=_CHALLENGE)
+    return token

@@ -121,24 +121,58 @@ def test_the_refresher_follows_redis_and_keeps_the_last_good_set() -> None:
 
 def test_a_token_created_just_now_is_let_in_at_once_and_guesses_share_a_look() -> None:
     async def scenario() -> None:
-        looks = 0
-        records: list[StoredToken] = []
+        looks: list[tuple[str, ...]] = []
+        records: dict[str, bytes] = {}
 
-        async def call(*_: Any) -> Any:
-            nonlocal looks
-            looks += 1
-            return {b"changed_at": b"now"} | {r.sha256.encode(): r.model_dump_json().encode() for r in records}
+        async def call(*command: str) -> Any:
+            looks.append(command)
+            name, _, *digests = command
+            return {b"changed_at": b"now"} if name == "HGETALL" else [records.get(digest) for digest in digests]
 
         table = TokenTable([], NAMES)
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             task = group.create_task(table.refresh_forever(call, 600))
-            await wait_until_async(lambda: looks == 1)
-            records.append(stored("new"))
+            await wait_until_async(lambda: len(looks) == 1)
+            new = stored("new")
+            records[new.sha256] = new.model_dump_json().encode()
             assert (await table.find(b"Bearer sk-new")).name == "new"
-            assert looks == 2
+            assert looks[1:] == [("HMGET", "aq:tokens", new.sha256)]  # not all that were ever created
             guesses = await asyncio.gather(*(table.find(b"Bearer sk-no") for _ in range(50)), return_exceptions=True)
             assert all(isinstance(guess, Unauthenticated) for guess in guesses)
-            assert looks == 3
+            assert looks[2:] == [("HMGET", "aq:tokens", hash_token("sk-no"))]
+            assert (await table.find(b"Bearer sk-new")).name == "new"
+            task.cancel()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("misfortune", [OSError("away"), None])
+def test_a_redis_that_fails_or_hangs_during_the_look_refuses_as_before(
+    misfortune: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.tokens.LOOK_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        looks = 0
+
+        async def call(*command: str) -> Any:
+            nonlocal looks
+            if command[0] == "HGETALL":
+                return {b"changed_at": b"now"}
+            looks += 1
+            if misfortune is not None:
+                raise misfortune
+            await asyncio.Event().wait()
+
+        table = TokenTable([token("a")], NAMES)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            task = group.create_task(table.refresh_forever(call, 600))
+            await wait_until_async(lambda: table._call is not None)
+            for expected in (1, 2):
+                with pytest.raises(Unauthenticated) as caught:
+                    await table.find(b"Bearer sk-no")
+                assert (caught.value.status, caught.value.code, looks) == (401, "invalid_api_key", expected)
+            assert (await table.find(b"Bearer sk-a")).name == "a"
             task.cancel()
 
     asyncio.run(scenario())
