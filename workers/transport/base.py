@@ -126,6 +126,14 @@ class Response:
         """No more will come."""
         return self.is_complete or self._error is not None
 
+    @property
+    def is_framed_twice(self) -> bool:
+        """Its head has a length beside chunks, which go first. No other answer may come on its connection.
+
+        Whoever stands between may have gone by the length: then more comes, which is no answer to the next request.
+        """
+        return b"transfer-encoding" in self.headers and b"content-length" in self.headers
+
     async def head(self) -> None:
         """Wait for status and headers; raises ConnectFailed, ConnectionLost or InvalidAnswer."""
         while not self.status:

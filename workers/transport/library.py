@@ -180,7 +180,8 @@ class _Connection:
         response.end()
         self._wire.may_be_told_between = answer.extensions.get("http_version") == b"HTTP/2"
         self._wire.is_asking = False
-        if self.is_open and (self._wire.may_be_told_between or not self._has_more()):
+        may_have_more = not self._wire.may_be_told_between and (response.is_framed_twice or self._has_more())
+        if self.is_open and not may_have_more:
             self._owner.keep(self)
         else:
             self._wire.abort()

@@ -57,9 +57,13 @@ class _Connection(asyncio.Protocol):
         self.heard = False
         self._owner = owner
         self._parser = httptools.HttpResponseParser(self)
-        # What small servers do wrong and every client takes: bare line feeds, padded chunk sizes, odd header bytes.
+        # What small servers do wrong and every client takes: bare line feeds, padded chunk sizes, odd header bytes, a
+        # length beside chunks.
         self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+            lenient_chunked_length=True,
         )
         self._transport: asyncio.Transport | None = None
         self._response: Response | None = None
@@ -205,7 +209,7 @@ class _Connection(asyncio.Protocol):
             or transport.get_write_buffer_size()
             or (self._is_large and response.status >= 400)
         )
-        if self._parser.should_keep_alive() and not is_early:
+        if self._parser.should_keep_alive() and not is_early and not response.is_framed_twice:
             self._owner.keep(self)
         else:
             transport.abort()

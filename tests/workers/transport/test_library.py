@@ -92,6 +92,19 @@ async def test_bytes_behind_an_answer_are_never_taken_for_the_next_one(
         assert await read_all(await within(call)) == b"next"
 
 
+@pytest.mark.parametrize("name", PROXIES)
+@on_both_loops
+async def test_chunks_go_before_a_length_and_no_other_answer_comes_behind_them(
+    name: str, certificates: Certificates
+) -> None:
+    async with open_scene(KINDS[name], certificates) as scene:
+        call = scene.post()
+        peer = await scene.server.accept()
+        await peer.serve(chunked(b"good").replace(OK, OK + b"content-length: 1\r\n"))
+        assert await read_all(await within(call)) == b"good"
+        await peer.closed()
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
