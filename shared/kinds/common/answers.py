@@ -12,6 +12,8 @@ import orjson
 from shared.errors import BadBackendResponse
 from shared.jobs import Usage
 
+VERY_UNLIKELY = -9999.0
+"""What OpenAI gives as the `logprob` of a token that it does not expect at all."""
 MAX_TOKENS = 1_000_000_000
 """Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
 
@@ -21,16 +23,25 @@ def loads(data: bytes) -> Any:
 
     The parser refuses lone surrogates, which real backends send (an emoji cut in two), so the standard library has
     the last word. Bytes that are no UTF-8 are read as U+FFFD, as browsers and SDKs do: the rest of the text is good.
+    It has it on NaN and the infinities too, which Python's servers write and which are no numbers of JSON.
     """
     try:
         # Without its cache of strings: a piece of an answer must not stay in memory beyond its job.
-        return jiter.from_json(data, cache_mode="none")
+        return jiter.from_json(data, cache_mode="none", allow_inf_nan=False)
     except ValueError:
         pass
     try:
-        return json.loads(data.decode("utf-8-sig", "replace"))
+        return json.loads(data.decode("utf-8-sig", "replace"), object_hook=_with_a_number_as_logprob)
     except (ValueError, RecursionError):
         raise BadBackendResponse("The model's backend sent data that is not JSON.") from None
+
+
+def _with_a_number_as_logprob(members: dict[str, Any]) -> dict[str, Any]:
+    """Write the logarithm of zero as OpenAI does: its types know no null there, and strict clients lose the answer."""
+    logprob = members.get("logprob")
+    if isinstance(logprob, float) and not math.isfinite(logprob):
+        members["logprob"] = VERY_UNLIKELY
+    return members
 
 
 def dumps(value: Any) -> bytes:

@@ -346,12 +346,26 @@ def test_a_broken_byte_costs_a_character_and_not_the_answer(broken: bytes, read_
 @pytest.mark.parametrize("beside", ["x", "\ud83d"])
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_json_does_not_know_becomes_null(number: str, beside: str) -> None:
+    assert read_token(number, beside)["score"] is None
+
+
+@pytest.mark.parametrize("beside", ["x", "\ud83d"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_logprob_is_a_number_whatever_json_knows(number: str, beside: str) -> None:
+    token = read_token(number, beside)
+    assert [one["logprob"] for one in (token, *token["top_logprobs"])] == [-9999.0, -0.5, -9999.0]
+
+
+def read_token(number: str, beside: str) -> dict[str, Any]:
+    """Return what is read of a token with these numbers."""
+    top = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": "@"}]
     one = chunk({"content": beside})
-    one["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": "@", "top_logprobs": []}]}
+    one["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": "@", "score": "@", "top_logprobs": top}]}
     data = event(ROLE) + json.dumps(one).encode().join((b"data: ", b"\n\n")).replace(b'"@"', number.encode())
     out = run(data + stream([STOP]))
     chunks = [json.loads(line[6:], parse_constant=pytest.fail) for line in out.split(b"\n\n") if line]
-    assert chunks[1]["choices"][0]["logprobs"]["content"][0]["logprob"] is None
+    token: dict[str, Any] = chunks[1]["choices"][0]["logprobs"]["content"][0]
+    return token
 
 
 @pytest.mark.parametrize(
