@@ -19,7 +19,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 
 async def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
     value = request.headers.get("authorization")
-    return gateway.tokens.authenticate(value.encode("latin-1") if value is not None else None)
+    return await gateway.tokens.find(value.encode("latin-1") if value is not None else None)
 
 
 TokenDep = Annotated[TokenSettings, Depends(_token)]

@@ -78,7 +78,7 @@ class JobEndpoint:
             await exchange.fail(error)
 
     async def _answer(self, exchange: Exchange) -> None:
-        token = self._tokens.authenticate(exchange.header(b"authorization"))
+        token = await self._tokens.find(exchange.header(b"authorization"))
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,8 +23,11 @@ _CHALLENGE = {"www-authenticate": "Bearer"}
 _MALFORMED = "The Authorization header could not be understood. Send it as: Authorization: Bearer YOUR_KEY."
 _UNKNOWN = "Incorrect API key provided: it is unknown or was revoked. Ask your operator for another one."
 """Begins as OpenAI's does: other gateways and clients look for these words."""
+_UNKNOWN_CODE = "invalid_api_key"
 _EXPIRED = "The API key has expired. Ask your operator for another one."
 MAX_HEADER_BYTES = 4096
+LOOK_SECONDS = 1.0
+"""Between two looks at Redis for the sake of unknown tokens, and the longest that one may take."""
 
 
 class TokenTable:
@@ -33,6 +37,31 @@ class TokenTable:
         self._static = {record.sha256: record for record in static}
         self._dynamic: dict[str, TokenSettings] = {}
         self._public_names = public_names
+        self._call: RedisCall | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._looked_at = float("-inf")
+
+    async def find(self, authorization: bytes | None) -> TokenSettings:
+        """Authenticate; an unknown token makes the process look in Redis first: it may have been created just now."""
+        try:
+            return self.authenticate(authorization)
+        except Unauthenticated as error:
+            if error.code != _UNKNOWN_CODE or self._call is None:
+                raise
+        if self._look is None:
+            self._look = asyncio.create_task(self._look_once(self._call))
+        await asyncio.shield(self._look)
+        return self.authenticate(authorization)
+
+    async def _look_once(self, call: RedisCall) -> None:
+        """Read the created tokens, a second after the last look at the soonest, for all who wait by then."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._looked_at + LOOK_SECONDS - loop.time())
+        # Who comes from here on waits for the next look: this one may miss a token that is created meanwhile.
+        self._look, self._looked_at = None, loop.time()
+        with contextlib.suppress(Exception):  # `refresh_forever` tells of it
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self.refresh(call)
 
     def authenticate(self, authorization: bytes | None) -> TokenSettings:
         """Return whose token the header holds; raise Unauthenticated without a word of the token."""
@@ -45,7 +74,7 @@ class TokenTable:
         digest = hash_token(token)
         record = self._static.get(digest) or self._dynamic.get(digest)
         if record is None:
-            raise Unauthenticated(_UNKNOWN, code="invalid_api_key", headers=_CHALLENGE)
+            raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
         return record
@@ -73,6 +102,7 @@ class TokenTable:
 
     async def refresh_forever(self, call: RedisCall, interval_seconds: float = 5) -> None:
         """Refresh now and every interval until cancelled; the first failure of a row is logged."""
+        self._call = call
         is_failing = False
         while True:
             try:

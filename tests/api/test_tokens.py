@@ -117,3 +117,28 @@ def test_the_refresher_follows_redis_and_keeps_the_last_good_set() -> None:
             await task
 
     asyncio.run(scenario())
+
+
+def test_a_token_created_just_now_is_let_in_at_once_and_guesses_share_a_look() -> None:
+    async def scenario() -> None:
+        looks = 0
+        records: list[StoredToken] = []
+
+        async def call(*_: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return {b"changed_at": b"now"} | {r.sha256.encode(): r.model_dump_json().encode() for r in records}
+
+        table = TokenTable([], NAMES)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            task = group.create_task(table.refresh_forever(call, 600))
+            await wait_until_async(lambda: looks == 1)
+            records.append(stored("new"))
+            assert (await table.find(b"Bearer sk-new")).name == "new"
+            assert looks == 2
+            guesses = await asyncio.gather(*(table.find(b"Bearer sk-no") for _ in range(50)), return_exceptions=True)
+            assert all(isinstance(guess, Unauthenticated) for guess in guesses)
+            assert looks == 3
+            task.cancel()
+
+    asyncio.run(scenario())
