@@ -75,9 +75,7 @@ def _key(request: Request) -> bytes | None:
     return value.encode()
 
 
-@router.post(
-    "/batches", response_model=Batch, responses=_ERRORS, operation_id="createBatch", openapi_extra=_BODY
-)
+@router.post("/batches", response_model=Batch, responses=_ERRORS, operation_id="createBatch", openapi_extra=_BODY)
 async def create_batch(request: Request, gateway: GatewayDep, token: TokenDep, desk: DeskDep) -> dict[str, Any]:
     """Make a batch of an uploaded file; it is validated and run beside."""
     if gateway.draining:

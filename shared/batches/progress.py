@@ -1,4 +1,4 @@
-"""How far a batch is, as its feeder tells Redis and everybody reads it: nothing that would be missed if it were lost."""
+"""How far a batch is, as its feeder tells Redis and everybody reads it: nothing that is missed if it is lost."""
 
 from __future__ import annotations
 
