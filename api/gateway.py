@@ -9,8 +9,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
+from api.files.desk import FileDesk
 from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
@@ -19,13 +21,17 @@ from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
+from shared.errors import NotFound
+from shared.files import Files
 from shared.heap import settle_heap
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admissions
+from shared.room.lines import Lines
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
+from shared.store import open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -57,6 +63,14 @@ class Gateway:
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
+        self.store = open_store(settings.storage.url) if settings.storage.url is not None else None
+        self.file_desk = FileDesk(self.store, Files(self.store)) if self.store is not None else None
+        lines = Lines(client, bulk, settings, self.owner)
+        self.batch_desk = (
+            BatchDesk(self.store, Files(self.store), client, lines, settings.batches)
+            if self.store is not None
+            else None
+        )
         bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
@@ -71,6 +85,18 @@ class Gateway:
             )
             for kind in KINDS.values()
         }
+
+    def files(self) -> FileDesk:
+        """Return what serves files; raises NotFound where there is no store."""
+        if self.file_desk is None:
+            raise NotFound("Files are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.file_desk
+
+    def batches(self) -> BatchDesk:
+        """Return what serves batches; raises NotFound where there is no store."""
+        if self.batch_desk is None:
+            raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.batch_desk
 
     @property
     def draining(self) -> bool:

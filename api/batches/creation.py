@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
-from shared.store import Store
 
 from shared.batches import keys
 from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
 from shared.errors import CapacityError, Unprocessable
 from shared.redis import RedisClient
+from shared.store import Store
 
 CLAIM_MS = 30_000
 """One of several equal requests makes the batch; the others wait for its record, at most so long."""
@@ -67,11 +67,13 @@ def new_record(
 async def write_batch(store: Store, tenant: str, record: BatchRecord, lines: AsyncIterator[bytes]) -> None:
     """Write everything of a new batch; what a failure leaves is taken away again."""
     listed = keys.listed_marker(tenant, record.created_us, record.id)
+    marker = orjson.dumps({"tenant": tenant})
     try:
         await store.put_stream(keys.input_copy(tenant, record.id), lines)
         await store.put(listed, b"")
-        await store.put(keys.open_marker(record.id), orjson.dumps({"tenant": tenant}))
+        await store.put(keys.open_marker(record.id), marker)
         await save(store, tenant, record)
+        await store.put(keys.open_marker(record.id), marker)  # who met it without the record has taken it away
     except BaseException:
         await asyncio.gather(
             *map(store.delete, (listed, keys.open_marker(record.id), keys.input_copy(tenant, record.id))),

@@ -38,7 +38,7 @@ class CreateBatchRequest(TypedDict):
     output_expires_after: NotRequired[ExpiresAfter | None]
 
 
-_CREATE: TypeAdapter[CreateBatchRequest] = TypeAdapter(CreateBatchRequest)
+CREATE: TypeAdapter[CreateBatchRequest] = TypeAdapter(CreateBatchRequest)
 
 
 def read_create(body: dict[str, Any]) -> CreateBatchRequest:
@@ -47,7 +47,7 @@ def read_create(body: dict[str, Any]) -> CreateBatchRequest:
     if unknown:
         name = unknown[0][:64]
         raise InvalidRequest(f"Unknown parameter: '{name}'. Leave it out.", param=name, code="unknown_parameter")
-    check(_CREATE, body, ())
+    check(CREATE, body, ())
     request: CreateBatchRequest = body  # type: ignore[assignment]
     if request["endpoint"] not in ENDPOINTS:
         raise InvalidRequest(

@@ -52,7 +52,7 @@ def segment(tenant: str, batch_id: str, number: int) -> str:
 
 def listed(tenant: str) -> str:
     """Return what the keys of a tenant's list of batches begin with."""
-    return f"listed/{tenant}/"
+    return f"listed-batches/{tenant}/"
 
 
 def listed_marker(tenant: str, created_us: int, batch_id: str) -> str:
