@@ -40,18 +40,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def system(
     tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend, store: Store
 ) -> Iterator[System]:
-    folder = tmp_path_factory.mktemp("system")
-    with System(
-        folder,
-        redis_url=module_redis.url,
-        backend_url=demo_backend.url,
-        workers=(),
-        tokens={"other": {}, "two": {"max_open_batches": 2}},
-        settings={
-            "storage": {"url": f"file://{_folder(store)}"},
-            "batches": {"shortest_window": "5s", "max_file_bytes": 20_000},
-        },
-    ) as running:
+    """An API with a store, and over the same Redis a worker that knows of none."""
+    given: dict[str, Any] = {"redis_url": module_redis.url, "backend_url": demo_backend.url}
+    with (
+        System(tmp_path_factory.mktemp("worker"), **given),
+        System(
+            tmp_path_factory.mktemp("system"),
+            **given,
+            workers=(),
+            tokens={"other": {}, "two": {"max_open_batches": 2}},
+            settings={
+                "storage": {"url": f"file://{_folder(store)}"},
+                "batches": {"shortest_window": "5s", "max_file_bytes": 20_000},
+            },
+        ) as running,
+    ):
         yield running
 
 
@@ -77,11 +80,11 @@ def _lines(count: int) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def _file(store: Store, data: bytes | None = None, *, purpose: str = "batch", token: str = "test") -> str:
+def _file(store: Store, data: bytes | None = None, *, purpose: str = "batch", owner: str = "test") -> str:
     async def parts() -> AsyncIterator[bytes]:
         yield _lines(3) if data is None else data
 
-    return asyncio.run(Files(store).create(tenant_folder(token), "in.jsonl", purpose, parts())).id
+    return asyncio.run(Files(store).create(tenant_folder(owner), "in.jsonl", purpose, parts())).id
 
 
 def _request(file_id: str, **changes: Any) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def test_a_bad_request_is_refused_by_name(
 def test_files_that_are_none_of_the_callers_or_for_something_else_are_refused(
     client: httpx.Client, store: Store
 ) -> None:
-    for file_id in ("file-" + "0" * 32, "nonsense", "../x", _file(store, token="other")):
+    for file_id in ("file-" + "0" * 32, "nonsense", "../x", _file(store, owner="other")):
         answer = client.post("/v1/batches", json=_request(file_id))
         envelope(answer, 404, param="input_file_id", code="not_found")
     answer = client.post("/v1/batches", json=_request(_file(store, purpose="user_data")))
@@ -221,7 +224,7 @@ def test_one_key_makes_one_batch_however_many_ask(client: httpx.Client, store: S
 
 def test_a_token_has_no_more_open_batches_than_it_may(system: System, store: Store) -> None:
     with system.client(system.tokens["two"]) as two:
-        request = _request(_file(store, token="two"))
+        request = _request(_file(store, owner="two"))
         first = two.post("/batches", json=request).json()["id"]
         assert two.post("/batches", json=request).status_code == 200
         envelope(two.post("/batches", json=request), 429, code="too_many_open_batches")
