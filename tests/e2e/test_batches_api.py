@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import openai
@@ -27,7 +27,7 @@ from tests.e2e.wire import envelope
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 TENANT = tenant_folder("test")
 
 
@@ -271,7 +271,7 @@ def test_counts_and_finish_are_those_that_the_feeder_told(
     _carry(store, batch_id, Status.IN_PROGRESS, counts=Counts(3))
     assert "x-aqueduct-estimated-finish" not in client.get(f"/batches/{batch_id}").headers
     redis = module_redis.client()
-    told = {"total": 3, "completed": 1, "failed": 1, "at": 1000, "seconds_left": 24}
+    told: dict[Any, Any] = {"total": 3, "completed": 1, "failed": 1, "at": 1000, "seconds_left": 24}
     redis.hset(f"aq2:batch:{batch_id}", mapping=told)
     redis.close()
     answer = client.get(f"/batches/{batch_id}")

@@ -112,7 +112,7 @@ def test_the_three_ends_of_a_line_are_openais_records() -> None:
     assert (bad["response"]["status_code"], bad["error"]) == (504, None)
     assert bad["response"]["body"]["error"]["code"] == "queue_timeout"
     for code in ("batch_expired", "batch_cancelled", "request_timeout"):
-        gone = read(not_run(1, "a", job, code))  # type: ignore[arg-type]
+        gone = read(not_run(1, "a", job, code))
         assert gone["response"] is None and gone["error"]["code"] == code and gone["error"]["message"]
 
 
