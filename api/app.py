@@ -15,9 +15,10 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
-from api.routes import health, index, models
+from api.routes import docs, health, index, models
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
+from shared.version import VERSION
 
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
@@ -63,9 +64,11 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Aqueduct",
         summary="An OpenAI-compatible gateway with a queue per model.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # the framework's pages ask others for their scripts and fonts; `routes.docs` does not
+        redoc_url=None,
     )
     for kind in KINDS.values():
         for path in both(kind.path):
@@ -74,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     app.include_router(index.router)
+    app.include_router(docs.router)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app

@@ -34,9 +34,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes, openapi_version="3.1.0"
         )
+        document["servers"] = [{"url": "/", "description": "This gateway; each path also stands behind /v1."}]
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_components())
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `aq-…`."}
+        }
         for kind in KINDS.values():
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
                 document["paths"][path] = {"post": _operation(kind.description, suffix)}

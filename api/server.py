@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import resource
 import signal
 import socket
@@ -22,8 +23,10 @@ from api.connection import MAX_REFUSED, ClientConnection
 from api.gateway import Gateway
 from shared.errors import Draining
 from shared.fitness import ready_redis
-from shared.logging import configure_logging
+from shared.logging import configure_logging, say_no_reload
+from shared.redis_url import shown_url
 from shared.settings import ApiSettings, Settings
+from shared.version import VERSION
 
 log = logging.getLogger("aqueduct.api.server")
 
@@ -34,19 +37,36 @@ RESERVED_FILES: Final = 32
 class _Server(uvicorn.Server):
     """uvicorn, telling the application that a shutdown has begun before connections are drained."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
         super().__init__(config)
         self._app = app
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say, once requests are taken, that they are, and with what."""
+        await super().startup(sockets)
+        if not self.started or not sockets:
+            return
+        host, port = sockets[0].getsockname()[:2]
+        log.info(
+            "ready", extra={
+                "version": VERSION, "url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+                "models": ",".join(self._settings.models), "redis": shown_url(self._settings.redis),
+                "pid": os.getpid(),
+            },
+        )  # fmt: skip
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work, give open streams their grace, then close."""
         gateway: Gateway | None = getattr(self._app.state, "gateway", None)
         if gateway is not None:
+            log.info("draining", extra={"requests": len(gateway.relays), "seconds": self._settings.api.drain_seconds})
             gateway.drain()
             asyncio.get_running_loop().call_later(
                 gateway.settings.api.drain_seconds, gateway.relays.cut_off, partial(Draining, retry_after=1)
             )
         await super().shutdown(sockets)
+        log.info("ended")
 
 
 def raise_file_limit() -> int:
@@ -95,7 +115,7 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
         proxy_headers=bool(settings.api.trusted_proxies),
         forwarded_allow_ips=list(settings.api.trusted_proxies) or None,
     )
-    server = _Server(config, app)
+    server = _Server(config, app, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has drained; unhandled, a clean end would look like a kill.
         signal.signal(number, lambda *_: None)
@@ -105,6 +125,5 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
 
 async def _serve(server: _Server, config: uvicorn.Config, listener: socket.socket | None) -> None:
     listener = listener or config.bind_socket()
-    host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d", host, port, extra={"port": port})
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_no_reload)
     await server.serve(sockets=[listener])

@@ -96,6 +96,8 @@ def _status_of(error: Exception) -> int | None:
 
 
 def _fail(message: str, status: int) -> int:
+    from shared.logging import escaped  # noqa: PLC0415 - keeps `--help` fast
+
     for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {escaped(line)}", file=sys.stderr)
     return status

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from shared.logging import escaped
+
 GAP = "  "
 CUT = "…"
 SHORTEST_CUT = 12
@@ -35,7 +37,8 @@ def terminal_width() -> int | None:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Return headings and rows as lines, at most `width` wide where that can be done."""
-    lines = [[column.heading for column in columns], *map(list, rows)]
+    # A name in a cell may come from Redis, where others write: it must not tell the terminal what to do.
+    lines = [[column.heading for column in columns], *([escaped(cell) for cell in row] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
     if width is not None:
         widths = _narrowed(columns, widths, width)

@@ -24,6 +24,7 @@ from aqueduct.errors import CommandError
 from aqueduct.ports import free_port, listen
 from aqueduct.supervisor import Child, Pause
 from aqueduct.up_plan import TOKEN_NAME, Plan
+from shared.logging import escaped
 
 READY_POLL_SECONDS = 0.1
 REMIND_AFTER_SECONDS = 60
@@ -231,7 +232,7 @@ class _Up:
             "",
             f"  API     {self._url}/v1",
             f"  Token   {shown}",
-            f"  Models  {', '.join(models[:8])}{', …' if len(models) > 8 else ''}",
+            f"  Models  {escaped(', '.join(models[:8]))}{', …' if len(models) > 8 else ''}",
         ]
         if self._flower_port is not None:
             given = plan.settings.flower.password is not None
@@ -246,7 +247,7 @@ class _Up:
             "",
             f"  curl -N {self._url}/v1/chat/completions \\",
             f'    -H "Authorization: Bearer {token}" -H "Content-Type: application/json" \\',
-            f"    -d '{body}'",
+            f"    -d '{escaped(body)}'",
             "",
             "Ctrl-C ends it.",
             "",
@@ -284,4 +285,4 @@ def _numbered(name: str, index: int, count: int) -> str:
 
 def say(name: str, line: str) -> None:
     """Print one line of a child, or of ours, under its name."""
-    print(f"{name:<9}| {line}", file=sys.stderr, flush=True)
+    print(f"{name:<9}| {escaped(line)}", file=sys.stderr, flush=True)

@@ -10,7 +10,9 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
+from types import TracebackType
 from typing import Any, Literal
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -100,3 +102,22 @@ def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
+    # At each start it tells of workers that have not answered yet.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
+    # Its lines on starting and ending say less than ours.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
+    # Whatever the interpreter would print itself is a line like all others.
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    logging.getLogger("aqueduct").critical("uncaught: %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def say_no_reload(*_: object) -> None:
+    """Answer SIGHUP, which many send to have a configuration read again: nothing ends by it, and nothing is lost."""
+    logging.getLogger("aqueduct").warning("SIGHUP: there is no reload yet; restart to apply a changed configuration")

@@ -56,6 +56,12 @@ def redis_url_problem(url: str) -> str | None:
         return "is not a usable URL; write special characters of the password as %XX (an @ is %40, a / is %2F)"
 
 
+def shown_url(url: str) -> str:
+    """Return where a URL leads, for people: without user, password and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _plain_problem(url: str, query: dict[str, list[str]]) -> str | None:
     parts = urlsplit(url)
     if parts.scheme == "unix":

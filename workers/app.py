@@ -78,11 +78,14 @@ class Engine:
     def stop(self) -> None:
         """Drain the jobs, then stop the loop."""
         if self._runner is not None:
+            held, seconds = self._runner.held, self._settings.worker.drain_seconds
+            log.info("draining", extra={"jobs": held, "seconds": seconds})
             try:
                 self._run(self._drain(self._runner), self._settings.worker.drain_seconds + STOP_MARGIN_SECONDS)
             except TimeoutError:
                 log.critical("the jobs' event loop hangs and cannot be drained; exiting")
                 exit_process()
+            log.info("drained", extra={"jobs_left": self._runner.held})
             self._runner = None
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -104,6 +104,11 @@ class Runner:
             background=self._background,
         )
 
+    @property
+    def held(self) -> int:
+        """How many jobs this process holds."""
+        return len(self._held)
+
     def free_slots(self) -> int:
         """Return how many more jobs this process may run. Safe to ask from another thread."""
         return self._settings.worker.slots - len(self._held)

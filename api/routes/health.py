@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import GatewayDep
 from shared.redis import RedisRefused, RedisUnavailable
+from shared.version import VERSION
 
 router = APIRouter(tags=["Health"])
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["Health"])
 @router.get("/healthz", operation_id="liveness")
 async def liveness() -> dict[str, str]:
     """Answer without asking anything else: a supervisor restarts the process when this fails."""
-    return {"status": "alive"}
+    return {"status": "alive", "version": VERSION}
 
 
 @router.get("/readyz", operation_id="readiness", responses={503: {"description": "Not ready"}})

@@ -36,7 +36,7 @@ Without a client, send the token with each request: <code>Authorization: Bearer 
 </ul>
 </html>
 """
-_PAGE_HEADERS: Final = {
+PAGE_HEADERS: Final = {
     # The page asks nobody for anything.
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "vary": "accept",
@@ -48,5 +48,5 @@ _PAGE_HEADERS: Final = {
 async def index(request: Request) -> Response:
     """Lead on; no token is asked for, and no model named."""
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
+        return HTMLResponse(_PAGE, headers=PAGE_HEADERS)
     return JSONResponse(_INDEX, headers={"vary": "accept"})

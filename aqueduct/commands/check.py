@@ -19,6 +19,7 @@ from aqueduct.probing.probe import probe
 from shared.backend_settings import BackendSettings
 from shared.config import load_settings
 from shared.config_problems import ConfigError, Problem, suggestion
+from shared.logging import escaped
 from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
@@ -42,15 +43,16 @@ def command(config: Path | None, as_json: bool, probes: bool) -> int:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
     else:
         for check in checks:
-            print(_line(check))
+            print(line(check))
         sys.stdout.flush()
     return 1 if any(check.status == "fail" for check in checks) else 0
 
 
-def _line(check: Check) -> str:
+def line(check: Check) -> str:
+    """Return what a person sees of a finding: always one line."""
     status = "FAIL" if check.status == "fail" else check.status
     fix = f". Fix: {check.fix}" if check.fix else ""
-    return f"{status:<4}  {check.name}: {check.message}{fix}"
+    return escaped(f"{status:<4}  {check.name}: {check.message}{fix}")  # a backend had a hand in it
 
 
 def _all_checks(path: Path | None, *, probes: bool) -> Iterable[Check]:

@@ -5,8 +5,10 @@ It shows requests and their outcomes, not how many wait: that is in `aqueduct qu
 
 from __future__ import annotations
 
+import hmac
 import signal
 import sys
+from base64 import b64decode
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,8 @@ def serve(settings: Settings) -> None:
     from shared.broker import celery_app  # noqa: PLC0415
 
     _set_options(options, settings)
+    (login,) = options.basic_auth
+    _replace_login(login)
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
@@ -81,6 +85,29 @@ def _set_options(options: Any, settings: Settings) -> None:
     options.max_tasks = MAX_TASKS
     options.tasks_columns = TASKS_COLUMNS
     options.purge_offline_workers = PURGE_OFFLINE_WORKERS_SECONDS
+
+
+def _replace_login(login: str) -> None:
+    """Have every page compare logins as bytes: Flower's comparison fails with a traceback where one is not ASCII."""
+    from flower.views import BaseHandler  # noqa: PLC0415 - as in `serve`
+    from tornado.web import HTTPError  # noqa: PLC0415
+
+    def current_user(handler: Any) -> bool:
+        if not is_login(handler.request.headers.get("Authorization", ""), login):
+            raise HTTPError(401)
+        return True
+
+    BaseHandler.get_current_user = current_user
+
+
+def is_login(header: str, login: str) -> bool:
+    """Tell whether an Authorization header is Basic and holds this `user:password`."""
+    scheme, _, encoded = header.partition(" ")
+    try:
+        given = b64decode(encoded.strip(), validate=True)
+    except ValueError:  # not ASCII, or no Base64
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(given, login.encode())
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

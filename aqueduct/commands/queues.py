@@ -21,6 +21,7 @@ import click
 from aqueduct.commands.common import config_file_here, config_option
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
+from shared.logging import escaped
 
 if TYPE_CHECKING:
     from shared.redis import RedisClient
@@ -137,7 +138,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _away(reason: str, *, as_json: bool) -> str:
     if as_json:
         return json.dumps({"error": reason})
-    return f"Redis cannot be asked at the moment ({reason}); trying again. Ctrl-C ends."
+    return f"Redis cannot be asked at the moment ({escaped(reason)}); trying again. Ctrl-C ends."
 
 
 def _print(text: str, *, in_place: bool) -> None:

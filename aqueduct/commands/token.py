@@ -23,6 +23,7 @@ from aqueduct.table import Column, table, terminal_width
 from shared.config import config_path, load_settings
 from shared.config_problems import reason, suggestion
 from shared.lanes import LANES
+from shared.logging import escaped
 from shared.redis_sync import connect
 from shared.settings import Settings, TokenSettings
 from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
@@ -123,7 +124,7 @@ def list_tokens(desk: _Desk) -> None:
 def revoke(desk: _Desk, name: str) -> None:
     """Withdraw a token; takes effect within 5 seconds."""
     if desk.store.revoke(name):
-        print(f"Revoked {name}; every API process refuses it within 5 seconds.", file=sys.stderr)
+        print(f"Revoked {escaped(name)}; every API process refuses it within 5 seconds.", file=sys.stderr)
         return
     if name in _static_names(desk.settings):
         raise CommandError(f"{name!r} stands in the configuration file; remove it there and restart the API")

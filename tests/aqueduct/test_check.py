@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from aqueduct.cli import main
-from shared.redis_checks import redis_checks, redis_problems
+from aqueduct.commands import check
+from shared.redis_checks import Check, redis_checks, redis_problems
 from shared.redis_sync import connect
 from tests.support.processes import RedisServer, free_port
 from tests.support.tls import make_authority, make_certificate
@@ -257,3 +258,9 @@ def test_a_broken_file_fails_with_every_problem(tmp_path: Path, capsys: pytest.C
     assert out.count("FAIL  configuration: ") == 2
     assert "no cluster transport" in out
     assert "canary" not in out
+
+
+def test_what_a_backend_says_tells_the_terminal_nothing() -> None:
+    shown = check.line(Check("backend \x1b[2J", "warn", "it said\r\n\x9b31mok  redis: \u202efine", "mend\x07"))
+    assert shown.count("\n") == 0 and "\\x1b[2J" in shown
+    assert not any(mark in shown for mark in "\x1b\x9b\r\u202e\x07")

@@ -189,3 +189,10 @@ def test_taken_port_is_told_with_the_option_that_helps() -> None:
         port = other.getsockname()[1]
         with pytest.raises(CommandError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*--port"):
             listen("127.0.0.1", port)
+
+
+def test_an_error_tells_the_terminal_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["\x1b]0;owned\x07\x9b2J"]) == 2
+    shown = capsys.readouterr().err
+    assert "owned" in shown
+    assert not any(mark in shown for mark in "\x1b\x07\x9b")

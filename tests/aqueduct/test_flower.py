@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from aqueduct.commands.flower import is_login
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.waiting import wait_until
 
@@ -41,6 +43,26 @@ def test_nothing_is_shown_without_the_login(flower: tuple[Process, str], path: s
     _, url = flower
     assert httpx.get(f"{url}{path}").status_code == 401
     assert httpx.get(f"{url}{path}", auth=("aqueduct", "wrong")).status_code == 401
+
+
+def basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [basic("ü:ü"), basic("aqueduct:correct-horsé"), "Basic ü", "Basic", "Basic =", basic(":"), "Bearer x", "x" * 8000],
+)
+def test_an_odd_login_is_401_without_a_traceback(flower: tuple[Process, str], header: str) -> None:
+    process, url = flower
+    assert httpx.get(f"{url}/api/workers", headers=[(b"authorization", header.encode("latin-1"))]).status_code == 401
+    assert "Traceback" not in process.log()
+
+
+def test_a_login_may_hold_any_character() -> None:
+    assert is_login(basic("jörg:pässwörd:☃"), "jörg:pässwörd:☃")
+    assert not is_login(basic("jörg:pässwörd:x"), "jörg:pässwörd:☃")
+    assert not is_login(basic("jörg:pässwörd:☃").replace("Basic", "Bearer"), "jörg:pässwörd:☃")
 
 
 def test_login_shows_the_workers_page(flower: tuple[Process, str]) -> None:

@@ -46,3 +46,10 @@ def test_columns_that_do_not_fit_stand_below_behind_the_first_one() -> None:
         assert headings.startswith("NAME")
         assert a.startswith("team-a")
         assert b.startswith("somebody-wi…")
+
+
+def test_a_name_tells_the_terminal_nothing() -> None:
+    shown = table(COLUMNS, [("a\x1b[2J\x9b31m\nforged  row", "\u202ex", "3", "1/2")], 80)
+    assert len(shown.splitlines()) == 2
+    assert "\\x1b[2J\\x9b31m\\nforged" in shown and "\\u202ex" in shown
+    assert not any(mark in shown for mark in "\x1b\x9b\u202e")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from shared.backend_settings import BackendSettings
 from shared.errors import BackendTimeout, BackendUnreachable, BadBackendResponse
-from shared.kinds.common.backend_errors import backend_error, error_in_answer, without_secrets
+from shared.kinds.common.backend_errors import backend_error, error_in_answer, is_error, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
 
 OPENAI = {"error": {"message": "bad thing", "type": "invalid_request_error", "param": "top_p", "code": "invalid_value"}}
@@ -265,3 +266,25 @@ def test_secrets_do_not_show_themselves() -> None:
 def test_what_a_backends_headers_say_is_taken_out_whole_and_without_its_scheme(value: str, quoted: str) -> None:
     hidden = secrets_of([BackendSettings(url="http://h/v1", headers={"x-key": SecretStr(value)})])
     assert hidden.hide(f"no: {quoted}!") == "no: [redacted]!"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error_code": 336007, "error_msg": "too long"}, {"code": "InvalidParameter", "message": "too long"},
+        {"errors": [{"message": "too long"}]}, {"detail": "too long"}, {"code": 400, "msg": "too long"},
+    ],
+)  # fmt: skip
+def test_a_failure_with_status_200_is_told_with_its_reason(payload: dict[str, Any]) -> None:
+    assert is_error(payload)
+    assert error_in_answer(payload).message == "too long"
+
+
+@pytest.mark.parametrize("rest", [{"choices": []}, {"data": []}])
+def test_an_answer_that_has_such_members_too_is_no_failure(rest: dict[str, Any]) -> None:
+    assert not is_error({"code": "ok", "message": "fine", "detail": {"a": 1}, **rest})
+
+
+@pytest.mark.parametrize("payload", [{}, {"message": "hi"}, {"code": 0, "message": "success"}, {"usage": {}}])
+def test_an_object_that_tells_of_nothing_is_no_failure(payload: dict[str, Any]) -> None:
+    assert not is_error(payload)

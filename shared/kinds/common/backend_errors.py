@@ -168,9 +168,16 @@ def is_error(payload: dict[str, Any]) -> bool:
     if payload.get("object") == "error":
         return True
     if "error" not in payload:
-        return False
+        return "choices" not in payload and "data" not in payload and _tells_failure(payload)
     error = payload["error"]
     return bool(error) or (error is not None and not isinstance(payload.get("choices"), list))
+
+
+def _tells_failure(payload: dict[str, Any]) -> bool:
+    """Tell whether an object that is no answer says why: ERNIE's `error_msg`, DashScope's code beside a message."""
+    if any(payload.get(name) for name in ("error_msg", "error_code", "errors", "detail")):
+        return True
+    return bool(payload.get("code")) and isinstance(payload.get("message") or payload.get("msg"), str)
 
 
 def redact(message: str) -> str:

@@ -57,9 +57,11 @@ def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
         return None
     if reason in allowed:
         return reason
-    word = reason.lower().replace("-", "_")
+    word = reason.partition(":")[0].lower().replace("-", "_")  # some tell more behind a colon
     if word in _ABORTED:
         raise BadBackendResponse("The model's backend aborted the answer.")
+    if word in allowed:
+        return word
     public = _FINISH_REASONS.get(word, word)
     if public in allowed:
         return public
@@ -70,6 +72,15 @@ def whole_created(given: object, default: int) -> int:
     """Return a backend's `created` as whole seconds, which clients in Go, Rust and .NET insist on, or the default."""
     created = _whole(given, 0)
     return created if 0 < created < _LAST_SECOND else default
+
+
+def usage_beside(choice: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any] | None:
+    """Return usage that stands in the choice (Moonshot) or among a server's own members (Groq's `x_groq`)."""
+    for holder in (choice, answer.get("x_groq")):
+        usage = holder.get("usage") if isinstance(holder, dict) else None
+        if isinstance(usage, dict):
+            return usage
+    return None
 
 
 def _whole(given: object, default: int) -> int:

@@ -12,10 +12,10 @@ from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
 from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
-from shared.kinds.common.mend import mend_choice, whole_created
+from shared.kinds.common.mend import mend_choice, usage_beside, whole_created
 from shared.kinds.common.shape import Shape
 from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads, without_end
-from shared.kinds.common.tool_calls import ToolCalls
+from shared.kinds.common.tool_calls import ToolCalls, calls_of
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""
@@ -59,6 +59,7 @@ class StreamTransformer:
         self.done = False
         """Nothing more is to be read: the backend said `[DONE]`, or a failure waits; call `finish`."""
         self._shape = shape
+        self._job_id = job_id
         self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
         self._include_usage = include_usage
@@ -71,6 +72,8 @@ class StreamTransformer:
         self._indexes: set[int] = set()
         self._with_text: set[int] = set()
         self._calls: dict[int, ToolCalls] = {}
+        self._lacks_ends = False
+        """Unfinished choices say nothing of a finish reason; clients that look for null would fail."""
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -177,7 +180,7 @@ class StreamTransformer:
         for choice in choices:
             if not isinstance(choice, dict):
                 raise BadBackendResponse("The model's backend sent a choice that is no JSON object.")
-            self._note_choice(choice, choices)
+            self._note_choice(choice, chunk)
         return chunk
 
     def _chunk_without_choices(self, chunk: Chunk) -> Chunk | None:
@@ -204,9 +207,13 @@ class StreamTransformer:
         else:
             del chunk["usage"]
 
-    def _note_choice(self, choice: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+    def _note_choice(self, choice: dict[str, Any], chunk: Chunk) -> None:
         index, delta = choice.get("index"), choice.get("delta")
         calls = delta.get("tool_calls") if type(delta) is dict else None
+        if calls:
+            calls = calls_of(delta)
+        if self._lacks_ends:
+            choice.setdefault("finish_reason", None)
         if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
             if not calls:
                 if index in self._with_text:
@@ -215,17 +222,20 @@ class StreamTransformer:
                 self._calls[index].mend(calls)
                 return
         if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
-            choice["delta"], calls = message, message.get("tool_calls")
-        place = next(at for at, one in enumerate(choices) if one is choice)
+            choice["delta"], calls = message, calls_of(message)
+        self._lacks_ends = self._lacks_ends or "finish_reason" not in choice
+        place = next(at for at, one in enumerate(chunk["choices"]) if one is choice)
         index = mend_choice(choice, place, self._shape)
         self._indexes.add(index)
         if calls:
-            self._calls.setdefault(index, ToolCalls()).mend(calls)
+            self._calls.setdefault(index, ToolCalls(self._job_id)).mend(calls)
         if index not in self._with_text and self._shape.has_text(choice):
             self._with_text.add(index)
-        reason = choice.get("finish_reason")
+        reason = choice.setdefault("finish_reason", None)
         if reason is not None:
             self.finish_reasons[index] = reason
+            if self.usage is None and (usage := usage_beside(choice, chunk)) is not None:
+                self._note_usage({**chunk, "usage": usage}, is_alone=False)
 
     def _hold(self, chunk: Chunk) -> bytes:
         """Keep a chunk until there is content and choice 0 has begun."""

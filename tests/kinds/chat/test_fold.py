@@ -153,7 +153,7 @@ def test_usage_is_told() -> None:
     assert (folder.usage, folder.done) == (Usage(3, 2, 5), True)
 
 
-@pytest.mark.parametrize("calls", [5, "x", [5], {"id": "a"}])
+@pytest.mark.parametrize("calls", [5, "x", [5], [{"id": "a"}, None]])
 def test_tool_calls_that_are_none_are_the_backends_fault(calls: object) -> None:
     with pytest.raises(BadBackendResponse, match="tool calls"):
         _folder().feed(event(chunk({"tool_calls": calls})))

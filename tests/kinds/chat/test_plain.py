@@ -34,7 +34,12 @@ def _rewrite(body: object, **dump: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_only_id_and_model_change(content: str, order: int, indent: int | None) -> None:
-    message = {"role": "assistant", "content": content, "tool_calls": [{"id": "cmpl-1", "model": "meta/Llama"}], "x": 1}
+    message = {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": [{"id": "cmpl-1", "model": "meta/Llama", "type": "function"}],
+        "x": 1,
+    }
     body = {**BODY, "choices": [{**BODY["choices"][0], "message": message}], "extra": {"id": "e"}}
     body = dict(list(body.items())[::order])
     assert _rewrite(body, indent=indent) == {**body, "id": "chatcmpl-j1", "model": "llama"}
@@ -86,6 +91,29 @@ def test_text_without_a_known_finish_reason_has_stopped(reason: object) -> None:
     body["choices"][0]["message"] = {"role": "assistant", "content": ""}
     with pytest.raises(BadBackendResponse, match="without a finish reason"):
         _rewrite(body)
+
+
+def test_calls_are_as_strict_clients_read_them() -> None:
+    given = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"id": "", "custom": {"name": "g", "input": "i"}}]
+    message: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": given}
+    first, second = _rewrite({**BODY, "choices": [{"message": message}]})["choices"][0]["message"]["tool_calls"]
+    assert (first["type"], first["function"]["arguments"], second["type"]) == ("function", '{"x":1}', "custom")
+    assert len({first["id"], second["id"]}) == 2
+    message["tool_calls"] = given[0]
+    assert len(_rewrite({**BODY, "choices": [{"message": message}]})["choices"][0]["message"]["tool_calls"]) == 1
+    message["tool_calls"] = [5]
+    with pytest.raises(BadBackendResponse, match="tool calls"):
+        _rewrite({**BODY, "choices": [{"message": message}]})
+
+
+def test_usage_that_stands_elsewhere_is_told_where_it_belongs() -> None:
+    usage = BODY["usage"]
+    for body in (
+        {**BODY, "usage": None, "choices": [{**BODY["choices"][0], "usage": usage}]},
+        {**BODY, "usage": None, "x_groq": {"usage": usage}},
+    ):
+        raw, told = rewrite(json.dumps(body).encode(), SPEC, "j1")
+        assert (json.loads(raw)["usage"], told) == (usage, Usage(1, 2, 3))
 
 
 @pytest.mark.parametrize(

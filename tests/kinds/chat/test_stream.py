@@ -448,11 +448,70 @@ def test_whole_calls_with_neither_index_nor_id_are_told_apart_by_their_names() -
     assert [number for number, _, _ in seen] == [0, 1, 2]
 
 
-def test_indexes_that_tell_calls_apart_stay_even_with_one_id() -> None:
+def test_indexes_that_tell_calls_apart_are_counted_from_zero_even_with_one_id() -> None:
     seen = _calls_of(
         [_piece("1", "f", index=1, id="x")], [_piece("2", "f", index=4, id="x")], [_piece("1", index=1, id="x")]
     )
-    assert [number for number, _, _ in seen] == [1, 4, 1]
+    assert [number for number, _, _ in seen] == [0, 1, 0]
+
+
+def _functions_of(*pieces: Any) -> list[dict[str, Any]]:
+    """Return each piece that the client gets, whole."""
+    values = [ROLE, *(chunk({"tool_calls": calls}) for calls in pieces), chunk(finish="tool_calls")]
+    return [call for one in read(run(stream(values))) for call in one["choices"][0]["delta"].get("tool_calls", ())]
+
+
+def test_a_call_that_stands_alone_is_one_of_a_list() -> None:
+    (call,) = _functions_of(_piece("{}", "f", index=0, id="a"))
+    assert (call["id"], call["index"]) == ("a", 0)
+
+
+def test_a_call_begins_with_its_sort_and_an_id_if_its_server_gave_none() -> None:
+    first, second, custom = _functions_of(
+        [_piece("{", "f", index=0, id="")], [_piece("}", index=0)], [{"index": 1, "id": "b", "custom": {"name": "g"}}]
+    )
+    assert (first["type"], second.get("type"), custom["type"]) == ("function", None, "custom")
+    assert first["id"].startswith("call_")
+    assert (second.get("id"), custom["id"]) == (None, "b")
+
+
+def test_an_id_that_comes_after_one_of_ours_is_not_joined_to_it() -> None:
+    seen = _functions_of([_piece("{", "f", index=0)], [_piece("}", index=0, id="late")], [_piece("1", "g", index=1)])
+    ids = [call.get("id") for call in seen]
+    assert ids[1] is None
+    assert ids[0] != ids[2]
+
+
+def test_arguments_as_an_object_become_text() -> None:
+    seen = _functions_of(
+        [{"index": 0, "id": "a", "function": {"name": "f", "arguments": {"x": "ü"}}}],
+        [{"index": 0, "function": {"arguments": []}}],
+    )
+    assert [call["function"]["arguments"] for call in seen] == ['{"x":"ü"}', "[]"]
+
+
+@pytest.mark.parametrize("place", ["choice", "x_groq"])
+def test_usage_that_stands_elsewhere_is_told_where_it_belongs(place: str) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    last = {**STOP, "x_groq": {"usage": usage}} if place == "x_groq" else chunk(finish="stop")
+    if place == "choice":
+        last["choices"][0]["usage"] = usage
+    subject = transformer(include_usage=True)
+    chunks = read((subject.feed(stream([HELLO, last])) + subject.finish()).removesuffix(END))
+    assert (subject.usage, chunks[-1]["choices"], chunks[-1]["usage"]) == (Usage(3, 2, 5), [], usage)
+
+
+def test_an_unfinished_choice_says_null_where_its_server_says_nothing() -> None:
+    def bare(content: str) -> dict[str, Any]:
+        return {**chunk(), "choices": [{"index": 0, "delta": {"content": content}}]}
+
+    chunks = read(run(stream([bare("a"), bare("b"), bare("c"), STOP])))
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
+
+
+def test_a_finish_reason_may_say_more_behind_a_colon() -> None:
+    chunks = read(run(stream([HELLO, chunk(finish="content_filter: PROHIBITED_CONTENT")])))
+    assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_endless_tool_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +520,7 @@ def test_endless_tool_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         _calls_of([_piece("", "f", index=0, id=str(number)) for number in range(4)])
 
 
-@pytest.mark.parametrize("calls", [5, "x", [5], {"id": "a"}])
+@pytest.mark.parametrize("calls", [5, "x", [5], [{"id": "a"}, None]])
 @pytest.mark.parametrize("earlier", [[], [chunk({"tool_calls": [{"index": 0, "id": "a"}]})]])
 def test_tool_calls_that_are_none_are_the_backends_fault(calls: object, earlier: list[dict[str, Any]]) -> None:
     with pytest.raises(BadBackendResponse, match="tool calls"):
