@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "validate the configuration, probe Redis and every backend",
     "queues": "show what waits and runs, live",
     "token": "create, list and revoke bearer tokens",
+    "batch": "send files of requests, watch them, fetch the results",
     "demo-backend": "run a scripted model server to try things with",
 }
 """Each is a module of `aqueduct.commands`, imported only when it is the one to run."""

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_vali
 
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
+from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
@@ -116,6 +117,9 @@ class TokenSettings(Section):
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Waiting and running together."
     )
+    max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
+    )
 
 
 class ApiSettings(Section):
@@ -167,6 +171,28 @@ class WorkerSettings(Section):
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
     )
+
+
+class BatchSettings(Section):
+    line_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=6, description="How often a line that fails is run at most, inside of its batch's window."
+    )
+    shortest_window: str = Field(
+        default="1h", description="The smallest `completion_window`: a number with m, h or d, for tests with s."
+    )
+    max_lines: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=50_000, description="Lines of an input file; past it the batch fails with `too_many_tasks`."
+    )
+    max_file_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=200 * 1024 * 1024, description="Bytes of an input file; past it: 400 `file_too_large`."
+    )
+
+    @field_validator("shortest_window")
+    @classmethod
+    def _is_a_window(cls, value: str) -> str:
+        if not 0 < (seconds_of(value) or 0) <= LONGEST_SECONDS:
+            raise ValueError("must be a number with s, m, h or d, of at most 7d, as 1h")
+        return value
 
 
 class FlowerSettings(Section):
@@ -237,6 +263,7 @@ class Settings(Section):
     )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
+    batches: BatchSettings = BatchSettings()
     flower: FlowerSettings = FlowerSettings()
     lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
     tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(

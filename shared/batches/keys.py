@@ -50,6 +50,16 @@ def segment(tenant: str, batch_id: str, number: int) -> str:
     return f"{segments(tenant, batch_id)}{number:08d}.jsonl"
 
 
+def listed(tenant: str) -> str:
+    """Return what the keys of a tenant's list of batches begin with."""
+    return f"listed/{tenant}/"
+
+
+def listed_marker(tenant: str, created_us: int, batch_id: str) -> str:
+    """Return the key that lists a batch: they sort by time, the newest first, without a look at any record."""
+    return f"{listed(tenant)}{2**56 - created_us:014x}-{batch_id}"
+
+
 def open_marker(batch_id: str) -> str:
     """Return the key that lies there until the batch has ended."""
     return OPEN + batch_id

@@ -120,6 +120,8 @@ class BatchRecord:
     """The batch whose unfinished lines this one runs again."""
     created_us: int = 0
     """Its creation in microseconds: what the ids of its jobs begin with."""
+    request_hash: str | None = None
+    """Of the request that made it, where that had an Idempotency-Key."""
 
     @property
     def has_ended(self) -> bool:
