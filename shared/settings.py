@@ -20,6 +20,7 @@ from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
+from shared.store import store_url_problem
 
 
 def is_usable_name(name: str) -> bool:
@@ -195,6 +196,23 @@ class BatchSettings(Section):
         return value
 
 
+class StorageSettings(Section):
+    url: str | None = Field(
+        default=None,
+        description="Where files and batches are kept: file:///folder, s3://bucket/prefix, gs:// or az://. "
+        "None: there are none; `up` uses a folder of data_dir.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_store(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if problem := store_url_problem(value):
+            raise ValueError(problem)
+        return value
+
+
 class FlowerSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=5555, description="Port to listen on.")
@@ -264,6 +282,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     batches: BatchSettings = BatchSettings()
+    storage: StorageSettings = StorageSettings()
     flower: FlowerSettings = FlowerSettings()
     lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
     tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(

@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
-from shared.store import Store
 
 from shared.batches import keys
 from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
 from shared.errors import CapacityError, Unprocessable
 from shared.redis import RedisClient
+from shared.store import Store
 
 CLAIM_MS = 30_000
 """One of several equal requests makes the batch; the others wait for its record, at most so long."""

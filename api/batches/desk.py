@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import orjson
-from shared.files import FileRecord, Files, tenant_folder
-from shared.store import Store
 
 from api.batches.creation import Key, in_progress, new_record, once, write_batch
 from api.batches.schemas import CreateBatchRequest
@@ -24,9 +22,11 @@ from shared.batches.record import BatchRecord, Status, ask_cancel, cancel_asked,
 from shared.batches.results import records, results
 from shared.batches.window import window_problem
 from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited
+from shared.files import FileRecord, Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.room.lines import Lines
 from shared.settings import BatchSettings, TokenSettings
+from shared.store import Store
 
 log = logging.getLogger("aqueduct.api.batches")
 

@@ -5,7 +5,7 @@
     finalizing    the files are made            completed
     cancelling    what has ended is kept        cancelled
 
-Each status is saved before what follows it is begun, so a feeder that takes a batch over begins where the record stands.
+Each status is saved before what follows it is begun: a feeder that takes a batch over begins where the record stands.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.batches import keys
 from shared.batches.lines import CheckedLine, InputCheck
+from shared.batches.progress import Progress
 from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save
 from shared.batches.results import CreateFile, NotRun, join, not_run, tally
 from shared.redis import RedisRefused, RedisUnavailable
@@ -33,16 +34,19 @@ from workers.batches.source import blocks, kind_of, stored_lines
 from workers.batches.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shared.store import Store
 
 log = logging.getLogger("aqueduct.worker.batches")
+
+T = TypeVar("T")
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks at what may end a batch early, and two words about its progress."""
 _REVOKED: Final = {
     "code": "token_revoked", "message": "The token that made this batch was revoked.", "param": None, "line": None,
+}  # fmt: skip
+_LOST: Final = {
+    "code": "input_lost", "message": "The batch's input is gone from the file store.", "param": None, "line": None,
 }  # fmt: skip
 
 
@@ -54,7 +58,7 @@ class Site:
     store: Store
     lines: Lines
     tokens: Tokens
-    create_file: Callable[[BatchRecord, str, AsyncIterator[bytes]], asyncio.Future[str]]
+    create_file: Callable[[BatchRecord, str, AsyncIterator[bytes]], Awaitable[str]]
 
 
 class Feeder:
@@ -81,7 +85,10 @@ class Feeder:
         if record.status is Status.VALIDATING:
             record = await self._validate(record)
         while not record.has_ended:
-            record = await self._step(record)
+            try:
+                record = await self._step(record)
+            except KeyError:
+                record = await self._without_input(record)
         await self._close(record)
 
     async def _step(self, record: BatchRecord) -> BatchRecord:
@@ -126,6 +133,15 @@ class Feeder:
             return await self._move(record, Status.CANCELLING)
         return await self._move(record, Status.IN_PROGRESS)
 
+    async def _without_input(self, record: BatchRecord) -> BatchRecord:
+        """End a batch whose input was taken from the store by hand: what has ended is kept."""
+        log.error("batch %s: its input is gone from the store", self._id)
+        found = await self._read(lambda: tally(self._store, self._tenant, self._id))
+        record = replace(record, errors=(_LOST,), counts=Counts(total=len(found.lines)))
+        if record.status is not Status.CANCELLING:
+            record = await self._move(record, Status.CANCELLING)
+        return await self._finalize(record, "batch_cancelled")
+
     # --- in progress --------------------------------------------------------------------------------------------
 
     async def _run_lines(
@@ -156,6 +172,8 @@ class Feeder:
             await flow.stop()
             await self._leave_out(record, segments, stop)
         await segments.write()
+        with suppress(RedisUnavailable, RedisRefused):
+            await segments.acknowledge()
         self.counts = segments.tally.counts(record.counts.total)
         return record, stop
 
@@ -193,6 +211,7 @@ class Feeder:
             self._id, self._lease, lambda: join(self._store, self._tenant, self._id, self._creator(record))
         )
         if len(made.tally.lines) < record.counts.total:
+            await asyncio.sleep(1)
             return record  # the step begins anew
         counts, usage = made.tally.counts(record.counts.total), made.tally.usage
         record = replace(
@@ -210,12 +229,13 @@ class Feeder:
         """Return what makes a file once, though the feeder dies between two: its id is saved before the next."""
 
         async def create(name: str, parts: AsyncIterator[bytes]) -> str:
-            field = "output_file_id" if name.endswith("_output.jsonl") else "error_file_id"
-            known: str | None = getattr(self.record or record, field)
+            now = self.record or record
+            is_output = name.endswith("_output.jsonl")
+            known = now.output_file_id if is_output else now.error_file_id
             if known is not None:
                 return known
             made = await self._site.create_file(record, name, parts)
-            self.record = replace(self.record or record, **{field: made})
+            self.record = replace(now, output_file_id=made) if is_output else replace(now, error_file_id=made)
             await save(self._store, self._tenant, self.record)
             return made
 
@@ -236,7 +256,7 @@ class Feeder:
         self.record = record
         return record
 
-    async def _read(self, read):  # type: ignore[no-untyped-def]
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read from the store as long as it takes."""
         return await persist(self._id, self._lease, read)
 
@@ -248,6 +268,5 @@ class Feeder:
 
     async def _tell(self, flow: Flow) -> None:
         counts = self.counts
-        told = {"completed": counts.completed, "failed": counts.failed, "total": counts.total, "at": int(time.time())}
         with suppress(RedisUnavailable, RedisRefused):
-            await self._site.lines.say(self._id, {**told, **flow.finish_estimate(counts)})
+            await self._site.lines.say(self._id, Progress(counts, flow.finish_at(counts)).fields())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,7 +86,8 @@ class Flow:
             await self._check()
             if self._segments.is_due or (self.is_over and moved):
                 await self._segments.write()
-                self._read_rows = max(0, self._read_rows - await self._segments.acknowledge())
+                await self._segments.acknowledge()
+                self._read_rows = 0
             self._was_away = False
         except (RedisUnavailable, RedisRefused) as error:
             await self._away(error)
@@ -226,14 +228,14 @@ class Flow:
                 await self._segments.write()
                 await self._away(error)
 
-    def finish_estimate(self, counts: Counts) -> dict[str, int]:
-        """Return in how many seconds the batch will have ended at the pace so far, once there is one."""
+    def finish_at(self, counts: Counts) -> int | None:
+        """Return when the last line should have ended at the rate so far; None while there is none."""
         began_at, had = self._began
         ended = counts.completed + counts.failed - had
         seconds = self._loop.time() - began_at
         if ended < 1 or seconds < 1:
-            return {}
-        return {"seconds_left": round((counts.total - counts.completed - counts.failed) * seconds / ended)}
+            return None
+        return round(time.time() + (counts.total - counts.completed - counts.failed) * seconds / ended)
 
 
 def _limit(model: ModelSettings | None) -> int:
@@ -249,5 +251,3 @@ def _answer(told: Any) -> tuple[bytes, Usage | None]:
     if done.prompt_tokens < 0:
         return body, None
     return body, Usage(done.prompt_tokens, done.completion_tokens, done.prompt_tokens + done.completion_tokens)
-
-

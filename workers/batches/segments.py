@@ -89,11 +89,10 @@ class Segments:
         await persist(self._batch_id, self._lease, lambda: self._store.put(key, data))
         self.tally.next_segment += 1
 
-    async def acknowledge(self) -> int:
-        """Tell Redis of what was written; returns how many it drops. Raises RedisUnavailable or RedisRefused."""
+    async def acknowledge(self) -> None:
+        """Tell Redis of what was written. Raises RedisUnavailable or RedisRefused."""
         ids = list(self.unacknowledged)
         if ids:
             await self._lines.acknowledge(self._batch_id, ids)
             for job_id in ids:
                 del self.unacknowledged[job_id]
-        return len(ids)

@@ -15,10 +15,10 @@ import orjson
 from shared.background import Background
 from shared.batches import keys
 from shared.batches.record import BatchRecord, Status
-from shared.files import Files
+from shared.files import Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
-from shared.room.lines import Lines
+from shared.room.lines import LEASE_MS, Lines
 from shared.room.scripts import ALL
 from shared.scripting import Scripts
 from shared.settings import Settings
@@ -52,6 +52,8 @@ class BatchService:
         self._lines = Lines(self._client, self._bulk, settings, name)
         self._job_events = JobEvents(self._client, settings, hostname, clock)
         self._carried: dict[str, asyncio.Task[None]] = {}
+        self._watched: set[str] = set()
+        """Batches that other processes carry."""
         self._is_full = False
         """Batches were left to others, or for later."""
         self._closing = False
@@ -102,7 +104,10 @@ class BatchService:
                 return
             tenant = orjson.loads(marker)["tenant"]
             asked_at = self._loop.time()
-            if not await self._lines.hold(batch_id) or batch_id in self._carried:
+            if not await self._lines.hold(batch_id):
+                self._look_again(batch_id)
+                return
+            if batch_id in self._carried:
                 return
         except (StoreError, RedisUnavailable, RedisRefused, ValueError, KeyError, TypeError) as error:
             log.warning("batch %s not taken: %s", batch_id, type(error).__name__)
@@ -110,6 +115,17 @@ class BatchService:
         lease = BatchLease(self._lines, batch_id, asked_at)
         feeder = Feeder(self._site, tenant, batch_id, lease)
         self._carried[batch_id] = self._background.step(self._carry(feeder, batch_id, lease), f"batch {batch_id}")
+
+    def _look_again(self, batch_id: str) -> None:
+        """See once its lease could be over whether another process still carries a batch."""
+        if batch_id not in self._watched:
+            self._watched.add(batch_id)
+            self._loop.call_later(LEASE_MS / 1000 + 1, self._watch, batch_id)
+
+    def _watch(self, batch_id: str) -> None:
+        self._watched.discard(batch_id)
+        if not self._closing:
+            self._heard(batch_id)
 
     async def _carry(self, feeder: Feeder, batch_id: str, lease: BatchLease) -> None:
         renewals = self._background.step(lease.renew_forever(), "renewals of a batch")
@@ -169,4 +185,5 @@ class BatchService:
 
 async def create_output(store: Store, record: BatchRecord, name: str, parts: AsyncIterator[bytes], until: int) -> str:
     """Make an output or error file of a batch's owner; returns its id."""
-    raise NotImplementedError
+    made = await Files(store).create(tenant_folder(record.token), name, "batch_output", parts, until)
+    return made.id

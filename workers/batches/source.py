@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -15,10 +17,14 @@ from shared.kinds import KINDS, Kind
 from shared.protocol import MAX_COST
 from shared.room.lines import LineJob, line_id
 from shared.settings import ModelSettings
+from shared.store import StoreError
 
 if TYPE_CHECKING:
     from shared.store import Store
 
+log = logging.getLogger("aqueduct.worker.batches")
+
+AWAY_SECONDS: Final = 2.0
 BLOCK_BYTES: Final = 1024 * 1024
 """Read by itself, so that no connection to a store stays open for as long as a batch runs."""
 
@@ -30,14 +36,22 @@ def kind_of(endpoint: str) -> Kind | None:
 
 
 async def blocks(store: Store, key: str, size: int) -> AsyncIterator[bytes]:
-    """Yield an object in blocks, each fetched when it is wanted."""
-    for start in range(0, size, BLOCK_BYTES):
-        async for part in store.stream(key, start, min(size, start + BLOCK_BYTES)):
-            yield part
+    """Yield an object in blocks, each fetched when it is wanted, however long the store is away."""
+    at, told = 0, False
+    while at < size:
+        try:
+            async for part in store.stream(key, at, min(size, at + BLOCK_BYTES)):
+                at += len(part)
+                yield part
+        except StoreError as error:
+            if not told:
+                log.error("a batch's input cannot be read: %s", error)
+            told = True
+            await asyncio.sleep(AWAY_SECONDS)
 
 
 async def stored_lines(store: Store, tenant: str, record: BatchRecord) -> AsyncIterator[CheckedLine]:
-    """Yield the lines of a batch that was validated, in order. Raises StoreError, or KeyError where the copy is gone."""
+    """Yield the lines of a batch that was validated, in order. Raises KeyError where the copy is gone."""
     key = keys.input_copy(tenant, record.id)
     size = await store.size(key)
     if size is None:

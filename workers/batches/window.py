@@ -1,4 +1,4 @@
-"""The lines of one batch that have begun and not ended: what Redis has of them, and which are to be tried again when."""
+"""The lines of one batch that have begun and not ended, and which of them Redis is to be given when."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Window:
         self._bytes = 0
         self._waiting: list[tuple[float, int]] = []
         """Lines that Redis is to be given, and when."""
+        self._numbers: set[int] = set()
+        """The same, without when."""
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -49,7 +51,12 @@ class Window:
         """Take a line in; it is to be admitted at once."""
         self._flights[flight.number] = flight
         self._bytes += len(flight.job.body)
-        heapq.heappush(self._waiting, (0.0, flight.number))
+        self._give(flight, 0.0)
+
+    def _give(self, flight: Flight, when: float) -> None:
+        if flight.number not in self._numbers:
+            self._numbers.add(flight.number)
+            heapq.heappush(self._waiting, (when, flight.number))
 
     def find(self, number: int) -> Flight | None:
         """Return a line that is under way."""
@@ -64,27 +71,26 @@ class Window:
         """Have a line that failed tried again, after a pause that grows; or as long as the backend asks for."""
         pause = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (flight.tries - 1)) * random.uniform(0.5, 1.0)
         flight.tries += 1
-        heapq.heappush(self._waiting, (now + max(pause, retry_after or 0.0), flight.number))
+        self._give(flight, now + max(pause, retry_after or 0.0))
 
     def lost(self, flight: Flight) -> None:
         """Have a line admitted again of which Redis knows nothing."""
         flight.is_missed = False
-        if all(number != flight.number for _, number in self._waiting):
-            heapq.heappush(self._waiting, (0.0, flight.number))
+        self._give(flight, 0.0)
 
     def due(self, now: float) -> list[Flight]:
         """Return the lines that are to be admitted now; what is not is put back by `lost`."""
         found = []
         while self._waiting and self._waiting[0][0] <= now:
-            flight = self._flights.get(heapq.heappop(self._waiting)[1])
-            if flight is not None:
+            number = heapq.heappop(self._waiting)[1]
+            self._numbers.discard(number)
+            if (flight := self._flights.get(number)) is not None:
                 found.append(flight)
         return found
 
     def admitted(self) -> list[Flight]:
         """Return the lines that Redis should know."""
-        waiting = {number for _, number in self._waiting}
-        return [flight for number, flight in self._flights.items() if number not in waiting]
+        return [flight for number, flight in self._flights.items() if number not in self._numbers]
 
     def all(self) -> list[Flight]:
         """Return every line."""
