@@ -62,6 +62,8 @@ class Flow:
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
         """Rows of the sink that are read and not acknowledged: the next reading begins behind them."""
+        self._waiting: set[int] | None = None
+        """Lines that ended before this feeder began and are not in the window yet, for whose results it makes room."""
         self._pause = SHORTEST_PAUSE
         self._checked_at = self._loop.time()
         self._was_away = False
@@ -79,8 +81,11 @@ class Flow:
             await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
             return
         moved = 0
-        await self._fill(self._model)
         try:
+            if self._waiting is None:
+                known = await self._lines.ended_lines(self._record.id)
+                self._waiting = known - self._segments.tally.lines
+            await self._fill(self._model)
             await self._admit(seconds_left)
             moved = await self._collect()
             await self._check()
@@ -108,12 +113,14 @@ class Flow:
     # --- lines begin --------------------------------------------------------------------------------------------
 
     async def _fill(self, model: ModelSettings) -> None:
-        while self._source is not None and self._window.has_room:
+        while self._source is not None and (self._window.has_room or self._waiting):
             try:
                 line = await anext(self._source)
             except StopAsyncIteration:
                 self._source = None
                 return
+            if self._waiting:
+                self._waiting.discard(line.number)
             if line.number not in self._segments.tally.lines:
                 self._begin(line, model)
 
@@ -157,9 +164,10 @@ class Flow:
 
     def _take(self, result: Result, again: list[tuple[Flight, AqueductError]]) -> None:
         flight = self._window.find(line_number(result.job_id))
-        if flight is None or flight.job.id != result.job_id:
+        if flight is None:
             self._read_rows += 1
-            self._segments.unacknowledged[result.job_id] = None
+            if line_number(result.job_id) in self._segments.tally.lines:
+                self._segments.unacknowledged[result.job_id] = None
             return
         if not result.events or result.events[-1][0] not in events.ENDINGS:
             again.append((flight, AqueductError("Its record went.")))
