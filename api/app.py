@@ -15,7 +15,7 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
-from api.routes import docs, health, index, models
+from api.routes import docs, files, health, index, models
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 from shared.version import VERSION
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.router.routes.append(Route(path, _Endpoint(kind), methods=["POST"]))  # answers 405 to other methods
     for prefix in PREFIXES:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
+        app.include_router(files.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     app.include_router(index.router)
     app.include_router(docs.router)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
+from api.files.desk import FileDesk
 from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
@@ -19,6 +20,8 @@ from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
+from shared.errors import NotFound
+from shared.files import Files
 from shared.heap import settle_heap
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
@@ -26,6 +29,7 @@ from shared.redis.bulk import Bulk
 from shared.room.admission import Admissions
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
+from shared.store import open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -57,6 +61,8 @@ class Gateway:
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
+        self.store = open_store(settings.storage.url) if settings.storage.url is not None else None
+        self.file_desk = FileDesk(self.store, Files(self.store)) if self.store is not None else None
         bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
@@ -71,6 +77,12 @@ class Gateway:
             )
             for kind in KINDS.values()
         }
+
+    def files(self) -> FileDesk:
+        """Return what serves files; raises NotFound where there is no store."""
+        if self.file_desk is None:
+            raise NotFound("Files are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.file_desk
 
     @property
     def draining(self) -> bool:

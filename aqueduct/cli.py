@@ -89,11 +89,12 @@ def _status_of(error: Exception) -> int | None:
     from shared.config_problems import ConfigError  # noqa: PLC0415 - keeps `--help` fast
     from shared.fitness import UnfitRedis  # noqa: PLC0415
     from shared.private_files import UntrustedPath  # noqa: PLC0415
+    from shared.store import StoreError  # noqa: PLC0415
     from shared.tokens import UnreadableMirror  # noqa: PLC0415
 
     if isinstance(error, ConfigError):
         return WRONG_USAGE
-    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror) else None
+    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror | StoreError) else None
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import yaml
@@ -22,7 +21,7 @@ import yaml
 from aqueduct.commands.common import GENERATED_CONFIG, Overrides
 from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.ports import free_port
-from shared.config import FLOWER_PASSWORD, STORAGE_URL, config_path, is_backend_key, load_settings, variable_of
+from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
 from shared.config_problems import Path as SettingPath
 from shared.private_files import private_folder, read_private, write_private
 from shared.settings import Settings
@@ -107,9 +106,7 @@ def make_plan(
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
     if settings.storage.url is None:
-        storage = settings.storage.model_copy(update={"url": f"file://{quote(str(settings.data_dir / 'files'))}"})
-        settings = settings.model_copy(update={"storage": storage})
-        environment[variable_of(STORAGE_URL)] = storage.url or ""
+        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / "files").as_uri()
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
         environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password

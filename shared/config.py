@@ -27,7 +27,6 @@ from shared.settings import Settings, is_usable_name
 PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
 FLOWER_PASSWORD: problems.Path = ("flower", "password")
-STORAGE_URL: problems.Path = ("storage", "url")
 _FILE_ONLY = ("models", "tokens")
 _WORKERS_ONLY = {"api_key", "headers", "proxy", "ca_file", "client_certificate", "client_key"}
 """Of a backend: what those who do not call it neither need nor should hold."""

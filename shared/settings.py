@@ -20,7 +20,7 @@ from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
-from shared.store import store_url_problem
+from shared.store_url import store_url_problem
 
 
 def is_usable_name(name: str) -> bool:
@@ -199,8 +199,8 @@ class BatchSettings(Section):
 class StorageSettings(Section):
     url: str | None = Field(
         default=None,
-        description="Where files and batches are kept: file:///folder, s3://bucket/prefix, gs:// or az://. "
-        "None: there are none; `up` uses a folder of data_dir.",
+        description="Where files and batches are kept: `file:///folder`, `s3://bucket/prefix`, `gs://…`, `az://…`. "
+        "Without it there are none; `aqueduct up` keeps them in its data folder.",
     )
 
     @field_validator("url")
@@ -282,8 +282,8 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     batches: BatchSettings = BatchSettings()
-    storage: StorageSettings = StorageSettings()
     flower: FlowerSettings = FlowerSettings()
+    storage: StorageSettings = StorageSettings()
     lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
     tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5, description="Part of a room that one tenant may fill."

@@ -18,8 +18,8 @@ from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, 
 from obstore.store import LocalStore, from_url
 
 from shared.private_files import private_folder
+from shared.store_url import store_url_problem
 
-SCHEMES: Final = ("file", "s3", "gs", "az")
 PART_BYTES: Final = 8 * 1024 * 1024
 """Of a stream that is put: so much of it is in memory, a few times over."""
 READ_BYTES: Final = 1024 * 1024
@@ -40,21 +40,6 @@ class StoreUnavailable(StoreError):
 
 class StoreFull(StoreError):
     """There is no room for more."""
-
-
-def store_url_problem(url: str) -> str | None:
-    """Return what is wrong with a store's URL, None if nothing is."""
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in SCHEMES:
-        return f"must begin with {', '.join(f'{name}://' for name in SCHEMES[:-1])} or {SCHEMES[-1]}://"
-    parts = urlsplit(url)
-    if scheme == "file":
-        return (
-            None if not parts.netloc and parts.path.strip("/") else "must be an absolute folder, as file:///srv/files"
-        )
-    if parts.password:
-        return "must hold no secrets: credentials come from the environment"
-    return None if parts.netloc else f"must name a bucket, as {scheme}://bucket/prefix"
 
 
 class Store:

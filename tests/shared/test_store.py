@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from shared.private_files import UntrustedPath
-from shared.store import PART_BYTES, READ_BYTES, Store, StoreFull, StoreUnavailable, open_store, store_url_problem
+from shared.store import PART_BYTES, READ_BYTES, Store, StoreFull, StoreUnavailable, open_store
+from shared.store_url import store_url_problem
 from tests.support.asynchronous import asynchronous
 
 

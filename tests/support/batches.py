@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import orjson
 
 from shared.batches import keys, record
 from shared.batches.record import BatchRecord
+from shared.files import Files, tenant_folder
 from shared.store import Store, open_store
 from tests.support.waiting import wait_until
 
@@ -36,15 +36,11 @@ class Ended:
 
     def texts(self) -> dict[str, str]:
         """Return each good answer's text."""
-        return {
-            line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in self.output
-        }
+        return {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in self.output}
 
     def codes(self) -> dict[str, str]:
         """Return each failure's code."""
-        return {
-            line["custom_id"]: (line["error"] or line["response"]["body"]["error"])["code"] for line in self.errors
-        }
+        return {line["custom_id"]: (line["error"] or line["response"]["body"]["error"])["code"] for line in self.errors}
 
     def ids(self) -> list[str]:
         """Return the custom_id of every record of both files, sorted."""
@@ -54,12 +50,12 @@ class Ended:
 class BatchStore:
     """One token's batches in a folder."""
 
-    def __init__(self, folder: Path, token: str = "test") -> None:
+    def __init__(self, folder: Path, token: str = "test") -> None:  # noqa: S107 - a name
         self.folder = folder
         self.url = f"file://{folder}"
         self.store: Store = open_store(self.url)
         self._token = token
-        self.tenant = hashlib.sha256(token.encode()).hexdigest()[:32]
+        self.tenant = tenant_folder(token)
 
     def put(self, lines: Iterable[dict[str, Any] | bytes], *, window_seconds: float = 600, **more: Any) -> str:
         """Put a batch there, for a feeder's next look; returns its id."""
@@ -114,8 +110,9 @@ class BatchStore:
     def _file(self, file_id: str | None) -> list[dict[str, Any]]:
         if file_id is None:
             return []
-        (key,) = [
-            key for key in asyncio.run(self.store.list(f"files/{self.tenant}/{file_id}")) if not key.endswith("record.json")
-        ]
-        data = asyncio.run(self.store.get(key)) or b""
+        data = asyncio.run(self._content(file_id))
         return [orjson.loads(line) for line in data.splitlines()]
+
+    async def _content(self, file_id: str) -> bytes:
+        parts = [part async for part in Files(self.store).content(self.tenant, file_id)]
+        return b"".join(parts)

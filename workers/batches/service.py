@@ -35,7 +35,6 @@ SCAN_SECONDS: Final = 30.0
 """Between two looks for batches that nobody carries; jittered."""
 SHOW_SECONDS: Final = 3.0
 """Between two words to Flower about a batch."""
-OUTPUT_SECONDS: Final = 30 * 86_400
 
 
 class BatchService:
@@ -148,8 +147,10 @@ class BatchService:
                 self._background.step(self._scan(), "scan for batches")
 
     async def _create_file(self, record: BatchRecord, name: str, parts: AsyncIterator[bytes]) -> str:
-        seconds = record.output_expires_seconds or OUTPUT_SECONDS
-        return await create_output(self._store, record, name, parts, int(time.time()) + seconds)
+        made = await Files(self._store).create(
+            tenant_folder(record.token), name, "batch_output", parts, expires_seconds=record.output_expires_seconds
+        )
+        return made.id
 
     async def _show_forever(self, feeder: Feeder, batch_id: str) -> None:
         self._show("task-received", feeder, batch_id)
@@ -181,9 +182,3 @@ class BatchService:
         await self._background.close()
         await self._bulk.close()
         await self._client.close()
-
-
-async def create_output(store: Store, record: BatchRecord, name: str, parts: AsyncIterator[bytes], until: int) -> str:
-    """Make an output or error file of a batch's owner; returns its id."""
-    made = await Files(store).create(tenant_folder(record.token), name, "batch_output", parts, until)
-    return made.id
