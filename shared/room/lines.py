@@ -135,6 +135,11 @@ class Lines:
         reply = await self._scripts.run(RESULTS, ResultsArguments(batch_id, start, MAX_RESULTS, budget_bytes))
         return [Result(job_id.decode(), events) for job_id, *events in reply]
 
+    async def ended_lines(self, batch_id: str) -> set[int]:
+        """Return the numbers of the lines whose results wait."""
+        ids: list[bytes] = await self._client.call("LRANGE", keys.results(batch_id), 0, -1)
+        return {line_number(job_id.decode()) for job_id in ids}
+
     async def acknowledge(self, batch_id: str, job_ids: Sequence[str]) -> None:
         """Drop results that are kept elsewhere now."""
         await self._scripts.run(ACKNOWLEDGE, BatchArguments(batch_id), map(IdRow, job_ids))
