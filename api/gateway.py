@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +32,7 @@ from shared.room.admission import Admissions
 from shared.room.lines import Lines
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
-from shared.store import open_store
+from shared.store import StoreError, open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -39,6 +40,7 @@ BEAT_SECONDS = 2.0
 CANCEL_SECONDS = 900.0
 """A cancel is repeated so long while Redis is away: longer than any admission can linger."""
 FORGET_GATHER_SECONDS = 0.1
+FILES_SWEEP_SECONDS = 1800.0
 """Nobody waits for what is forgotten, so many go together."""
 
 
@@ -143,6 +145,15 @@ class Gateway:
             if swept and any(swept[:3]):
                 log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
 
+    async def sweep_files_forever(self) -> None:
+        """Delete files past their end; each process does it now and then, as doing it twice harms nobody."""
+        while self.file_desk is not None:
+            await asyncio.sleep(FILES_SWEEP_SECONDS * random.uniform(0.5, 1.5))
+            try:
+                await self.file_desk.files.sweep()
+            except StoreError as error:
+                log.warning("files past their end were not deleted: %s", error)
+
     async def leave(self) -> None:
         """Say what is left to say."""
         try:
@@ -175,6 +186,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         stack.push_async_callback(background.close)
         background.forever(gateway.beat_forever(), "heartbeat")
         background.forever(gateway.sweep_forever(), "sweep")
+        if gateway.file_desk is not None:
+            background.forever(gateway.sweep_files_forever(), "files past their end")
         background.forever(gateway.relays.recover_forever(), "log readings")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")

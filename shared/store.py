@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -118,11 +119,18 @@ class Store:
 
     async def list(self, prefix: str) -> list[str]:
         """Return the keys below a prefix, which is whole names divided by slashes, in order."""
-        found: list[str] = []
+        return sorted([str(meta["path"]) async for meta in self._entries(prefix)])
+
+    async def untouched(self, prefix: str, seconds: float) -> list[str]:
+        """Return the keys below a prefix that were last written so long ago or longer."""
+        before = datetime.now(UTC) - timedelta(seconds=seconds)
+        return sorted([str(meta["path"]) async for meta in self._entries(prefix) if meta["last_modified"] <= before])
+
+    async def _entries(self, prefix: str) -> AsyncIterator[Any]:
         pages = obstore.list(self._backing, prefix=prefix)
         while page := await _told(_next_page(pages)):
-            found.extend(str(meta["path"]) for meta in page)
-        return sorted(found)
+            for meta in page:
+                yield meta
 
 
 class _Counted:
@@ -163,7 +171,9 @@ def open_store(url: str) -> Store:
         if parts.scheme == "file":
             folder = private_folder(Path(unquote(parts.path)))
             return Store(LocalStore(folder))
-        return Store(from_url(url, client_options={"allow_http": _may_be_plain()}))
+        options: Any = {"allow_http": _may_be_plain(), "connect_timeout": "5s"}
+        retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+        return Store(from_url(url, client_options=options, retry_config=retries))
     except (OSError, BaseError) as error:
         raise StoreUnavailable(f"The file store cannot be opened ({type(error).__name__}); see storage.url.") from None
 
@@ -183,8 +193,6 @@ async def _told(call: Awaitable[T]) -> T:
         raise StoreUnavailable("The file store refuses the gateway's credentials; tell the operator.") from None
     except (BaseError, OSError) as error:
         text = str(error).lower()
-        if any(
-            word in text for word in ("no space left", "disk quota", "file too large", "quotaexceeded", "storagefull")
-        ):
+        if any(word in text for word in _FULL):
             raise StoreFull("The file store is full; tell the operator.") from None
         raise StoreUnavailable(f"The file store does not work ({type(error).__name__}); tell the operator.") from None

@@ -15,6 +15,8 @@ from shared.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
 MAX_FIELDS: Final = 16
 MAX_FIELD_BYTES: Final = 4096
+OTHER_BYTES: Final = 1024 * 1024
+"""That a form may have beside its file, all in all."""
 
 Kept = TypeVar("Kept")
 
@@ -57,7 +59,7 @@ async def read_form(
     Raises UnsupportedMediaType, InvalidRequest and RequestTooLarge; what `keep` has kept by then is its caller's.
     """
     form: Form[Kept] = Form()
-    events = _events(request, silence_seconds)
+    events = _events(request, silence_seconds, max_bytes + OTHER_BYTES)
     async for event in events:
         if not isinstance(event, _Begin):
             continue
@@ -87,7 +89,7 @@ async def _bytes_of(events: AsyncIterator[Any], max_bytes: int, name: str) -> As
         yield event.data
 
 
-async def _events(request: Request, silence_seconds: float) -> AsyncIterator[_Begin | _Data | _End]:
+async def _events(request: Request, silence_seconds: float, max_bytes: int) -> AsyncIterator[_Begin | _Data | _End]:
     """Yield what the form holds; raises InvalidRequest for one that is cut, malformed, or comes too slowly."""
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
@@ -95,7 +97,12 @@ async def _events(request: Request, silence_seconds: float) -> AsyncIterator[_Be
         raise UnsupportedMediaType("Send the file as multipart/form-data.")
     waiting: list[_Begin | _Data | _End] = []
     ends: list[bool] = []
-    parser = MultipartParser(boundary, {**_callbacks(waiting), "on_end": lambda: ends.append(True)})
+    callbacks: Any = {**_callbacks(waiting), "on_end": lambda: ends.append(True)}
+    try:
+        parser = MultipartParser(boundary, callbacks)
+    except FormParserError:
+        raise _malformed() from None
+    size = 0
     stream = request.stream().__aiter__()
     while True:
         try:
@@ -106,6 +113,9 @@ async def _events(request: Request, silence_seconds: float) -> AsyncIterator[_Be
             raise InvalidRequest(message, code="request_timeout") from None
         if part is None:
             break
+        size += len(part)
+        if size > max_bytes:
+            raise RequestTooLarge(f"The form is larger than {max_bytes} bytes. Send a smaller one.")
         try:
             parser.write(part)
         except FormParserError:

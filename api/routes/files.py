@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -188,7 +189,7 @@ async def add_part(
     if form.kept is None:
         message = "Missing required parameter: 'data'. Send it as a file of the form."
         raise InvalidRequest(message, param="data", code="missing_required_parameter")
-    return {"id": form.kept, "object": "upload.part", "created_at": upload.created_at, "upload_id": upload.id}
+    return {"id": form.kept, "object": "upload.part", "created_at": int(time.time()), "upload_id": upload.id}
 
 
 @router.post(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 from shared.files.record import (
     FILE_ID,
@@ -17,6 +18,10 @@ from shared.files.record import (
     record_key,
 )
 from shared.store import Store
+
+REMAINS_SECONDS: Final = 86_400
+PART_SECONDS: Final = 2 * 3600
+"""Of parts: their upload ended at most an hour after them."""
 
 
 class Files:
@@ -87,7 +92,22 @@ class Files:
         ]
         for one in ended:
             await self._remove(one.tenant, one.id, one.key)
+        await self._sweep_remains()
         return len(ended)
+
+    async def _sweep_remains(self) -> None:
+        """Delete bytes that never became a file, as their process died, and what uploads left behind."""
+        kept = await self._store.untouched("files", REMAINS_SECONDS)
+        whole = {key.rpartition("/")[0] for key in kept if key.endswith("/record.json")}
+        for key in kept:
+            folder, _, name = key.rpartition("/")
+            if name == "data" and folder not in whole and await self._store.size(f"{folder}/record.json") is None:
+                await self._store.delete(key)
+        for key in await self._store.untouched("uploads", PART_SECONDS):
+            if "/parts/" in key:
+                await self._store.delete(key)
+        for key in await self._store.untouched("uploads", REMAINS_SECONDS):
+            await self._store.delete(key)
 
     async def _remove(self, tenant: str, file_id: str, listed_as: str) -> None:
         # The record first: without it there is no file, whatever ends in the middle.

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -279,3 +280,60 @@ def test_without_a_store_the_operator_is_named_the_setting(tmp_path: Path, modul
     assert answer.status_code == 404
     assert "storage.url" in answer.json()["error"]["message"]
     assert json.loads(answer.content)["error"]["code"] == "storage_not_set_up"
+
+
+def test_a_full_disk_is_507_and_leaves_nothing(system: System, folder: Path) -> None:
+    assert system.api is not None
+    before, limits = stored(folder), resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
+    try:
+        with system.client() as client:
+            form = {"data": {"purpose": "batch"}, "files": {"file": ("f", b"x" * (20 << 20))}}
+            answer = client.post("/v1/files", **form)
+    finally:
+        resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, limits)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (507, "storage_full", "server_error")
+    assert "full" in error["message"]
+    assert stored(folder) == before
+
+
+def test_a_store_that_is_away_is_503_and_works_again(system: System, folder: Path, sdk: OpenAI) -> None:
+    (folder / "store").rename(folder / "away")
+    (folder / "store").write_bytes(b"")
+    try:
+        with pytest.raises(openai.InternalServerError, match="file store") as refused:
+            sdk.files.create(file=("f", b"x"), purpose="batch")
+        assert (refused.value.status_code, refused.value.code) == (503, "storage_unavailable")
+        assert refused.value.response.headers["retry-after"]
+    finally:
+        (folder / "store").unlink()
+        (folder / "away").rename(folder / "store")
+    assert sdk.files.delete(sdk.files.create(file=("f", b"x"), purpose="batch").id).deleted
+
+
+def test_what_is_no_form_or_never_ends_is_refused(system: System) -> None:
+    with system.client() as client:
+        long = client.post(
+            "/files", content=b"x", headers={"content-type": f"multipart/form-data; boundary={'b' * 999}"}
+        )
+        assert (long.status_code, long.json()["error"]["code"]) == (400, "invalid_form")
+        whole = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n'
+        upload = client.post(
+            "/uploads", json={"bytes": 5, "filename": "x", "mime_type": "x", "purpose": "batch"}
+        ).json()
+        more = client.post(
+            f"/uploads/{upload['id']}/parts", content=whole + b"y" * (66 << 20),
+            headers={"content-type": "multipart/form-data; boundary=b"},
+        )  # fmt: skip
+        assert (more.status_code, more.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_an_upload_ends_after_an_hour(system: System, folder: Path) -> None:
+    with system.client() as client:
+        made = client.post("/uploads", json={"bytes": 1, "filename": "x", "mime_type": "x", "purpose": "batch"}).json()
+        (path,) = (folder / "store" / "uploads").glob(f"*/{made['id']}/record.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "created_at": made["created_at"] - 3601}))
+        answer = client.post(f"/uploads/{made['id']}/parts", files={"data": ("d", b"x")})
+    assert answer.status_code == 409
+    assert "expired" in answer.json()["error"]["message"]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from shared.private_files import UntrustedPath
 from shared.store import PART_BYTES, READ_BYTES, Store, StoreFull, StoreUnavailable, open_store
 from shared.store_url import store_url_problem
 from tests.support.asynchronous import asynchronous
+from tests.support.processes import free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -155,3 +159,71 @@ def test_a_wrong_url_is_told_without_its_secrets(url: str, word: str) -> None:
 def test_good_urls_are_taken() -> None:
     for url in ("file:///srv/files", "s3://bucket", "s3://bucket/a/b", "gs://bucket/a", "az://account/container/a"):
         assert store_url_problem(url) is None
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A server that speaks S3 (`pip install moto[server]`), with one bucket; its address in the environment."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        ["moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    names = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
+    try:
+        wait_until(lambda: _makes_bucket(url), seconds=40)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in names.items():
+                patch.setenv(name, value)
+            yield "s3://bucket/some/prefix"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _makes_bucket(url: str) -> bool:
+    try:
+        return httpx.put(f"{url}/bucket", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.full("moto_server")
+@pytest.mark.timeout(120)
+def test_a_bucket_behaves_as_a_folder_does(bucket: str) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"x" * 2 * PART_BYTES
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        store = open_store(bucket)
+        await store.put("a/b", b"hi")
+        assert (await store.get("a/b"), await store.size("a/b"), await store.get("no")) == (b"hi", 2, None)
+        whole = os.urandom(1 << 20) * 20
+        assert await store.put_stream("a/big", parts(*[whole[: 1 << 20]] * 20)) == len(whole)
+        assert await read(store, "a/big", 5, 3 << 20) == whole[5 : 3 << 20]
+        await store.copy("a/big", "c/d")
+        assert await store.list("") == ["a/b", "a/big", "c/d"]
+        assert await store.list("a") == ["a/b", "a/big"]
+        assert (await store.untouched("a", 3600), await store.untouched("c", -60)) == ([], ["c/d"])
+        with pytest.raises(KeyError):
+            await store.copy("no", "y")
+        with pytest.raises(ZeroDivisionError):
+            await store.put_stream("failed", failing())
+        assert await store.get("failed") is None
+        await store.delete("no")
+        await store.delete("a/b")
+        assert await store.get("a/b") is None
+        with pytest.raises(StoreUnavailable):
+            await open_store("s3://no-such-bucket/x").put("a", b"")
+
+    asyncio.run(scenario())
+
+
+def test_a_bucket_that_is_away_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreUnavailable, match="does not work"):
+        asyncio.run(open_store("s3://bucket/x").get("a"))
