@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from api.batches.schemas import CREATE
 from api.schemas import ErrorResponse, ModelList
 from shared.kinds import KINDS
 
@@ -15,7 +16,8 @@ _REFERENCE = "#/components/schemas/{model}"
 def openapi_components() -> dict[str, Any]:
     """Return `components.schemas`: requests, answers, errors and all they refer to, each by its name."""
     described = [kind.description for kind in KINDS.values()]
-    requests = _described([(one.request, "validation", one.schema) for one in described])
+    jobs = [(one.request, one.schema) for one in described]
+    requests = _described([(name, "validation", schema) for name, schema in (*jobs, ("CreateBatchRequest", CREATE))])
     types: list[Any] = [*(answer for one in described for answer in one.answers()), ErrorResponse, ModelList]
     answers = _described([(kind.__name__, "serialization", TypeAdapter(kind)) for kind in dict.fromkeys(types)])
     clashes = requests.keys() & answers.keys()

@@ -17,8 +17,9 @@ from starlette.responses import Response
 
 from api.exchange import Exchange, Message, Receive, Scope, Send
 from api.paths import meant, tidy
-from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
+from shared.errors import AqueductError, CapacityError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
+from shared.store import StoreError, StoreFull
 
 log = logging.getLogger("aqueduct.api.requests")
 
@@ -113,12 +114,19 @@ def install_error_handlers(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:]) or None
         return error_response(InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value"))
 
+    async def store(request: Request, error: Exception) -> Response:
+        full = isinstance(error, StoreFull)
+        found = CapacityError(str(error), code="storage_full" if full else "storage_unavailable", retry_after=30)
+        found.status = 507 if full else 503
+        return error_response(found)
+
     async def unexpected(request: Request, error: Exception) -> Response:
         return error_response(AqueductError())
 
     app.add_exception_handler(AqueductError, known)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(StoreError, store)
     app.add_exception_handler(Exception, unexpected)
 
 

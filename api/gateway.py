@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
+from api.files.desk import FileDesk
 from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
@@ -19,13 +22,17 @@ from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
+from shared.errors import NotFound
+from shared.files import Files
 from shared.heap import settle_heap
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admissions
+from shared.room.lines import Lines
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
+from shared.store import StoreError, open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -33,6 +40,7 @@ BEAT_SECONDS = 2.0
 CANCEL_SECONDS = 900.0
 """A cancel is repeated so long while Redis is away: longer than any admission can linger."""
 FORGET_GATHER_SECONDS = 0.1
+FILES_SWEEP_SECONDS = 1800.0
 """Nobody waits for what is forgotten, so many go together."""
 
 
@@ -57,6 +65,14 @@ class Gateway:
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
+        self.store = open_store(settings.storage.url) if settings.storage.url is not None else None
+        self.file_desk = FileDesk(self.store, Files(self.store)) if self.store is not None else None
+        lines = Lines(client, bulk, settings, self.owner)
+        self.batch_desk = (
+            BatchDesk(self.store, Files(self.store), client, lines, settings.batches)
+            if self.store is not None
+            else None
+        )
         bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
@@ -71,6 +87,18 @@ class Gateway:
             )
             for kind in KINDS.values()
         }
+
+    def files(self) -> FileDesk:
+        """Return what serves files; raises NotFound where there is no store."""
+        if self.file_desk is None:
+            raise NotFound("Files are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.file_desk
+
+    def batches(self) -> BatchDesk:
+        """Return what serves batches; raises NotFound where there is no store."""
+        if self.batch_desk is None:
+            raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.batch_desk
 
     @property
     def draining(self) -> bool:
@@ -117,6 +145,15 @@ class Gateway:
             if swept and any(swept[:3]):
                 log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
 
+    async def sweep_files_forever(self) -> None:
+        """Delete files past their end; each process does it now and then, as doing it twice harms nobody."""
+        while self.file_desk is not None:
+            await asyncio.sleep(FILES_SWEEP_SECONDS * random.uniform(0.5, 1.5))
+            try:
+                await self.file_desk.files.sweep()
+            except StoreError as error:
+                log.warning("files past their end were not deleted: %s", error)
+
     async def leave(self) -> None:
         """Say what is left to say."""
         try:
@@ -149,6 +186,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         stack.push_async_callback(background.close)
         background.forever(gateway.beat_forever(), "heartbeat")
         background.forever(gateway.sweep_forever(), "sweep")
+        if gateway.file_desk is not None:
+            background.forever(gateway.sweep_files_forever(), "files past their end")
         background.forever(gateway.relays.recover_forever(), "log readings")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")

@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "validate the configuration, probe Redis and every backend",
     "queues": "show what waits and runs, live",
     "token": "create, list, change and revoke bearer tokens",
+    "batch": "send files of requests, watch them, fetch the results",
     "demo-backend": "run a scripted model server to try things with",
 }
 """Each is a module of `aqueduct.commands`, imported only when it is the one to run."""
@@ -102,13 +103,14 @@ def _status_of(error: Exception) -> int | None:
     from shared.config_problems import ConfigError  # noqa: PLC0415 - keeps `--help` fast
     from shared.fitness import UnfitRedis  # noqa: PLC0415
     from shared.private_files import UntrustedPath  # noqa: PLC0415
+    from shared.store import StoreError  # noqa: PLC0415
     from shared.tokens import UnreadableMirror  # noqa: PLC0415
 
     if isinstance(error, ConfigError):
         return WRONG_USAGE
     if isinstance(error, OSError) and error.filename is not None and error.errno in _MISFORTUNES:
         return FAILED
-    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror) else None
+    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror | StoreError) else None
 
 
 def _fail(message: str, status: int) -> int:

@@ -105,6 +105,8 @@ def make_plan(
     settings = load_settings(file, environ=environment)
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
+    if settings.storage.url is None:
+        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / "files").as_uri()
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
         environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password

@@ -24,6 +24,7 @@ from shared.redis_url import parse_sentinel_url, with_certificate_check
 from shared.settings import Settings
 
 TICKET_TASK = "aqueduct.ticket"
+BATCH_TASK = "aqueduct.batch"
 ID_PLACEHOLDER = "@ID@"
 
 
@@ -86,11 +87,15 @@ def event_batch(events: bytes, hostname: str) -> bytes:
     )
 
 
-def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Celery:
-    """Return the Celery app for workers and Flower; `models` limits the queues it consumes (default: all)."""
+def celery_app(settings: Settings, models: tuple[str, ...] | None = None, *, batches: bool = False) -> Celery:
+    """Return the Celery app for workers and Flower; `models` limits the queues it consumes (default: all).
+
+    With `batches` it consumes the batches' queue too.
+    """
     url, options = broker_url(settings.redis)
     app = Celery("aqueduct", broker=url, set_as_current=False)
     served = tuple(settings.models) if models is None else models
+    queues = [*map(keys.queue, served), *([keys.BATCH_QUEUE] if batches else [])]
     app.conf.update(
         broker_transport_options={
             **options,
@@ -108,7 +113,7 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None) -> Cel
         broker_pool_limit=0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_queues=[Queue(keys.queue(model), routing_key=keys.queue(model)) for model in served],
+        task_queues=[Queue(name, routing_key=name) for name in queues],
         task_default_queue=keys.queue(served[0]),
         task_default_exchange="aqueduct",
         task_create_missing_queues=True,
@@ -145,8 +150,17 @@ def _message_builder() -> AMQP:
 @cache
 def ticket(model: str) -> bytes:
     """Return the ticket for a model, with `@ID@` for the task's id; a test compares it with what `send_task` pushes."""
+    return _envelope(TICKET_TASK, model, keys.queue(model), ID_PLACEHOLDER)
+
+
+def batch_ticket(batch_id: str, task_id: str) -> bytes:
+    """Return the ticket that tells a worker process of a batch."""
+    return _envelope(BATCH_TASK, batch_id, keys.BATCH_QUEUE, task_id)
+
+
+def _envelope(task: str, argument: str, queue: str, task_id: str) -> bytes:
     message = _message_builder().as_task_v2(
-        ID_PLACEHOLDER, TICKET_TASK, args=(model,), kwargs={}, ignore_result=True, origin="aqueduct"
+        task_id, task, args=(argument,), kwargs={}, ignore_result=True, origin="aqueduct"
     )  # fmt: skip
     content_type, encoding, body = dumps(message.body, serializer="json")
     envelope = {
@@ -157,10 +171,10 @@ def ticket(model: str) -> bytes:
         "properties": {
             **message.properties,
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": keys.queue(model)},
+            "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": 0,
             "body_encoding": "base64",
-            "delivery_tag": ID_PLACEHOLDER,
+            "delivery_tag": task_id,
         },
     }
     return json.dumps(envelope).encode()

@@ -10,6 +10,7 @@
     │   ├── UnknownUrl                 404 invalid_request_error / unknown_url
     │   ├── NotFound                   404 invalid_request_error / not_found
     │   ├── MethodNotAllowed           405 invalid_request_error / method_not_allowed
+    │   ├── Conflict                   409 invalid_request_error / given by the place that found it
     │   ├── RequestTooLarge            413 invalid_request_error / request_too_large
     │   ├── UnsupportedMediaType       415 invalid_request_error / unsupported_media_type
     │   ├── Unprocessable              422 invalid_request_error / given by the place that found it
@@ -186,6 +187,12 @@ class MethodNotAllowed(RequestError):
 
     status = 405
     code = "method_not_allowed"
+
+
+class Conflict(RequestError):
+    """409: what is asked for does not go with the state of the stored object."""
+
+    status = 409
 
 
 class RequestTooLarge(RequestError):

@@ -27,6 +27,9 @@ PREFIXES: dict[str, str] = {
     "token_jobs": "aq2:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
     "rate": "aq2:rate:",  # string, a token: its request clock (GCRA). Two minutes
     "idempotency": "aq2:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
+    "results": "aq2:results:",  # list, a batch: ids of its lines that have ended. A day after the last
+    "feeder": "aq2:feeder:",  # string, a batch: which process carries it. 15 s, renewed every 3 s
+    "batch": "aq2:batch:",  # hash, a batch: live counts, and tries of lines that failed. A day after the last word
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -58,6 +61,9 @@ SINGLES: dict[str, str] = {
     "processes": PROCESSES,
 }
 """What the scripts use beside the prefixes."""
+
+BATCH_QUEUE = "aqueduct-batches"
+"""Celery queue of the batches' tickets; no model's queue has a dash there. A list."""
 
 WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES)
 """The only keys of ours that may stand without a lifetime, apart from `queue()` lists and Celery's bindings."""
@@ -111,6 +117,21 @@ def owner(owner_id: str) -> str:
 def owned(owner_id: str) -> str:
     """Return the key of the ids of an API process's jobs."""
     return PREFIXES["owned"] + owner_id
+
+
+def results(batch_id: str) -> str:
+    """Return the key of a batch's ended lines."""
+    return PREFIXES["results"] + batch_id
+
+
+def feeder(batch_id: str) -> str:
+    """Return the key of the lease of a batch's feeder."""
+    return PREFIXES["feeder"] + batch_id
+
+
+def batch(batch_id: str) -> str:
+    """Return the key of a batch's live counts."""
+    return PREFIXES["batch"] + batch_id
 
 
 def queue(model: str) -> str:

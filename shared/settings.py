@@ -16,9 +16,11 @@ from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_vali
 
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
+from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
+from shared.store_url import store_url_problem
 
 
 def is_usable_name(name: str) -> bool:
@@ -116,6 +118,9 @@ class TokenSettings(Section):
     concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Waiting and running together."
     )
+    max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
+    )
 
 
 class ApiSettings(Section):
@@ -167,6 +172,45 @@ class WorkerSettings(Section):
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
     )
+
+
+class BatchSettings(Section):
+    line_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=6, description="How often a line that fails is run at most, inside of its batch's window."
+    )
+    shortest_window: str = Field(
+        default="1h", description="The smallest `completion_window`: a number with m, h or d, for tests with s."
+    )
+    max_lines: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=50_000, description="Lines of an input file; past it the batch fails with `too_many_tasks`."
+    )
+    max_file_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=200 * 1024 * 1024, description="Bytes of an input file; past it: 400 `file_too_large`."
+    )
+
+    @field_validator("shortest_window")
+    @classmethod
+    def _is_a_window(cls, value: str) -> str:
+        if not 0 < (seconds_of(value) or 0) <= LONGEST_SECONDS:
+            raise ValueError("must be a number with s, m, h or d, of at most 7d, as 1h")
+        return value
+
+
+class StorageSettings(Section):
+    url: str | None = Field(
+        default=None,
+        description="Where files and batches are kept: `file:///folder`, `s3://bucket/prefix`, `gs://…`, `az://…`. "
+        "Without it there are none; `aqueduct up` keeps them in its data folder.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_store(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if problem := store_url_problem(value):
+            raise ValueError(problem)
+        return value
 
 
 class FlowerSettings(Section):
@@ -237,7 +281,9 @@ class Settings(Section):
     )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
+    batches: BatchSettings = BatchSettings()
     flower: FlowerSettings = FlowerSettings()
+    storage: StorageSettings = StorageSettings()
     lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
     tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5, description="Part of a room that one tenant may fill."

@@ -23,8 +23,9 @@ from shared.broker import celery_app
 from shared.heap import settle_heap
 from shared.logging import configure_logging
 from shared.settings import Settings
+from workers.batches.service import BatchService
 from workers.runner import Runner, worker_name
-from workers.tasks import bind_ticket
+from workers.tasks import bind_batch, bind_ticket
 
 log = logging.getLogger("aqueduct.worker")
 
@@ -42,6 +43,7 @@ class Engine:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
         self._runner: Runner | None = None
+        self._batches: BatchService | None = None
         self._was_full = False
 
     def start(self, hostname: str) -> None:
@@ -55,12 +57,20 @@ class Engine:
         runner.on_slot_freed = self._slot_freed
         await runner.open()
         self._runner = runner
+        if (url := self._settings.storage.url) is not None:
+            self._batches = BatchService(self._settings, worker_name(), url, hostname=hostname, clock=clock.forward)
+            await self._batches.open()
         settle_heap()
 
     def wake(self, model: str) -> None:
         """Take jobs of a model. Called by the ticket's task, on Celery's thread."""
         if self._runner is not None:
             self._runner.wake(model)
+
+    def ring(self, batch_id: str) -> None:
+        """Carry a batch. Called by its ticket's task, on Celery's thread."""
+        if self._batches is not None:
+            self._batches.ring(batch_id)
 
     def has_free_slot(self) -> bool:
         """Whether a ticket could be of use; asked by Celery's consumer before it fetches one."""
@@ -92,6 +102,8 @@ class Engine:
             self._thread.join(2)
 
     async def _drain(self, runner: Runner) -> None:
+        if self._batches is not None:  # first: its lines that run here are another's to wait for
+            await self._batches.close()
         await runner.drain(self._settings.worker.drain_seconds)
         await runner.close()
 
@@ -110,9 +122,10 @@ class Engine:
 def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:
     """Return the Celery app that serves these models (default: all). Opens nothing until the worker starts."""
     served = tuple(models) or tuple(settings.models)
-    app = celery_app(settings, served)
+    app = celery_app(settings, served, batches=settings.storage.url is not None)
     engine = Engine(settings, served, app)
     bind_ticket(app, engine.wake)
+    bind_batch(app, engine.ring)
 
     class JobsStep(bootsteps.StartStopStep):
         """Starts the jobs' loop before the consumer, and drains it after the consumer has stopped."""

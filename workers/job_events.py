@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from shared import keys
-from shared.broker import event_batch, event_topic
+from shared.broker import BATCH_TASK, event_batch, event_topic
 from shared.jobs import End, TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.settings import Settings
@@ -64,7 +64,32 @@ class JobEvents:
             what = f"{outcome.status} {outcome.code or ''}".strip()
             self._add("task-failed", job, began_at, exception=what, traceback="", runtime=runtime)
 
+    def batch(self, kind: str, batch_id: str, progress: str, began_at: float, **fields: Any) -> None:
+        """Tell of a batch: one task, whatever the number of its lines; told again, it shows how far it is."""
+        told = {
+            "uuid": batch_id,
+            "name": BATCH_TASK,
+            "args": f"({batch_id!r},)",
+            "kwargs": f"{{'progress': {progress!r}}}",
+            "routing_key": keys.BATCH_QUEUE,
+            "retries": 0,
+        }
+        self._put(kind, told, began_at, fields)
+
     def _add(self, kind: str, job: TakenJob, began_at: float, **fields: Any) -> None:
+        if not self._enabled:
+            return
+        told = {
+            "uuid": request_id(job.id),
+            "name": f"{job.spec.kind}:{job.model}",
+            "args": f"({job.model!r},)",
+            "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}}}",
+            "routing_key": keys.queue(job.model),
+            "retries": job.tries - 1,
+        }
+        self._put(kind, told, began_at, fields)
+
+    def _put(self, kind: str, told: dict[str, Any], began_at: float, fields: dict[str, Any]) -> None:
         if not self._enabled:
             return
         if len(self._events) >= MAX_BUFFERED:
@@ -74,12 +99,7 @@ class JobEvents:
         self._events.append(
             {
                 "type": kind,
-                "uuid": request_id(job.id),
-                "name": f"{job.spec.kind}:{job.model}",
-                "args": f"({job.model!r},)",
-                "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}}}",
-                "routing_key": keys.queue(job.model),
-                "retries": job.tries - 1,
+                **told,
                 "received": began_at,
                 "started": began_at,
                 "hostname": self._hostname,

@@ -1,4 +1,4 @@
-"""The one Celery task: a ticket came, jobs of its model wait. The ticket carries no job, so losing one is harmless."""
+"""The Celery tasks: a ticket came, as jobs of its model wait, or a batch does. It carries no job: one may be lost."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from celery import Celery, Task
 from celery.exceptions import InvalidTaskError
 from kombu import Message
 
-from shared.broker import TICKET_TASK
+from shared.broker import BATCH_TASK, TICKET_TASK
 from workers.tuning import YIELD_SECONDS
 
 log = logging.getLogger("aqueduct.worker.tickets")
 
-_NO_TICKET = "a ticket has one argument, the name of a model"
+_NO_TICKET = "a ticket has one argument, the name of a model or of a batch"
 
 
 def bind_ticket(app: Celery, wake: Callable[[str], None]) -> None:
     """Register the ticket's task with this app; `wake` gets the model's name on Celery's thread."""
+    _bind(app, TICKET_TASK, wake)
+
+
+def bind_batch(app: Celery, ring: Callable[[str], None]) -> None:
+    """Register the task of the batches' tickets; `ring` gets the batch's id on Celery's thread."""
+    _bind(app, BATCH_TASK, ring)
+
+
+def _bind(app: Celery, name: str, wake: Callable[[str], None]) -> None:
 
     def ticket(model: str) -> None:
         """Wake the model's slots; they take what waits, up to what is free."""
@@ -46,6 +55,6 @@ def bind_ticket(app: Celery, wake: Callable[[str], None]) -> None:
 
         return receive
 
-    app.task(
-        name=TICKET_TASK, send_events=False, ignore_result=True, serializer="json", Strategy=staticmethod(strategy)
-    )(ticket)
+    app.task(name=name, send_events=False, ignore_result=True, serializer="json", Strategy=staticmethod(strategy))(
+        ticket
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
+import secrets
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -24,6 +27,7 @@ from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
 from shared.redis_sync import connect
 from shared.settings import ModelSettings, Settings
+from shared.store import Store, StoreError, open_store
 from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 
 
@@ -76,6 +80,7 @@ def _all_checks(path: Path | None, *, probes: bool) -> Iterable[Check]:
     yield from _token_checks(settings)
     yield from _mirror(settings)
     yield from _redis(settings)
+    yield from _storage(settings)
     yield from _backends(settings, path if missing else None, probes=probes)
 
 
@@ -104,6 +109,28 @@ def _mirror(settings: Settings) -> Iterable[Check]:
         yield Check("created tokens", "fail", error.problem, error.fix)
     except UntrustedPath as error:
         yield Check("created tokens", "fail", str(error))
+
+
+def _storage(settings: Settings) -> Iterable[Check]:
+    url = settings.storage.url
+    if url is None:
+        return
+    fix = "mend storage.url, the rights to it, or its credentials in the environment"
+    try:
+        asyncio.run(_try_store(open_store(url)))
+    except UntrustedPath as error:
+        yield Check("storage", "fail", str(error))
+    except StoreError as error:
+        yield Check("storage", "fail", str(error), fix)
+    else:
+        yield Check("storage", "ok", f"{urlsplit(url).scheme}:// can be written, read and emptied")
+
+
+async def _try_store(store: Store) -> None:
+    key = f"checks/{secrets.token_hex(8)}"
+    await store.put(key, b"x")
+    await store.get(key)
+    await store.delete(key)
 
 
 def _redis(settings: Settings) -> Iterable[Check]:

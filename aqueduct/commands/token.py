@@ -91,6 +91,7 @@ def command() -> None:
 @click.option("--expires", metavar="WHEN", help="A span such as 12h, 30d or 8w, or a date such as 2027-01-31.")
 @click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
 @click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
+@click.option("--max-open-batches", type=int, metavar="N", help="Batches that have not ended; past it: 429.")
 @_action
 def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: Any) -> None:
     """Make a token and print it, once.

@@ -182,6 +182,7 @@ class Admissions:
             concurrent_jobs=token.concurrent_jobs or 0,
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
+            sink="",
         )
 
     async def cancel(self, job_ids: Sequence[str]) -> bytes:

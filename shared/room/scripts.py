@@ -37,6 +37,8 @@ class AdmitArguments(NamedTuple):
     idempotency: str
     """Name of the key, hashed with its token; empty for none."""
     body_hash: str
+    sink: str
+    """The batch whose feeder takes its end; empty for none."""
 
 
 class AdmitLimits(NamedTuple):
@@ -223,6 +225,29 @@ class SweepRow(NamedTuple):
     ticket: bytes
 
 
+class FeederArguments(NamedTuple):
+    """A batch, and the process that carries it."""
+
+    batch: str
+    feeder: str
+    lease_ms: int
+
+
+class ResultsArguments(NamedTuple):
+    """Which of a batch's ended lines are wanted, and how much of them at most."""
+
+    batch: str
+    start: int
+    most: int
+    budget_bytes: int
+
+
+class BatchArguments(NamedTuple):
+    """A batch."""
+
+    batch: str
+
+
 class NoArguments(NamedTuple):
     """Nothing."""
 
@@ -273,5 +298,12 @@ LEAVE: Final = Script("leave", LeaveArguments, ModelRow, _number)
 HELLO: Final = Script("hello", HelloArguments, ModelRow, _raw)
 SWEEP: Final = Script("sweep", SweepArguments, SweepRow, _swept)
 DEPTH: Final = Script("depth", NoArguments, ModelRow, _raw)
+HOLD: Final = Script("hold", FeederArguments, NoRow, _number)
+LET_GO: Final = Script("let_go", FeederArguments, NoRow, _number)
+RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
+ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 
-ALL: Final = (ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH)
+ALL: Final = (
+    *(ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE),
+)

@@ -60,7 +60,8 @@ if concurrent_jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. token, '(' .
   return refuse('jobs', 1000)
 end
 local live = live_workers(model, now, LIVE_WORKER_MS)
-if live == 0 and live_workers(model, now, grace_ms) == 0 then
+-- A batch's line has its whole window to wait for a worker.
+if live == 0 and sink == '' and live_workers(model, now, grace_ms) == 0 then
   -- Its workers may have left in order a moment ago, to be started again.
   local left_at = tonumber(redis.call('HGET', NAMES.room .. model, 'left_at') or 0)
   if left_at > now or now - left_at > grace_ms then return refuse('no_worker', 5000) end
@@ -92,13 +93,14 @@ if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
 local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = size, apart = apart or nil,
   admitted = now,
   max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
-  token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil}
+  token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
+local deadline = sink == '' and now + max_wait_ms or math.huge
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
-  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', now + max_wait_ms)
+  'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', deadline)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
 if next_clock then redis.call('SET', rate_key, next_clock, 'PX', 120000) end
 if concurrent_jobs > 0 then
@@ -108,7 +110,7 @@ if concurrent_jobs > 0 then
 end
 redis.call('PEXPIRE', NAMES.job .. id, life_ms)
 if key ~= '' then redis.call('SET', key, id .. ' ' .. body_hash, 'PX', life_ms) end
-redis.call('ZADD', NAMES.waits .. model, now + max_wait_ms, id)
+redis.call('ZADD', NAMES.waits .. model, deadline, id)
 if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
 -- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.

@@ -45,8 +45,9 @@ local function store(id, attempt, number, ending, first, count)
     if length == 0 and count > 0 then redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key))) end
     return 'o'
   end
-  redis.call('PEXPIRE', log, KEEP_MS)
-  conclude(id, job, KEEP_MS)
+  local keep_ms = keep_of(job)
+  redis.call('PEXPIRE', log, keep_ms)
+  conclude(id, job, keep_ms)
   pcall(settle, job, ending)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
 end

@@ -1,4 +1,4 @@
--- Takes an owner out of jobs; with the last one a job is cancelled.
+-- Takes an owner out of jobs; with the last one a job is cancelled. Batch lines have none, and are cancelled by the empty name.
 --
 --   state     who moves it      to
 --   waiting   cancel            (none)                                      here
@@ -13,7 +13,7 @@ for id in rows() do
     redis.call('UNLINK', NAMES.body .. id)  -- of an admission that never came
   elseif job.state ~= 'ended' and has_owner(job.owners, owner) then
     local left = without_owner(job.owners, owner)
-    redis.call('SREM', NAMES.owned .. owner, id)
+    if owner ~= '' then redis.call('SREM', NAMES.owned .. owner, id) end
     if left ~= '' then
       redis.call('HSET', NAMES.job .. id, 'owners', left)
       letter = 'o'
@@ -24,7 +24,7 @@ for id in rows() do
     else
       free(id, job)  -- first: it works at maxmemory, and nobody will run this again
       redis.call('HSET', NAMES.job .. id, 'cancelled', '1')
-      redis.call('SADD', NAMES.owned .. owner, id)
+      if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
       tell[#tell + 1] = id
       letter = 'r'
     end

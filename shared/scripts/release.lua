@@ -2,7 +2,7 @@
 --
 --   how       what becomes of a running job
 --   end       (none): it was cancelled
---   away      waiting where it stood, uncounted, if another worker lives; else 'n': keep it
+--   away      waiting where it stood, uncounted, if another worker lives (a batch's line always); else 'n': keep it
 --   again     waiting where it stood, counted; ended with `wire` after its last try
 --   fail      ended with `wire`
 --
@@ -27,7 +27,7 @@ local function release(id, job, how, wire)
   local published = redis.call('LLEN', NAMES.log .. id) > 0
   if how == 'away' then
     if published then return 'p' end
-    if not others_live(job.model) then return 'n' end
+    if job.sink == '' and not others_live(job.model) then return 'n' end
     wait_again(id, job, now, math.max(0, job.tries - 1))
     return 'b'
   end

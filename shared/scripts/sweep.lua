@@ -21,9 +21,10 @@ local function guarded(step, ...)
   if not ok then failures[#failures + 1] = error_text(failure) end
 end
 
--- Heartbeats and leases that lie in the future are of before the clock was set back: they begin anew.
+-- Heartbeats and leases that lie in the future are of before the clock was set back: they begin anew. What waits without a
+-- deadline, a batch's lines, waits on.
 local function clamp(key, limit)
-  local late = redis.call('ZRANGEBYSCORE', key, '(' .. limit, '+inf', 'LIMIT', 0, 1000)
+  local late = redis.call('ZRANGEBYSCORE', key, '(' .. limit, '(+inf', 'LIMIT', 0, 1000)
   for _, member in ipairs(late) do redis.call('ZADD', key, 'XX', limit, member) end
 end
 
@@ -148,7 +149,7 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
   if count == 0 or still then return end
   if unserved then
     -- Told at the next sweep, so that a restarted Redis leaves the workers time to say that they live.
-    if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGE', waits, 0, 499), no_worker_wire) end
+    if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', '(+inf', 'LIMIT', 0, 500), no_worker_wire) end
     return
   end
   if redis.call('ZCARD', NAMES.running .. model) >= concurrency then return end

@@ -12,6 +12,7 @@ from tests.shared.room_state import nonce_of
 
 APIS: Final = ("api-1", "api-2", "api-3")
 WORKERS: Final = ("w1", "w2", "w3")
+BATCHES: Final = ("batch_1", "batch_2")
 LEASE_MS: Final = 6_000
 PERIOD_MS: Final = 1_000
 

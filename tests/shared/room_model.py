@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.protocol import KEEP_MS, LIVE_WORKER_MS, PROMISE_MS
+from shared.protocol import LIVE_WORKER_MS, PROMISE_MS
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, weights_of
@@ -60,7 +60,7 @@ class Model(Upkeep):
         ends = self.token_jobs.get(asked.token, {}).values()
         if asked.concurrent_jobs and sum(end > self.now for end in ends) >= asked.concurrent_jobs:
             return "jobs"
-        if not self._is_served(asked):
+        if not asked.sink and not self._is_served(asked):
             return "no_worker"
         if asked.lane == "batch" and asked.must_finish:
             return "ok"
@@ -102,7 +102,8 @@ class Model(Upkeep):
     def _accept(self, asked: AdmitArguments) -> None:
         limits = ADMIT_LIMITS[asked.model]
         room, now = self.rooms[asked.model], self.now
-        job = Job(asked, now, [asked.owner], now + asked.max_wait_ms, self.ttl_now + limits.life_ms)
+        owners, deadline = [asked.owner] if asked.owner else [], math.inf if asked.sink else now + asked.max_wait_ms
+        job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
         self.open_lane(job)
         tags = room.tags[job.lane]
@@ -123,7 +124,8 @@ class Model(Upkeep):
             self.token_jobs_expire[asked.token] = self.ttl_now + limits.life_ms + 1000
         if asked.idempotency:
             self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
-        self.owned.setdefault(asked.owner, set()).add(job.id)
+        if asked.owner:
+            self.owned.setdefault(asked.owner, set()).add(job.id)
         if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
             self.push(asked.model)
 
@@ -133,9 +135,9 @@ class Model(Upkeep):
         if job is None:
             self.bodies.pop(job_id, None)
             return "n"
-        if job.state == "ended" or owner not in job.owners:
+        if job.state == "ended" or owner not in (job.owners or [""]):
             return "n"
-        if job.owners != [owner]:
+        if job.owners not in ([owner], []):
             job.owners.remove(owner)
             self.owned[owner].discard(job_id)
             return "o"
@@ -152,6 +154,19 @@ class Model(Upkeep):
         """Drop an ended job."""
         job = self.jobs.get(job_id)
         if job is None or job.state != "ended" or job.owners != [owner]:
+            return 0
+        del self.jobs[job_id]
+        self.logs.pop(job_id, None)
+        return 1
+
+    def acknowledge(self, batch: str, job_id: str) -> int:
+        """Drop a result that is kept elsewhere."""
+        ids, until = self.results.get(batch, ([], 0.0))
+        if job_id in ids:
+            ids.remove(job_id)
+        self.results[batch] = (ids, until)
+        job = self.jobs.get(job_id)
+        if job is None or job.state != "ended":
             return 0
         del self.jobs[job_id]
         self.logs.pop(job_id, None)
@@ -283,8 +298,8 @@ class Model(Upkeep):
             log.events += fresh
         if ending is None:
             return "o"
-        self.logs[job_id].expires = self.ttl_now + KEEP_MS
-        self.finish(job, KEEP_MS)
+        self.logs[job_id].expires = self.ttl_now + job.keep_ms
+        self.finish(job, job.keep_ms)
         self.settle(job, ending - job.asked.cost)
         self.rooms[job.model].ended_at = self.now
         return "w" if self.rooms[job.model].waits else "o"
@@ -311,7 +326,7 @@ class Model(Upkeep):
             if job.id in self.logs:
                 return "p"
             seen = self.rooms[job.model].workers.get(worker, -math.inf)
-            if self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
+            if not job.sink and self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
                 return "n"
             self.wait_again(job, max(0, job.tries - 1))
             return "b"

@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from shared import keys
+from shared.protocol import DAY_MS
 from tests.shared.room_cast import APIS, WORKERS, Broken, Step
 from tests.shared.room_limits import MODELS
 from tests.shared.room_probe import Probe
@@ -16,7 +17,7 @@ from tests.shared.room_world import World
 WEIGHTS: Final[dict[str, float]] = {
     "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
     "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
-    "fall_back": 0.6, "spoil": 0.2,
+    "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1,
 }  # fmt: skip
 MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "spoil")
 
@@ -65,6 +66,9 @@ def finish(world: World) -> None:
         of_worker.clear()
     for _ in range(45):  # nobody is judged after a longer silence
         world.let_pass(2_900)
+        world.sweep_now(APIS[0])
+    for _ in range(4):  # a day: so long the ends of a batch's lines are kept
+        world.let_pass(DAY_MS // 3)
         world.sweep_now(APIS[0])
     world.let_pass(1_200_000)
     world.compare(world.probe.look())

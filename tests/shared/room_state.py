@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.protocol import KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS
+from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 
@@ -51,6 +51,16 @@ class Job:
     def lane(self) -> str:
         """Where it waits."""
         return self.asked.lane
+
+    @property
+    def sink(self) -> str:
+        """The batch that hears of its end."""
+        return self.asked.sink
+
+    @property
+    def keep_ms(self) -> int:
+        """How long its end is kept."""
+        return DAY_MS if self.sink else KEEP_MS
 
     @property
     def must_finish(self) -> bool:
@@ -134,6 +144,8 @@ class Rooms:
         self.idempotency: dict[str, Kept] = {}
         self.rates: dict[str, tuple[float, float]] = {}
         self.token_jobs: dict[str, dict[str, float]] = {}
+        self.results: dict[str, tuple[list[str], float]] = {}
+        """Of each batch: its ended lines, oldest first, and until when they are kept."""
         self.token_jobs_expire: dict[str, float] = {}
         self.owned: dict[str, set[str]] = {}
         self.owners: set[str] = set()
@@ -163,6 +175,7 @@ class Rooms:
         self.rates = {name: rate for name, rate in self.rates.items() if rate[1] > ttl_now}
         self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until > ttl_now}
         self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
+        self.results = {name: kept for name, kept in self.results.items() if kept[1] > ttl_now}
         for room in self.rooms.values():
             if room.awake <= ttl_now:
                 room.awake = -math.inf
@@ -287,6 +300,9 @@ class Rooms:
                 del self.idempotency[job.asked.idempotency]
         if keep_ms:
             job.state, job.expires = "ended", self.ttl_now + keep_ms
+            if job.sink:
+                known = self.results.get(job.sink, ([], 0.0))[0]
+                self.results[job.sink] = ([*known, job.id], self.ttl_now + DAY_MS)
         else:
             self.jobs.pop(job.id, None)
             self.logs.pop(job.id, None)
@@ -295,9 +311,9 @@ class Rooms:
         if job.attempt:
             job.attempt = "0." + nonce_of(job.attempt)
         events = self.logs[job.id].events if job.id in self.logs else []
-        self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + KEEP_MS)
+        self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + job.keep_ms)
         self.tell(job, len(events), FAILED + wire)
-        self.finish(job, KEEP_MS)
+        self.finish(job, job.keep_ms)
 
     def tell(self, job: Job, number: int, payload: str) -> None:
         told = (job.id, nonce_of(job.attempt), str(number), payload)
@@ -307,7 +323,8 @@ class Rooms:
         room, life = self.rooms[job.model], ADMIT_LIMITS[job.model].life_ms
         self._leave_running(job)
         job.state, job.attempt, job.tries = "waiting", "", tries
-        job.deadline, job.expires = self.now + KEEP_MS, self.ttl_now + life
+        job.deadline = math.inf if job.sink else self.now + KEEP_MS
+        job.expires = self.ttl_now + life
         self.open_lane(job)
         self.wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))
         if job.asked.apart and job.id in self.bodies:

@@ -97,7 +97,7 @@ class Upkeep(Rooms):
     def _sweep_waits(self, asked: SweepArguments, row: SweepRow, still: bool, did: list[int]) -> None:
         room = self.rooms[row.model]
         limit = self.now + (row.max_wait_ms if self.was_set_back else max(row.max_wait_ms, KEEP_MS))
-        room.waits = {name: min(at, limit) for name, at in room.waits.items()}
+        room.waits = {name: min(at, limit) if at < math.inf else at for name, at in room.waits.items()}
         late = sorted((at, name) for name, at in room.waits.items() if at <= self.now)
         self._give_up(room, [name for _, name in late], str(asked.timeout_wire), did)
         if room.met_lost:
@@ -124,9 +124,8 @@ class Upkeep(Rooms):
         if room.unserved is None:
             room.unserved = self.now
         else:
-            self._give_up(
-                room, sorted(room.waits, key=lambda name: (room.waits[name], name)), str(asked.no_worker_wire), did
-            )
+            judged = sorted((at, name) for name, at in room.waits.items() if at < math.inf)
+            self._give_up(room, [name for _, name in judged], str(asked.no_worker_wire), did)
 
     def _give_up(self, room: Room, ids: Sequence[str], wire: str, did: list[int]) -> None:
         for job_id in ids:

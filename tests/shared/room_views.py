@@ -47,6 +47,9 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
         yield keys.body(job_id), ("large", until)
     for key, kept in model.idempotency.items():
         yield key, (kept.value, kept.expires)
+    for batch, (ids, until) in model.results.items():
+        if ids:
+            yield keys.results(batch), (ids, until)
     for token, (at, until) in model.rates.items():
         yield NAMES["rate"] + token, (at - moved, until)
     for token, ends in model.token_jobs.items():

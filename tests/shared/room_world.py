@@ -16,6 +16,7 @@ from typing import TypeVar
 from shared import keys
 from shared.protocol import OWNER_MS
 from shared.room.scripts import (
+    ACKNOWLEDGE,
     ADMIT,
     APPEND,
     BEAT,
@@ -26,9 +27,11 @@ from shared.room.scripts import (
     PEEK,
     RELEASE,
     RENEW,
+    RESULTS,
     SWEEP,
     TAKE,
     AdmitArguments,
+    BatchArguments,
     BeatArguments,
     HelloArguments,
     LeaveArguments,
@@ -36,12 +39,13 @@ from shared.room.scripts import (
     PeekArguments,
     ReleaseArguments,
     RenewArguments,
+    ResultsArguments,
     SweepArguments,
     SweepRow,
     TakeArguments,
 )
 from shared.scripting import flag
-from tests.shared.room_cast import APIS, LEASE_MS, PERIOD_MS, TENANTS, WORKERS, Broken, Held, Sent, Step, event
+from tests.shared.room_cast import APIS, BATCHES, LEASE_MS, PERIOD_MS, TENANTS, WORKERS, Broken, Held, Sent, Step, event
 from tests.shared.room_limits import ADMIT_LIMITS, GRACE_MS, MODELS, TICKET
 from tests.shared.room_model import Model
 from tests.shared.room_probe import Probe, Seen, Snapshot
@@ -136,6 +140,7 @@ class World:
             concurrent_jobs=token.concurrent_jobs,
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
+            sink="",
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
@@ -145,6 +150,40 @@ class World:
                 self._ran(seen)
                 self.model.bodies[job_id] = self.model.ttl_now + 60_000
         self._admit(asked)
+
+    def admit_line(self, draw: Random) -> None:
+        """A feeder has a line of its batch accepted, or one that is there already."""
+        model, tenant = draw.choice([*MODELS]), draw.choice([*TENANTS])
+        lines = [job.id for job in self.model.jobs.values() if job.sink]
+        job_id = draw.choice(lines) if lines and draw.random() < 0.2 else self._id()
+        self._admit(AdmitArguments(
+            id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
+            cost=draw.choice((16, 64)), body=b"b", apart="", size=5, spec=b"spec", owner="", must_finish="1", ask="",
+            max_wait_ms=0, not_after=10**15, token=tenant, requests_per_minute=0, concurrent_jobs=0, idempotency="",
+            body_hash="", sink=draw.choice(BATCHES),
+        ))  # fmt: skip
+
+    def results(self, draw: Random) -> None:
+        """A feeder reads what its sink holds, and acknowledges some of it, and what is no result."""
+        batch = draw.choice(BATCHES)
+        seen = self.probe.run(RESULTS, ResultsArguments(batch, start := draw.randrange(3), 5, 10**6))
+        self._ran(seen)
+        wanted = self.model.results.get(batch, ([], 0.0))[0][start : start + 5]
+        got = [[part.decode() for part in row] for row in seen.reply]
+        self.compare(seen, got, [[name, *(self.model.logs[name].events if name in self.model.logs else ())]
+                                 for name in wanted])  # fmt: skip
+        ids = [name for name in wanted if draw.random() < 0.7] + self._some_ids(draw)[:1]
+        ids = [name for name in ids if name not in self.model.jobs or self.model.jobs[name].sink in ("", batch)]
+        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(batch), [(name,) for name in ids])
+        self._ran(seen)
+        self.compare(seen, seen.reply, sum(self.model.acknowledge(batch, name) for name in ids))
+
+    def take_back(self, draw: Random) -> None:
+        """A feeder cancels lines."""
+        ids = [job.id for job in self.model.jobs.values() if job.sink and draw.random() < 0.3]
+        seen = self.probe.run(CANCEL, OwnerArguments(""), [(job_id,) for job_id in ids])
+        self._ran(seen)
+        self.compare(seen, seen.reply.decode(), "".join(self.model.cancel("", job_id) for job_id in ids))
 
     def _admit(self, asked: AdmitArguments) -> str:
         seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]])

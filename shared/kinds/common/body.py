@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import jiter
 import orjson
 
 from shared.errors import InvalidRequest
+from shared.infinity import holds_infinity
 from shared.kinds.common.fields import StreamOptions
 
 MAX_NAMED_EXTRAS = 10
@@ -57,7 +57,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
         raise _invalid_json(_json_fault(str(error))) from None
     if not isinstance(body, dict):
         raise _invalid_json('The request body must be a JSON object, such as {"model": …, "messages": […]}.')
-    if _holds_infinity(body):
+    if holds_infinity(body):
         raise _invalid_json("The request body holds a number too large for JSON tools to read. Send a smaller one.")
     return body
 
@@ -145,21 +145,6 @@ def _json_fault(text: str) -> str:
     if reason.startswith("Detected duplicate key"):  # the parser goes on to quote the key
         reason = "duplicate key"
     return f"The request body is not valid JSON: {reason} at line {line} column {column}."
-
-
-def _holds_infinity(value: Any) -> bool:
-    """Tell whether a number overflowed: the parser turns 1e400 into infinity, which no JSON can say again."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        kind = type(node)
-        if kind is dict:
-            waiting.extend(node.values())
-        elif kind is list:
-            waiting.extend(node)
-        elif kind is float and math.isinf(node):
-            return True
-    return False
 
 
 def _invalid_options(message: str) -> InvalidRequest:

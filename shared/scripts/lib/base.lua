@@ -64,6 +64,7 @@ local function load_job(id, with_body)
     return nil
   end
   job.tenant, job.token, job.idempotency = job.tenant or '', job.token or '', job.idempotency or ''
+  job.sink = job.sink or ''
   job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
   job.admitted, job.max_tries = tonumber(job.admitted) or 0, tonumber(job.max_tries) or 1
   job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''

@@ -17,8 +17,11 @@ local function holds_key(id, job)
   return job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id
 end
 
+-- How long an ended job is kept for whoever reads its end: a batch's feeder may be away for longer than an API process.
+local function keep_of(job) return job.sink == '' and KEEP_MS or DAY_MS end
+
 -- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
--- may still catch up. Whoever writes the last event gives the log its own lifetime.
+-- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime.
 local function conclude(id, job, keep_ms)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
@@ -30,6 +33,10 @@ local function conclude(id, job, keep_ms)
     -- What only a worker needs is emptied, not deleted: one write instead of two.
     redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '')
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
+    if job.sink ~= '' then
+      redis.call('RPUSH', NAMES.results .. job.sink, id)
+      redis.call('PEXPIRE', NAMES.results .. job.sink, DAY_MS)
+    end
   else
     redis.call('DEL', NAMES.job .. id, NAMES.log .. id)
   end
@@ -48,15 +55,17 @@ local function fail(id, job, wire)
   if job.attempt ~= '' then redis.call('HSET', NAMES.job .. id, 'attempt', '0.' .. nonce_of(job.attempt)) end
   local log = NAMES.log .. id
   local number = redis.call('RPUSH', log, 'E' .. wire) - 1
-  redis.call('PEXPIRE', log, KEEP_MS)
-  conclude(id, job, KEEP_MS)
+  local keep_ms = keep_of(job)
+  redis.call('PEXPIRE', log, keep_ms)
+  conclude(id, job, keep_ms)
   frame(job.owners, id, nonce_of(job.attempt), number, 'E' .. wire)
 end
 
 -- Lets a job that was taken wait again, in front. It may wait and run as long as a new one from here on, so whatever lives
 -- as long as the job does is given its whole life again.
 local function wait_again(id, job, now, tries)
-  local key, life, deadline = NAMES.job .. id, tonumber(job.life) or DAY_MS, now + KEEP_MS
+  local key, life = NAMES.job .. id, tonumber(job.life) or DAY_MS
+  local deadline = job.sink == '' and now + KEEP_MS or math.huge
   leave_running(id, job)
   redis.call('HSET', key, 'state', 'waiting', 'attempt', '', 'tries', tries, 'deadline', deadline)
   redis.call('PEXPIRE', key, life)

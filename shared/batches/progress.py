@@ -1,0 +1,31 @@
+"""How far a batch is, as its feeder tells Redis and everybody reads it: nothing that is missed if it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.batches.record import Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The newest counts, and when the last line should have ended at the rate so far (Unix seconds; None: unknown)."""
+
+    counts: Counts
+    finish_at: int | None = None
+
+    def fields(self) -> dict[str, int]:
+        """Return what a feeder tells."""
+        counts = self.counts
+        told = {"total": counts.total, "completed": counts.completed, "failed": counts.failed}
+        return {**told, "finish_at": self.finish_at or 0}
+
+    @classmethod
+    def from_fields(cls, told: Mapping[str, str]) -> Progress | None:
+        """Read what `fields` gave; None where nothing was told."""
+        try:
+            counts = Counts(int(told["total"]), int(told["completed"]), int(told["failed"]))
+            return cls(counts, int(told.get("finish_at", "0")) or None)
+        except (KeyError, ValueError):
+            return None

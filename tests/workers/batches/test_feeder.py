@@ -1,0 +1,117 @@
+"""Batches from their first status to the last, by real workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from shared.batches.record import Status
+from tests.support.batches import BatchStore, chat_line
+from tests.support.waiting import wait_until
+from tests.workers.batches.conftest import Site
+
+
+def test_a_batch_is_validated_run_and_completed(site: Site) -> None:
+    lines = [chat_line(f"line-{number}", f"text {number}") for number in range(300)]
+    batch = site.batches.put(lines)
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 40, site.logs)
+    assert ended.record.status is Status.COMPLETED, site.logs()
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert all(text.startswith(f"text {name[5:]}") for name, text in ended.texts().items())
+    assert (ended.record.counts.total, ended.record.counts.completed, ended.record.error_file_id) == (300, 300, None)
+    assert ended.record.usage is not None and ended.record.usage.output_tokens > 0
+    assert not site.batches.is_open(batch)
+    with site.redis.client() as client:
+        assert [key for key in client.keys("aq2:*") if batch.encode() in key] == []
+        assert client.keys("aq2:job:*") == []
+
+
+def test_what_fails_is_tried_again_and_told_where_that_does_not_help(site: Site) -> None:
+    batches = {
+        model: site.batches.put([chat_line(f"line-{n}", "text", model, user=f"{model}-{n}") for n in range(3)])
+        for model in ("flaky", "broken", "refuses")
+    }
+    site.system.add_worker()
+    flaky = site.batches.wait(batches["flaky"], 30, site.logs)
+    assert flaky.record.counts.completed == 3, flaky.errors
+    broken = site.batches.wait(batches["broken"], 30, site.logs)
+    assert (broken.record.status, broken.record.output_file_id) == (Status.COMPLETED, None)
+    assert broken.ids() == ["line-0", "line-1", "line-2"]
+    assert {line["response"]["status_code"] for line in broken.errors} == {500}
+    refused = site.batches.wait(batches["refuses"], 30, site.logs)
+    assert set(refused.codes().values()) == {"bad_thing"}
+    calls = Counter(str(record["model"]).partition("?")[2] for record in site.backend.requests())
+    assert calls["status=500"] == 9, "each line as often as batches.line_attempts says"
+    assert calls["status=400&code=bad_thing"] == 3, "what cannot help is not tried"
+
+
+def test_a_bad_parameter_fails_its_line_alone_and_a_bad_line_the_batch(site: Site) -> None:
+    good = chat_line("good", "text")
+    one = site.batches.put([good, chat_line("bad", "text", temperature="hot")])
+    other = site.batches.put([good, b"{", chat_line("good", "text")])
+    site.system.add_worker()
+    ended = site.batches.wait(one, 30, site.logs)
+    assert (ended.record.status, ended.ids()) == (Status.COMPLETED, ["bad", "good"])
+    assert ended.errors[0]["response"]["body"]["error"]["param"] == "temperature"
+    failed = site.batches.wait(other, 30, site.logs).record
+    assert [(error["line"], error["code"]) for error in failed.errors] == [
+        (2, "invalid_json_line"),
+        (3, "duplicate_custom_id"),
+    ]
+    assert failed.status is Status.FAILED
+    assert not site.batches.is_open(other)
+
+
+def test_a_cancelled_batch_keeps_what_has_ended_and_stops_the_rest(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(100)]
+    batch = site.batches.put(lines)
+    hanging = site.batches.put([chat_line(f"line-{n}", "text", "hangs") for n in range(9)])
+    site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    site.batches.ask_cancel(batch)
+    site.batches.ask_cancel(hanging)
+    ended = site.batches.wait(batch, 20, site.logs)
+    assert ended.record.status is Status.CANCELLED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert ended.output
+    assert set(ended.codes().values()) == {"batch_cancelled"}
+    assert len(site.batches.wait(hanging, 20, site.logs).errors) == 9
+    wait_until(lambda: site.backend.state()["open_requests"] == 0, 5, "the backend to be let go")
+
+
+def test_at_the_windows_end_what_has_ended_is_kept_and_the_rest_expires(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "hangs") for n in range(9)]
+    batch = site.batches.put(lines, window_seconds=4)
+    unknown = site.batches.put([chat_line("a", "text", "m")], window_seconds=600)
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 20, site.logs)
+    assert ended.record.status is Status.EXPIRED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert set(ended.codes().values()) == {"batch_expired"}
+    assert site.batches.wait(unknown, 10).record.status is Status.COMPLETED
+
+
+def test_a_revoked_token_cancels_its_batch_and_a_lost_one_does_not(site: Site) -> None:
+    mine = BatchStore(site.batches.folder, "gone")
+    batch = mine.put([chat_line(f"line-{n}", "text", "hangs") for n in range(3)])
+    site.system.add_worker()
+    wait_until(lambda: mine.record(batch).status is Status.IN_PROGRESS, 20, "the batch to run")
+    with site.redis.client() as client:
+        client.hset("aq:tokens", "changed_at", "now")  # the others are there, this one is not
+    ended = mine.wait(batch, 20, site.logs)
+    assert ended.record.status is Status.CANCELLED
+    assert [error["code"] for error in ended.record.errors] == ["token_revoked"]
+
+
+def test_a_batch_whose_input_is_gone_ends_and_says_so(site: Site) -> None:
+    batch = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(400)])
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.kill()
+    site.batches.delete_input(batch)
+    with site.redis.client() as client:
+        client.flushall()
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 20, site.logs)
+    assert (ended.record.status, ended.record.errors[0]["code"]) == (Status.CANCELLED, "input_lost")
+    assert len(ended.output) == ended.record.counts.total
