@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from shared.batches.record import Status
+from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
 from tests.support.waiting import wait_until
-from tests.workers.batches.conftest import Site
 
 
 def test_a_batch_is_validated_run_and_completed(site: Site) -> None:
