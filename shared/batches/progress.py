@@ -15,12 +15,17 @@ class Progress:
     counts: Counts
     finish_at: int | None = None
 
+    def fields(self) -> dict[str, int]:
+        """Return what a feeder tells."""
+        counts = self.counts
+        told = {"total": counts.total, "completed": counts.completed, "failed": counts.failed}
+        return {**told, "finish_at": self.finish_at or 0}
+
     @classmethod
     def from_fields(cls, told: Mapping[str, str]) -> Progress | None:
-        """Read what a feeder told (`Lines.say`); None where nothing was."""
+        """Read what `fields` gave; None where nothing was told."""
         try:
             counts = Counts(int(told["total"]), int(told["completed"]), int(told["failed"]))
-            left = told.get("seconds_left")
-            return cls(counts, int(told["at"]) + int(left) if left is not None else None)
+            return cls(counts, int(told.get("finish_at", "0")) or None)
         except (KeyError, ValueError):
             return None

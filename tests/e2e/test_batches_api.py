@@ -271,7 +271,7 @@ def test_counts_and_finish_are_those_that_the_feeder_told(
     _carry(store, batch_id, Status.IN_PROGRESS, counts=Counts(3))
     assert "x-aqueduct-estimated-finish" not in client.get(f"/batches/{batch_id}").headers
     redis = module_redis.client()
-    told: dict[Any, Any] = {"total": 3, "completed": 1, "failed": 1, "at": 1000, "seconds_left": 24}
+    told: dict[Any, Any] = {"total": 3, "completed": 1, "failed": 1, "finish_at": 1024}
     redis.hset(f"aq2:batch:{batch_id}", mapping=told)
     redis.close()
     answer = client.get(f"/batches/{batch_id}")
