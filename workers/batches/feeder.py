@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.batches import keys
 from shared.batches.lines import CheckedLine, InputCheck
+from shared.batches.progress import Progress
 from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save
 from shared.batches.results import CreateFile, NotRun, join, not_run, tally
 from shared.redis import RedisRefused, RedisUnavailable
@@ -266,7 +267,5 @@ class Feeder:
             return {}
 
     async def _tell(self, flow: Flow) -> None:
-        counts = self.counts
-        told = {"completed": counts.completed, "failed": counts.failed, "total": counts.total, "at": int(time.time())}
         with suppress(RedisUnavailable, RedisRefused):
-            await self._site.lines.say(self._id, {**told, **flow.estimate(counts)})
+            await self._site.lines.say(self._id, Progress(self.counts, flow.finish_at(self.counts)).fields())

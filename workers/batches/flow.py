@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -235,14 +236,14 @@ class Flow:
                 await self._segments.write()
                 await self._away(error)
 
-    def estimate(self, counts: Counts) -> dict[str, int]:
-        """Return in how many seconds the last line should have ended at the rate so far, once there is one."""
+    def finish_at(self, counts: Counts) -> int | None:
+        """Return when the last line should have ended at the rate so far (Unix seconds); None while there is none."""
         began_at, had = self._began
         ended = counts.completed + counts.failed - had
         seconds = self._loop.time() - began_at
         if ended < 1 or seconds < 1:
-            return {}
-        return {"seconds_left": round((counts.total - counts.completed - counts.failed) * seconds / ended)}
+            return None
+        return round(time.time() + (counts.total - counts.completed - counts.failed) * seconds / ended)
 
 
 def _limit(model: ModelSettings | None) -> int:
