@@ -1,6 +1,6 @@
-"""`python -m tests.chaos`: every fault under load and a table, then the scripts beside their model. A breach: 1.
+"""`python -m tests.chaos`: every fault under load and a table, then batches, then the scripts. A breach: 1.
 
-`soak`, `cancels` and `scripts` are long runs of one kind.
+`soak`, `cancels`, `batches` and `scripts` are long runs of one kind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.batches import run_batches
 from tests.chaos.cancels import run_cancels
 from tests.chaos.faults import FAULTS, Fault, wait_for_load
 from tests.chaos.load import Load
@@ -24,6 +25,8 @@ FULL_REQUESTS = 500
 SHORT_REQUESTS = 150
 FULL_STEPS = 200_000
 SHORT_STEPS = 20_000
+FULL_LINES = 2_000
+SHORT_LINES = 200
 
 
 def main() -> int:
@@ -41,6 +44,8 @@ def main() -> int:
     scripts = runs.add_parser("scripts", help="random steps of the scripts: Redis must stay as their model says")
     scripts.add_argument("--steps", type=int, default=FULL_STEPS)
     scripts.add_argument("--seed", type=int, help="of the first run (default: another each time)")
+    batches = runs.add_parser("batches", help="batches while all that carries them is killed: one record a line")
+    batches.add_argument("--lines", type=int, default=FULL_LINES)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aqueduct-chaos-") as made:
         folder = arguments.logs or Path(made)
@@ -50,9 +55,12 @@ def main() -> int:
             return _report(run_cancels(folder, arguments.count))
         if arguments.run == "scripts":
             return _report(run_scripts(folder, arguments.steps, arguments.seed))
+        if arguments.run == "batches":
+            return _report(run_batches(folder, arguments.lines))
         faults = run_faults(arguments, folder)
         if arguments.fault:
             return faults
+        faults |= _report(run_batches(folder, SHORT_LINES if arguments.short else FULL_LINES))
         return faults | _report(run_scripts(folder, SHORT_STEPS if arguments.short else FULL_STEPS))
 
 

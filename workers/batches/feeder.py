@@ -267,6 +267,5 @@ class Feeder:
             return {}
 
     async def _tell(self, flow: Flow) -> None:
-        counts = self.counts
         with suppress(RedisUnavailable, RedisRefused):
-            await self._site.lines.say(self._id, Progress(counts, flow.finish_at(counts)).fields())
+            await self._site.lines.say(self._id, Progress(self.counts, flow.finish_at(self.counts)).fields())

@@ -237,7 +237,7 @@ class Flow:
                 await self._away(error)
 
     def finish_at(self, counts: Counts) -> int | None:
-        """Return when the last line should have ended at the rate so far; None while there is none."""
+        """Return when the last line should have ended at the rate so far (Unix seconds); None while there is none."""
         began_at, had = self._began
         ended = counts.completed + counts.failed - had
         seconds = self._loop.time() - began_at

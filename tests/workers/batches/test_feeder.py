@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections import Counter
+from typing import Any
 
 from shared.batches.record import Status
+from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
 from tests.support.waiting import wait_until
-from tests.workers.batches.conftest import Site
 
 
 def test_a_batch_is_validated_run_and_completed(site: Site) -> None:
@@ -115,3 +118,35 @@ def test_a_batch_whose_input_is_gone_ends_and_says_so(site: Site) -> None:
     ended = site.batches.wait(batch, 20, site.logs)
     assert (ended.record.status, ended.record.errors[0]["code"]) == (Status.CANCELLED, "input_lost")
     assert len(ended.output) == ended.record.counts.total
+
+
+def test_a_batch_pauses_while_the_store_takes_nothing(site: Site) -> None:
+    batch = site.batches.put([chat_line(f"line-{n}", "text") for n in range(50)])
+    in_the_way = site.batches.folder / "batches" / site.batches.tenant / batch / "results"
+    in_the_way.write_text("a file where a folder is to be")
+    site.system.add_worker()
+    wait_until(lambda: f"batch {batch} pauses" in site.logs(), 20, "the batch to pause")
+    in_the_way.unlink()
+    ended = site.batches.wait(batch, 20, site.logs)
+    assert (ended.record.status, len(ended.output)) == (Status.COMPLETED, 50)
+    assert site.logs().count("pauses") == 1
+
+
+def test_flower_shows_a_batch_as_one_task_with_its_progress(site: Site) -> None:
+    batch = site.batches.put([chat_line(f"line-{n}", "text") for n in range(20)])
+    told: list[dict[str, Any]] = []
+    with site.redis.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe("/0.celeryev/task.multi")
+        site.system.add_worker()
+
+        def has_ended() -> bool:
+            message = heard.get_message(timeout=0.1)
+            if message is not None:
+                events = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                told.extend(event for event in events if event["uuid"] == batch)
+            return any(event["type"] == "task-succeeded" for event in told)
+
+        wait_until(has_ended, 20, "Flower to hear of the end")
+    assert {event["name"] for event in told} == {"aqueduct.batch"}
+    assert [event["type"] for event in told][:2] == ["task-received", "task-started"]
+    assert told[-1]["result"] == "completed: 20 completed, 0 failed of 20"
