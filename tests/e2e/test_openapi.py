@@ -20,7 +20,11 @@ from shared.kinds import KINDS
 from tests.support.system import System
 
 CHECKS: list[CheckFunction] = [status_code_conformance, content_type_conformance, response_schema_conformance]
-OPERATIONS = [("GET", "/models"), ("GET", "/models/{model}"), ("GET", "/healthz"), ("GET", "/readyz")]
+OPERATIONS = [
+    ("GET", "/models"), ("GET", "/models/{model}"), ("GET", "/healthz"), ("GET", "/readyz"),
+    ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/{batch_id}"), ("POST", "/batches/{batch_id}/cancel"),
+    ("POST", "/batches/{batch_id}/retry"), ("GET", "/batches/{batch_id}/results"),
+]  # fmt: skip
 JOBS = [("POST", path) for kind in KINDS.values() for path in both(kind.path)]
 
 
