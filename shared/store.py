@@ -28,6 +28,10 @@ _CONCURRENT_PARTS: Final = 2
 _FULL: Final = ("no space left", "disk quota", "file too large", "quotaexceeded", "storagefull")
 """How systems and services say that there is no room."""
 
+_NO_PLACE: Final = ("nosuchbucket", "containernotfound", "bucket does not exist")
+"""How services say that it is the whole place that is not there, not one key."""
+
+Keys = list[str]
 T = TypeVar("T")
 
 
@@ -121,7 +125,7 @@ class Store:
         """Return the keys below a prefix, which is whole names divided by slashes, in order."""
         return sorted([str(meta["path"]) async for meta in self._entries(prefix)])
 
-    async def untouched(self, prefix: str, seconds: float) -> list[str]:
+    async def untouched(self, prefix: str, seconds: float) -> Keys:
         """Return the keys below a prefix that were last written so long ago or longer."""
         before = datetime.now(UTC) - timedelta(seconds=seconds)
         return sorted([str(meta["path"]) async for meta in self._entries(prefix) if meta["last_modified"] <= before])
@@ -146,6 +150,8 @@ class _Counted:
             async for part in self._parts:
                 self.size += len(part)
                 yield part
+        except GeneratorExit:  # the library gave up by itself, and says why
+            raise
         except BaseException as error:
             self.error = error
             raise
@@ -187,7 +193,9 @@ async def _told(call: Awaitable[T]) -> T:
     """Await a call of the library; raises KeyError for what is not there, and ours for all else."""
     try:
         return await call
-    except (NotFoundError, FileNotFoundError):
+    except (NotFoundError, FileNotFoundError) as error:
+        if any(word in str(error).lower() for word in _NO_PLACE):
+            raise StoreUnavailable("The bucket of the file store does not exist; tell the operator.") from None
         raise KeyError from None
     except (PermissionDeniedError, UnauthenticatedError):
         raise StoreUnavailable("The file store refuses the gateway's credentials; tell the operator.") from None

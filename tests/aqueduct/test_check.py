@@ -264,3 +264,21 @@ def test_what_a_backend_says_tells_the_terminal_nothing() -> None:
     shown = check.line(Check("backend \x1b[2J", "warn", "it said\r\n\x9b31mok  redis: \u202efine", "mend\x07"))
     assert shown.count("\n") == 0 and "\\x1b[2J" in shown
     assert not any(mark in shown for mark in "\x1b\x9b\r\u202e\x07")
+
+
+def test_the_store_is_tried(
+    tmp_path: Path, own_redis: RedisServer, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, own_redis.url, f"{{url: {backend}/v1, model: llama}}")
+    text = path.read_text()
+    path.write_text(f"{text}storage: {{url: 'file://{tmp_path}/files'}}\n")
+    run(path)
+    assert "ok    storage: file:// can be written" in capsys.readouterr().out
+    assert not [found for found in (tmp_path / "files").rglob("*") if found.is_file()]
+    (tmp_path / "blocked").write_text("")
+    path.write_text(f"{text}storage: {{url: 'file://{tmp_path}/blocked'}}\n")
+    assert run(path) == 1
+    assert "FAIL  storage: " in capsys.readouterr().out
+    path.write_text(f"{text}storage: {{url: 'ftp://x'}}\n")
+    assert run(path) == 1
+    assert "must begin with file://" in capsys.readouterr().out

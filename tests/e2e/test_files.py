@@ -288,12 +288,11 @@ def test_a_full_disk_is_507_and_leaves_nothing(system: System, folder: Path) -> 
     resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
     try:
         with system.client() as client:
-            form = {"data": {"purpose": "batch"}, "files": {"file": ("f", b"x" * (20 << 20))}}
-            answer = client.post("/v1/files", **form)
+            answer = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("f", b"x" * (20 << 20))})
     finally:
         resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, limits)
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["type"]) == (507, "storage_full", "server_error")
+    assert (answer.status_code, error["code"], error["type"]) == (507, "storage_full", "service_unavailable_error")
     assert "full" in error["message"]
     assert stored(folder) == before
 

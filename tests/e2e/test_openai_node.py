@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.models import model
+from tests.support.processes import ROOT, RedisServer
 from tests.support.system import System
 
 pytestmark = pytest.mark.full("node", "npm")
@@ -141,3 +142,19 @@ def test_failure_in_mid_stream_is_an_api_error_without_status(report: Report, ca
 
 def test_retry_after_is_waited_for_and_then_succeeds(report: Report) -> None:
     assert report["retried"]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_files_and_uploads(package: Path, tmp_path: Path, module_redis: RedisServer) -> None:
+    shutil.copy(SOURCE / "files.mjs", package)
+    with System(
+        tmp_path, redis_url=module_redis.url, backend_url="http://127.0.0.1:9/v1", models={"m": model()},
+        settings={"storage": {"url": f"file://{tmp_path}/store"}},
+    ) as system:  # fmt: skip
+        command = ["node", "files.mjs", system.base_url + "/v1", system.token]
+        done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told: Report = json.loads(done.stdout)
+    assert told["listed"] == [file["id"] for file in reversed(told["made"])]
+    assert (told["waited"]["status"], told["content"], told["deleted"]["deleted"]) == ("processed", "b.jsonl", True)
+    assert (told["gone"], told["joined"], told["cancelled"]) == (404, "abcdef", "cancelled")
+    assert (told["done"]["status"], told["refused"]) == ("completed", [400, "purpose"])

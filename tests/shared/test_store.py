@@ -126,10 +126,11 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, ignored)
 
 
-def test_no_room_is_told_and_nothing_is_left_of_it(store: Store) -> None:
+@pytest.mark.parametrize("blocks", [3, 24])
+def test_no_room_is_told_and_nothing_is_left_of_it(store: Store, blocks: int) -> None:
     async def scenario() -> None:
         with largest_file(1 << 20), pytest.raises(StoreFull):
-            await store.put_stream("big", parts(*[b"x" * (1 << 20)] * 3))
+            await store.put_stream("big", parts(*[b"x" * (1 << 20)] * blocks))
         assert await store.list("") == []
 
     asyncio.run(scenario())
@@ -171,7 +172,7 @@ def bucket() -> Iterator[str]:
     )
     names = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
     try:
-        wait_until(lambda: _makes_bucket(url), seconds=40)
+        wait_until(lambda: _makes_bucket(url), 40)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in names.items():
                 patch.setenv(name, value)
