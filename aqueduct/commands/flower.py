@@ -88,11 +88,7 @@ def _set_options(options: Any, settings: Settings) -> None:
 
 
 def _replace_login(login: str) -> None:
-<<<<<<< HEAD
     """Have every page compare logins as bytes: Flower's comparison fails with a traceback where one is not ASCII."""
-=======
-    """Have every page compare logins as bytes: Flower's own comparison fails where one is not ASCII."""
->>>>>>> 82b5375 (Clients that shut their sending side, and those that send on, have modules of their own)
     from flower.views import BaseHandler  # noqa: PLC0415 - as in `serve`
     from tornado.web import HTTPError  # noqa: PLC0415
 
