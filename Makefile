@@ -7,7 +7,7 @@ RUN = .venv/bin/python -m
 PYTEST = $(RUN) pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full check lint format types contract audit chaos chaos-short bench mutants lock docs clean install install-dev
+.PHONY: help up test test-full check lint format types contract audit attack chaos chaos-short bench mutants lock docs clean install install-dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ chaos: install ## kill, freeze and cut everything under load, and print what cal
 
 chaos-short: install ## the same with fewer requests, each fault once (5 minutes)
 	@$(RUN) tests.chaos --short $(ARGS)
+
+attack: install ## send hostile inputs from clients and backends at a running stack, and print what came of them
+	@$(RUN) tests.attack $(ARGS)
 
 bench: install ## measure what the gateway adds on this machine
 	@$(RUN) benchmarks $(ARGS)

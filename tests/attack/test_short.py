@@ -1,0 +1,13 @@
+"""The short run of the suite, among the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.attack.__main__ import attack
+
+
+def test_no_hostile_input_harms_the_stack_or_learns_a_secret(tmp_path: Path) -> None:
+    found = attack(tmp_path, short=True)
+    assert found.failures == []
+    assert sum(checks for _, checks, _, _ in found.rows) > 250
