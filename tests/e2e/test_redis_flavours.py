@@ -126,7 +126,7 @@ def test_a_certificate_that_cannot_be_verified_is_refused(
     assert "redis" in checked.log().lower()
     assert password not in checked.log()
     said = refusal_at_start(make_system, url, "worker")
-    assert "Redis did not answer" in said
+    assert "Redis does not answer" in said
     assert password not in said
 
 

@@ -36,6 +36,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of callers that left."""
+
+
 @contextmanager
 def serving(cases: list[Case]) -> Iterator[str]:
     """Serve on a free port of loopback; gives the base URL, to which a server's name is added."""
@@ -44,7 +49,7 @@ def serving(cases: list[Case]) -> Iterator[str]:
         pass
 
     Handler.cases = {(case.server, case.name): case for case in cases}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
