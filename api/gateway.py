@@ -65,14 +65,13 @@ class Gateway:
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
-        self.store = open_store(settings.storage.url) if settings.storage.url is not None else None
-        self.file_desk = FileDesk(self.store, Files(self.store)) if self.store is not None else None
-        lines = Lines(client, bulk, settings, self.owner)
-        self.batch_desk = (
-            BatchDesk(self.store, Files(self.store), client, lines, settings.batches)
-            if self.store is not None
-            else None
-        )
+        self.file_desk: FileDesk | None = None
+        self.batch_desk: BatchDesk | None = None
+        if settings.storage.url is not None:
+            store = open_store(settings.storage.url)
+            files, lines = Files(store), Lines(client, bulk, settings, self.owner)
+            self.file_desk = FileDesk(store, files)
+            self.batch_desk = BatchDesk(store, files, client, lines, settings.batches)
         bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(

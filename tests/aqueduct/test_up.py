@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.support.processes import ROOT, Process, free_port
+from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until
 
 BODY = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
@@ -37,6 +38,7 @@ class Up:
         flower_port = free_port()
         self.flower = f"http://127.0.0.1:{flower_port}"
         self.folder = folder
+        self._config = options[options.index("--config") :][:2] if "--config" in options else ()
         self.process = Process.python(
             "-m", "aqueduct", "up", "--data-dir", folder / "data", "--port", str(self.port), *options,
             log_file=folder / "up.log", environment={"AQUEDUCT_FLOWER__PORT": str(flower_port), **environment},
@@ -75,11 +77,16 @@ class Up:
         return answer.text
 
     def running(self) -> int:
-        """Return how many requests run, as `aqueduct queues` tells it."""
+        """Return how many requests run."""
+        return sum(int(row["running"]) for row in self.queues())
+
+    def queues(self) -> list[dict[str, Any]]:
+        """Return what `aqueduct queues` tells of each model."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "AQUEDUCT_DATA_DIR": str(self.folder / "data")}
-        command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json"]
+        command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json", *self._config]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
-        return sum(int(row["running"]) for row in json.loads(told.stdout))
+        rows: list[dict[str, Any]] = json.loads(told.stdout)
+        return rows
 
 
 @pytest.fixture
@@ -146,6 +153,30 @@ def test_a_plain_request_in_flight_is_answered_within_the_grace(tmp_path: Path, 
         assert answer.status_code == 200, answer.text
         assert up.process.wait(30) == 0
         assert "Traceback" not in up.log
+    finally:
+        up.process.stop(20)
+
+
+def test_a_request_that_waits_at_the_signal_is_served_within_the_grace(
+    tmp_path: Path, demo_backend: DemoBackend
+) -> None:
+    """Told to end together with the APIs, workers would take nothing more for those who wait there."""
+    config = tmp_path / "aqueduct.yaml"
+    backend = {"url": demo_backend.url, "model": "demo?tokens=10&token_seconds=0.15"}
+    config.write_text(yaml.safe_dump({"models": {"m": {"concurrency": 1, "backends": [backend]}}}))
+    up = Up(tmp_path, "--config", str(config), "--no-flower")
+    try:
+        up.wait_ready()
+        with ThreadPoolExecutor(2) as pool:
+            body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+            running = pool.submit(up.ask, body)
+            wait_until(up.running, 10, "the request to run")
+            waiting = pool.submit(up.ask, body)
+            wait_until(lambda: sum(up.queues()[0]["waiting"].values()), 10, "the other to wait")
+            assert not running.done()
+            up.process.signal(signal.SIGTERM)
+            assert [asked.result(30).status_code for asked in (running, waiting)] == [200, 200]
+        assert up.process.wait(30) == 0
     finally:
         up.process.stop(20)
 

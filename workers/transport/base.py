@@ -176,8 +176,9 @@ class Response:
                 await self._waiter
             finally:
                 is_stopped, self._take = self._take is None, None
-            if self._take_error is not None:
-                raise self._take_error
+            error, self._take_error = self._take_error, None
+            if error is not None:
+                raise error
             if is_stopped:
                 return True
 

@@ -160,9 +160,12 @@ async def test_what_a_follower_raises_ends_the_following_and_nothing_else(
         await side.part(b"one")
         with pytest.raises(ValueError, match="one"):
             await within(task)
+        taken: list[bytes] = []
+        task = asyncio.create_task(response.follow(into(taken)))
         await side.part(b"two")
+        await one_read_more(taken, 1)
         await side.finish()
-        assert await read_all(response) == b"two"
+        assert (await within(task), taken) == (False, [b"two"])
 
 
 @by_every_way
