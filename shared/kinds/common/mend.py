@@ -47,6 +47,12 @@ def mend_choice(choice: dict[str, Any], place: int, shape: Shape) -> int:
     return index
 
 
+def mend_role(said: Any, shape: Shape) -> None:
+    """Say who speaks in a message or a choice's first delta: clients that wait for it lose the answer without."""
+    if isinstance(said, dict) and shape.role is not None and not said.get("role"):
+        said["role"] = shape.role
+
+
 def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
     """Return a backend's finish reason as one of those allowed; None for an unknown word, which proves no good end.
 
@@ -81,6 +87,13 @@ def usage_beside(choice: dict[str, Any], answer: dict[str, Any]) -> dict[str, An
         if isinstance(usage, dict):
             return usage
     return None
+
+
+def whole_usage(given: dict[str, Any]) -> dict[str, Any]:
+    """Return usage with the three counts that clients insist on, as whole numbers; what else stands there stays."""
+    prompt, completion = _whole(given.get("prompt_tokens"), 0), _whole(given.get("completion_tokens"), 0)
+    total = _whole(given.get("total_tokens"), prompt + completion)
+    return {**given, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
 def _whole(given: object, default: int) -> int:
