@@ -27,7 +27,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append(asked)
         _, server, form, *_ = self.path.split("/")
-        case = self.cases.get((server, asked["messages"][-1]["content"])) or self.cases[server, "whatever"]
+        case = self.cases.get((server, str(asked["messages"][-1]["content"]))) or self.cases[server, "whatever"]
         body = case.body(stream=asked.get("stream", False) != (form == OTHER_FORM))
         self.send_response(body.status)
         self.send_header("content-type", body.content_type)
