@@ -100,6 +100,6 @@ def _whole(given: object, default: int) -> int:
     """Return a number that is spelled as a float or as text as an integer from 0."""
     if isinstance(given, str) and len(given) <= 20 and given.isascii() and given.isdecimal():
         return int(given)
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or given < 0:
-        return default
-    return int(given)
+    if type(given) is int:  # of any size: no float need hold it
+        return given if given >= 0 else default
+    return int(given) if isinstance(given, float) and math.isfinite(given) and given >= 0 else default
