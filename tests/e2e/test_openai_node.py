@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,40 +10,21 @@ from typing import Any
 import pytest
 
 from tests.support.models import model
-from tests.support.processes import ROOT, RedisServer
+from tests.support.node import node_script
+from tests.support.processes import RedisServer
 from tests.support.system import System
 
 pytestmark = pytest.mark.full("node", "npm")
 
-SOURCE = ROOT / "tests" / "node"
 Report = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the locked packages once a lock file, outside the checkout."""
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aqueduct-tests"
-    folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not (folder / "node_modules" / "openai").is_dir():
-        making = tmp_path_factory.mktemp("node")
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCE / name, making)
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=making, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr
-        cache.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.move(making, folder)
-    return folder
-
-
 @pytest.fixture(scope="module", params=["", "/v1"], ids=["root", "v1"])
-def report(request: pytest.FixtureRequest, package: Path, gateway: System) -> Report:
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, gateway: System) -> Report:
     """Run all calls once a base URL and return what they gave."""
-    shutil.copy(SOURCE / "client.mjs", package)
-    command = ["node", "client.mjs", gateway.base_url + str(request.param), gateway.token]
-    done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=60, check=False)
+    script = node_script("client.mjs", tmp_path_factory.mktemp("node"))
+    command = ["node", str(script), gateway.base_url + str(request.param), gateway.token]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     answer: Report = json.loads(done.stdout)
     return answer
@@ -144,14 +122,14 @@ def test_retry_after_is_waited_for_and_then_succeeds(report: Report) -> None:
     assert report["retried"]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_files_and_uploads(package: Path, tmp_path: Path, module_redis: RedisServer) -> None:
-    shutil.copy(SOURCE / "files.mjs", package)
+def test_files_and_uploads(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, module_redis: RedisServer) -> None:
+    script = node_script("files.mjs", tmp_path_factory.mktemp("node"))
     with System(
         tmp_path, redis_url=module_redis.url, backend_url="http://127.0.0.1:9/v1", models={"m": model()},
         settings={"storage": {"url": f"file://{tmp_path}/store"}},
     ) as system:  # fmt: skip
-        command = ["node", "files.mjs", system.base_url + "/v1", system.token]
-        done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=60, check=False)
+        command = ["node", str(script), system.base_url + "/v1", system.token]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told: Report = json.loads(done.stdout)
     assert told["listed"] == [file["id"] for file in reversed(told["made"])]

@@ -273,11 +273,17 @@ def test_what_a_backends_headers_say_is_taken_out_whole_and_without_its_scheme(v
     [
         {"error_code": 336007, "error_msg": "too long"}, {"code": "InvalidParameter", "message": "too long"},
         {"errors": [{"message": "too long"}]}, {"detail": "too long"}, {"code": 400, "msg": "too long"},
+        {"object": "chunk", "choices": None, "error_type": "BadRequestError", "error_message": "too long"},
+        {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "too long"}},
     ],
 )  # fmt: skip
 def test_a_failure_with_status_200_is_told_with_its_reason(payload: dict[str, Any]) -> None:
     assert is_error(payload)
     assert error_in_answer(payload).message == "too long"
+
+
+def test_a_server_that_says_of_each_answer_how_it_went_is_believed() -> None:
+    assert not is_error({"choices": None, "base_resp": {"status_code": 0, "status_msg": "success"}})
 
 
 @pytest.mark.parametrize("rest", [{"choices": []}, {"data": []}])

@@ -10,6 +10,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "servers"
 WAYS = ("plain", "streamed", "folded")
+OTHER = ("plain, other form", "streamed, other form", "folded, other form")
+"""The same, by a backend that answers in the form that was not asked for."""
 _HEADING = re.compile(rb"^(== .*|-- .*|expect(?:-\w+)? \{.*|#.*)\n", re.MULTILINE)
 
 
@@ -35,12 +37,19 @@ class Case:
     is_strict: bool = True
     """Whether OpenAI's types know all of it."""
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Every way to ask for it. A case of one body has it in the other form already."""
+        return (*WAYS, *OTHER) if len(self.bodies) == 2 else WAYS
+
     def body(self, *, stream: bool) -> Body:
         """Return the answer to a request of that form, or the only one."""
         return self.bodies.get("stream" if stream else "plain") or next(iter(self.bodies.values()))
 
     def expect(self, way: str) -> dict[str, Any]:
-        """Return what a client reads that asked in this way."""
+        """Return what a client reads that asked in this way; in the other form it is what stands there."""
+        if way in OTHER:
+            way = "folded" if way == "plain, other form" else "plain"
         return self.expected.get(way) or self.expected[""]
 
 

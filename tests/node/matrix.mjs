@@ -8,7 +8,12 @@ const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 20_000 });
 async function read({ way, body }) {
   const chunks = [];
   try {
-    if (way !== "streamed") return { answer: await client.chat.completions.create(body) };
+    if (way === "helper") {
+      const stream = client.chat.completions.stream(body);
+      stream.on("error", () => {}); // it is told by what awaits the end
+      return { answer: await stream.finalChatCompletion() };
+    }
+    if (!way.startsWith("streamed")) return { answer: await client.chat.completions.create(body) };
     for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) chunks.push(chunk);
     return { chunks };
   } catch (error) {

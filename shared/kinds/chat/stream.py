@@ -25,6 +25,7 @@ SHAPE = Shape(
     chunk="chat.completion.chunk",
     finish_reasons=frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"}),
     empty={"delta": {}},
+    role="assistant",
     has_text=_has_text,
     has_content=_has_content,
 )

@@ -76,4 +76,6 @@ def read_usage(value: object) -> Usage | None:
 
 def _count(value: dict[str, Any], key: str) -> int:
     number = value.get(key)
+    if isinstance(number, float) and number.is_integer() and number <= MAX_TOKENS:
+        number = int(number)
     return min(max(number, 0), MAX_TOKENS) if isinstance(number, int) and not isinstance(number, bool) else 0

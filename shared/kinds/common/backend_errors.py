@@ -74,11 +74,11 @@ MAX_PARAM_CHARS = 256
 MAX_MESSAGES = 8
 """Texts of one failure, where its server tells several."""
 MAX_DEPTH = 5
-_INNER = ("error", "message", "detail", "errors")
+_INNER = ("error", "message", "detail", "errors", "base_resp")
 """Members whose object tells more of a failure."""
 _TEXTS = (
     "message", "msg", "error", "errors", "detail", "details", "error_msg", "error_message", "errorMessage",
-    "error_description", "Message", "description", "reason", "title",
+    "error_description", "status_msg", "base_resp", "Message", "description", "reason", "title",
 )  # fmt: skip
 """Members that hold a failure's text, the likeliest first."""
 
@@ -168,14 +168,20 @@ def is_error(payload: dict[str, Any]) -> bool:
     if payload.get("object") == "error":
         return True
     if "error" not in payload:
-        return "choices" not in payload and "data" not in payload and _tells_failure(payload)
+        return payload.get("choices") is None and "data" not in payload and _tells_failure(payload)
     error = payload["error"]
     return bool(error) or (error is not None and not isinstance(payload.get("choices"), list))
 
 
 def _tells_failure(payload: dict[str, Any]) -> bool:
-    """Tell whether an object that is no answer says why: ERNIE's `error_msg`, DashScope's code beside a message."""
-    if any(payload.get(name) for name in ("error_msg", "error_code", "errors", "detail")):
+    """Tell whether an object that is no answer says why: ERNIE's `error_msg`, DashScope's code beside a message.
+
+    MiniMax says of each answer how it went; there a number other than 0 is a failure.
+    """
+    if any(payload.get(name) for name in ("error_msg", "error_message", "error_code", "errors", "detail")):
+        return True
+    went = payload.get("base_resp")
+    if isinstance(went, dict) and went.get("status_code"):
         return True
     return bool(payload.get("code")) and isinstance(payload.get("message") or payload.get("msg"), str)
 

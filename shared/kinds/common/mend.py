@@ -47,6 +47,12 @@ def mend_choice(choice: dict[str, Any], place: int, shape: Shape) -> int:
     return index
 
 
+def mend_role(said: Any, shape: Shape) -> None:
+    """Say who speaks in a message or a choice's first delta: clients that wait for it lose the answer without."""
+    if isinstance(said, dict) and shape.role is not None and not said.get("role"):
+        said["role"] = shape.role
+
+
 def public_finish_reason(reason: object, allowed: Container[str]) -> str | None:
     """Return a backend's finish reason as one of those allowed; None for an unknown word, which proves no good end.
 
@@ -83,10 +89,17 @@ def usage_beside(choice: dict[str, Any], answer: dict[str, Any]) -> dict[str, An
     return None
 
 
+def whole_usage(given: dict[str, Any]) -> dict[str, Any]:
+    """Return usage with the three counts that clients insist on, as whole numbers; what else stands there stays."""
+    prompt, completion = _whole(given.get("prompt_tokens"), 0), _whole(given.get("completion_tokens"), 0)
+    total = _whole(given.get("total_tokens"), prompt + completion)
+    return {**given, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
 def _whole(given: object, default: int) -> int:
     """Return a number that is spelled as a float or as text as an integer from 0."""
     if isinstance(given, str) and len(given) <= 20 and given.isascii() and given.isdecimal():
         return int(given)
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or given < 0:
-        return default
-    return int(given)
+    if type(given) is int:  # of any size: no float need hold it
+        return given if given >= 0 else default
+    return int(given) if isinstance(given, float) and math.isfinite(given) and given >= 0 else default

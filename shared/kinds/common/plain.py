@@ -8,7 +8,7 @@ from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
 from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
-from shared.kinds.common.mend import mend_choice, usage_beside, whole_created
+from shared.kinds.common.mend import mend_choice, mend_role, usage_beside, whole_created, whole_usage
 from shared.kinds.common.shape import Shape
 from shared.kinds.common.sse import without_end
 from shared.kinds.common.tool_calls import calls_of, mend_whole_calls
@@ -27,15 +27,20 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
         raise BadBackendResponse("The model's backend sent an answer without choices.")
     for place, choice in enumerate(choices):
         mend_choice(choice, place, shape)
-        if calls := calls_of(choice.get("message")):
-            mend_whole_calls(calls, job_id)
+        mend_role(choice.get("message"), shape)
+        calls = calls_of(choice.get("message"))
         if choice.get("finish_reason") is None:
             choice["finish_reason"] = _implied_end(choice, shape)
+        if calls:
+            mend_whole_calls(calls, job_id, end=choice["finish_reason"])
     answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
     if answer.get("usage") is None and (usage := usage_beside(choices[0], answer)) is not None:
         answer["usage"] = usage
-    return dumps(answer), read_usage(answer.get("usage"))
+    counted = read_usage(answer.get("usage"))
+    if counted is not None:
+        answer["usage"] = whole_usage(answer["usage"])
+    return dumps(answer), counted
 
 
 def _implied_end(choice: dict[str, Any], shape: Shape) -> str:

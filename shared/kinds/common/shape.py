@@ -21,6 +21,8 @@ class Shape:
     """The only values that OpenAI's contract allows."""
     empty: dict[str, Any]
     """What a chunk's choice that says nothing has, beside its index and finish reason."""
+    role: str | None = None
+    """Who speaks in a message or in a choice's first delta, where the backend does not say; None where nobody does."""
     has_text: Callable[[dict[str, Any]], bool]
     """Whether a choice, whole or of a chunk, has text for the reader."""
     has_content: Callable[[dict[str, Any]], bool]

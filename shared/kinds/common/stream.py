@@ -6,16 +6,17 @@ spelling of its JSON may change.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from shared.errors import BadBackendResponse
 from shared.jobs import JobSpec, Usage
 from shared.kinds.common.answers import dumps, loads, read_usage
 from shared.kinds.common.backend_errors import error_in_answer, is_error
-from shared.kinds.common.mend import mend_choice, usage_beside, whole_created
+from shared.kinds.common.mend import mend_choice, mend_role, usage_beside, whole_created, whole_usage
 from shared.kinds.common.shape import Shape
 from shared.kinds.common.sse import DONE_EVENT, END, EventBuffer, payloads, without_end
-from shared.kinds.common.tool_calls import ToolCalls, calls_of
+from shared.kinds.common.tool_calls import WHOLE_ENDS, ToolCalls, calls_of
 
 MAX_HELD_EVENTS = 64
 """So many chunks are held while choice 0 has not begun, or while all of them are empty."""
@@ -72,8 +73,6 @@ class StreamTransformer:
         self._indexes: set[int] = set()
         self._with_text: set[int] = set()
         self._calls: dict[int, ToolCalls] = {}
-        self._lacks_ends = False
-        """Unfinished choices say nothing of a finish reason; clients that look for null would fail."""
         self._usage_chunk: Chunk | None = None
         self._failure: Exception | None = None
 
@@ -209,33 +208,57 @@ class StreamTransformer:
 
     def _note_choice(self, choice: dict[str, Any], chunk: Chunk) -> None:
         index, delta = choice.get("index"), choice.get("delta")
+        if delta is None:
+            delta = self._without_delta(choice)
         calls = delta.get("tool_calls") if type(delta) is dict else None
         if calls:
             calls = calls_of(delta)
-        if self._lacks_ends:
-            choice.setdefault("finish_reason", None)
-        if type(index) is int and choice.get("finish_reason") is None:  # as nearly all are
+        if delta and delta.get("role") == "":  # MiniMax, in some of them; the only word that clients accept is ours
+            del delta["role"]
+        # Some servers say nothing of it before the end, some nothing behind it; clients that look for null would fail.
+        reason = choice.setdefault("finish_reason")
+        if type(index) is int and reason is None:  # as nearly all are
             if not calls:
                 if index in self._with_text:
                     return
             elif index in self._calls:
                 self._calls[index].mend(calls)
                 return
-        if delta is None and isinstance(message := choice.pop("message", None), dict):  # whole instead of in pieces
-            choice["delta"], calls = message, calls_of(message)
-        self._lacks_ends = self._lacks_ends or "finish_reason" not in choice
         place = next(at for at, one in enumerate(chunk["choices"]) if one is choice)
         index = mend_choice(choice, place, self._shape)
-        self._indexes.add(index)
+        if index not in self._indexes:
+            self._indexes.add(index)
+            mend_role(delta, self._shape)
         if calls:
             self._calls.setdefault(index, ToolCalls(self._job_id)).mend(calls)
         if index not in self._with_text and self._shape.has_text(choice):
             self._with_text.add(index)
-        reason = choice.setdefault("finish_reason", None)
+        reason = choice["finish_reason"]
         if reason is not None:
             self.finish_reasons[index] = reason
+            self._fill_calls(choice, index)
             if self.usage is None and (usage := usage_beside(choice, chunk)) is not None:
                 self._note_usage({**chunk, "usage": usage}, is_alone=False)
+
+    def _fill_calls(self, choice: dict[str, Any], index: int) -> None:
+        """Give arguments to the calls of a choice that ended well and whose tools take none."""
+        calls = self._calls.get(index)
+        if calls is None or choice["finish_reason"] not in WHOLE_ENDS:
+            return
+        delta = choice.get("delta")
+        if type(delta) is dict and (missing := calls.missing_arguments()):
+            delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *missing]
+
+    def _without_delta(self, choice: dict[str, Any]) -> Any:
+        """Return the delta of a choice that came without: a whole message, or nothing where the kind has an empty one.
+
+        Azure's asynchronous filter tells its results in such choices, even behind the end.
+        """
+        if isinstance(message := choice.pop("message", None), dict):
+            choice["delta"] = message
+        elif "delta" in self._shape.empty:
+            choice["delta"] = {}
+        return choice.get("delta")
 
     def _hold(self, chunk: Chunk) -> bytes:
         """Keep a chunk until there is content and choice 0 has begun."""
@@ -275,7 +298,8 @@ class StreamTransformer:
         out = b""
         for index in missing:
             reason = self.finish_reasons[index] = "tool_calls" if index in self._calls else "stop"
-            choice = {"index": index, **self._shape.empty, "logprobs": None, "finish_reason": reason}
+            choice = {"index": index, **deepcopy(self._shape.empty), "logprobs": None, "finish_reason": reason}
+            self._fill_calls(choice, index)
             end: Chunk = {"object": self._shape.chunk, "choices": [choice]}
             if self._include_usage:
                 end["usage"] = None
@@ -286,6 +310,7 @@ class StreamTransformer:
         """Return what is still held, and the usage chunk where the client asked for it."""
         out = self._release() if not self._is_open and self._has_held_content else b""
         if self._include_usage and self._usage_chunk is not None and self._is_open:
+            self._usage_chunk["usage"] = whole_usage(self._usage_chunk["usage"])
             out += self._encode(self._usage_chunk)
             self._usage_chunk = None
         return out

@@ -11,6 +11,11 @@ from shared.kinds.common.answers import dumps
 MAX_CALLS = 4096
 """Of one choice: more are nothing a client could answer, and would fill the memory."""
 
+WHOLE_ENDS = frozenset({"stop", "tool_calls", "function_call"})
+"""Finish reasons that leave no call cut."""
+NO_ARGUMENTS = "{}"
+"""Of a call whose tool takes none: clients parse them, and an empty text is no JSON."""
+
 _NONE = object()
 
 Calls = list[dict[str, Any]]
@@ -24,13 +29,22 @@ def calls_of(said: Any) -> Any:
     return calls
 
 
-def mend_whole_calls(calls: Any, job_id: str) -> None:
-    """Mend the calls of a whole message in place; raises BadBackendResponse for what is no list of calls."""
+def mend_whole_calls(calls: Any, job_id: str, *, end: str | None) -> None:
+    """Mend the calls of a whole message in place; raises BadBackendResponse for what is no list of calls.
+
+    Args:
+        calls: As the backend sent them.
+        job_id: What the ids of calls without one are made of.
+        end: The choice's finish reason; after some of them a call may have been cut.
+    """
     for number, call in enumerate(_checked(calls)):
         if not call.get("id"):
             call["id"] = made_id(job_id, number)
         _mend_beginning(call)
         _mend_arguments(call)
+        function = call.get("function")
+        if type(function) is dict and not function.get("arguments"):
+            function["arguments"] = NO_ARGUMENTS if end in WHOLE_ENDS else ""
 
 
 def made_id(job_id: str, number: int) -> str:
@@ -81,6 +95,8 @@ class ToolCalls:
     """The backend's index of the last piece, if it gave one."""
     _ours: set[int] = field(default_factory=set)
     """The numbers of those whose id was made here: clients would join a later one to it."""
+    _bare: set[int] = field(default_factory=set)
+    """The numbers of those that have no arguments yet."""
 
     def mend(self, calls: object) -> None:
         """Set each piece's index in place; raises BadBackendResponse for what is no list of calls."""
@@ -88,10 +104,23 @@ class ToolCalls:
         if type(call) is dict and call.get("index") == self._running and not call.get("id"):  # as nearly all are
             call["index"] = self._last
             _mend_arguments(call)
+            if self._bare:
+                self._note_arguments(call)
             return
         for call in _checked(calls):
             self._mend(call)
             _mend_arguments(call)
+            self._note_arguments(call)
+
+    def missing_arguments(self) -> Calls:
+        """Return pieces that give arguments to the calls without, for the end of a choice whose calls are whole."""
+        bare, self._bare = sorted(self._bare), set()
+        return [{"index": number, "function": {"arguments": NO_ARGUMENTS}} for number in bare]
+
+    def _note_arguments(self, call: dict[str, Any]) -> None:
+        function = call.get("function")
+        if type(function) is dict and function.get("arguments"):
+            self._bare.discard(call["index"])
 
     def _mend(self, call: dict[str, Any]) -> None:
         given, call_id, is_named = call.get("index"), call.get("id"), _is_named(call)
@@ -100,6 +129,8 @@ class ToolCalls:
         call["index"] = self._last = number
         if is_named and number not in self._named:
             self._named.add(number)
+            if "function" in call:
+                self._bare.add(number)
             _mend_beginning(call)
             if not self._ids[number]:
                 self._ours.add(number)

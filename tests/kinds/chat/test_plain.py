@@ -106,6 +106,27 @@ def test_calls_are_as_strict_clients_read_them() -> None:
         _rewrite({**BODY, "choices": [{"message": message}]})
 
 
+@pytest.mark.parametrize(("end", "told"), [("tool_calls", "{}"), ("stop", "{}"), ("length", "")])
+@pytest.mark.parametrize("given", [{}, {"arguments": ""}, {"arguments": None}])
+def test_a_call_has_arguments_unless_it_may_be_cut(given: dict[str, Any], end: str, told: str) -> None:
+    message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", **given}}]}
+    body = _rewrite({**BODY, "choices": [{"message": message, "finish_reason": end}]})
+    assert body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == told
+
+
+@pytest.mark.parametrize("given", [{}, {"role": None}, {"role": ""}])
+def test_a_message_says_who_speaks(given: dict[str, Any]) -> None:
+    body = _rewrite({**BODY, "choices": [{"message": {**given, "content": "x"}, "finish_reason": "stop"}]})
+    assert body["choices"][0]["message"]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("given", [{"total_tokens": 30}, {"total_tokens": 30.0, "prompt_tokens": None}])
+def test_usage_has_its_three_counts(given: dict[str, Any]) -> None:
+    body = _rewrite({**BODY, "usage": {**given, "total_characters": 0}})
+    assert body["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 30, "total_characters": 0}
+    assert repr(body["usage"]["total_tokens"]) == "30"
+
+
 def test_usage_that_stands_elsewhere_is_told_where_it_belongs() -> None:
     usage = BODY["usage"]
     for body in (
@@ -121,7 +142,7 @@ def test_usage_that_stands_elsewhere_is_told_where_it_belongs() -> None:
     [
         (1746709563.49, 1746709563), ("1746709563", 1746709563), ("2025-05-08T13:06:03Z", SPEC.created),
         (None, SPEC.created), (True, SPEC.created), (-1, SPEC.created), (1e300, SPEC.created),
-        ("9" * 5000, SPEC.created),
+        ("9" * 5000, SPEC.created), (10**400, SPEC.created),
     ],
 )  # fmt: skip
 def test_created_is_a_whole_number(created: object, told: int) -> None:

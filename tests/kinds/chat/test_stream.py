@@ -523,6 +523,68 @@ def test_an_unfinished_choice_says_null_where_its_server_says_nothing() -> None:
     assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, None, None, "stop"]
 
 
+def test_a_choice_behind_its_end_says_null_too() -> None:
+    late = {**chunk(), "choices": [{"index": 0, "delta": {}}]}
+    chunks = read(run(stream([HELLO, STOP, late])))
+    assert [one["choices"][0]["finish_reason"] for one in chunks] == [None, "stop", None]
+
+
+@pytest.mark.parametrize("bare", [{}, {"delta": None}, {"finish_reason": None, "message": None}])
+def test_a_choice_without_a_delta_has_an_empty_one(bare: dict[str, Any]) -> None:
+    late = {**chunk(), "choices": [{"index": 0, **bare, "content_filter_results": {"hate": {"filtered": False}}}]}
+    chunks = read(run(stream([ROLE, late, HELLO, late, STOP, late])))
+    assert [one["choices"][0]["delta"] for one in chunks if "content_filter_results" in one["choices"][0]] == [{}] * 3
+    assert text(chunks) == "hello"
+
+
+@pytest.mark.parametrize("given", [{}, {"role": None}, {"role": ""}])
+def test_the_first_delta_of_a_choice_says_who_speaks(given: dict[str, Any]) -> None:
+    beginnings = [chunk({**given, "content": "a"}), chunk({**given, "content": "b"}, index=1)]
+    chunks = read(run(stream([*beginnings, STOP, chunk(finish="stop", index=1)])))
+    assert [one["choices"][0]["delta"].get("role") for one in chunks] == ["assistant", "assistant", None, None]
+
+
+def test_an_empty_role_is_none() -> None:
+    chunks = read(run(stream([ROLE, chunk({"role": "", "content": "a"}), chunk({"role": ""}), STOP])))
+    assert [one["choices"][0]["delta"].get("role") for one in chunks] == ["assistant", None, None, None]
+
+
+def a_bare_call(index: int, **function: Any) -> dict[str, Any]:
+    return {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": "f", **function}}
+
+
+@pytest.mark.parametrize("given", [{}, {"arguments": ""}, {"arguments": None}])
+def test_a_call_of_a_tool_that_takes_nothing_has_arguments_all_the_same(given: dict[str, Any]) -> None:
+    calls = [a_bare_call(0, **given), a_bare_call(1, arguments=""), a_bare_call(2, **given)]
+    late = [{"index": 1, "function": {"arguments": '{"a":1}'}}]
+    out = run(stream([chunk({"tool_calls": calls}), chunk({"tool_calls": late}), chunk({}, finish="tool_calls")]))
+    assert arguments(out) == {0: "{}", 1: '{"a":1}', 2: "{}"}
+
+
+def test_arguments_that_were_cut_are_not_made_up() -> None:
+    out = run(stream([chunk({"tool_calls": [a_bare_call(0, arguments="")]}), chunk({}, finish="length")]))
+    assert arguments(out) == {0: ""}
+
+
+def arguments(out: bytes) -> dict[int, str]:
+    """Return what a client joins of each call's arguments."""
+    joined: dict[int, str] = {}
+    for one in read(out):
+        for call in one["choices"][0]["delta"].get("tool_calls") or ():
+            given = call["function"].get("arguments") or ""
+            joined[call["index"]] = joined.get(call["index"], "") + given
+    return joined
+
+
+@pytest.mark.parametrize("given", [{"total_tokens": 30}, {"total_tokens": 30.0, "prompt_tokens": None}])
+def test_usage_has_its_three_counts(given: dict[str, Any]) -> None:
+    last = {**chunk(), "choices": [], "usage": {**given, "total_characters": 0}}
+    out = run(stream([HELLO, STOP, last]), include_usage=True)
+    usage = read(out)[-1]["usage"]
+    assert repr(usage["total_tokens"]) == "30"
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_characters"]) == (0, 0, 0)
+
+
 def test_a_finish_reason_may_say_more_behind_a_colon() -> None:
     chunks = read(run(stream([HELLO, chunk(finish="content_filter: PROHIBITED_CONTENT")])))
     assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
