@@ -127,7 +127,9 @@ class ApiSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port to listen on.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
-    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(default=64 * 1024, description="Past it: 431.")
+    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(
+        default=64 * 1024, description="Of one head, and 32 for each header, as HTTP/2 counts. Past it: 431."
+    )
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=30, description="Longest silence inside a body."
     )

@@ -116,6 +116,46 @@ def test_endless_headers_cost_neither_time_nor_memory(served: System) -> None:
     assert sum(process.cpu_times()[:2]) - cpu_before < 2  # unbounded, this costs more than ten
 
 
+@pytest.mark.parametrize(("count", "status"), [(1500, b"200"), (3000, b"431")])
+def test_the_shortest_headers_count_as_what_they_become(served: System, count: int, status: bytes) -> None:
+    with connect(served) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + b"A:b\r\n" * count + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_requests_that_are_lined_up_are_answered_in_their_order(served: System) -> None:
+    with connect(served) as connection:
+        connection.sendall(chat_request(served, chat_body("short")) + b"GET /healthz HTTP/1.1\r\n\r\n" * 32)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_until_closed(connection)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 33
+    assert answer.index(b'"chat.completion"') < answer.index(b'"status"')
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_past_a_line_of_requests_the_present_answer_is_whole_and_the_last(served: System, stream: bool) -> None:
+    with connect(served) as connection:
+        connection.sendall(chat_request(served, chat_body("slow", stream=stream)))
+        if stream:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" * 1000)
+        answer = read_until_closed(connection)
+    assert b"data: [DONE]" in answer if stream else b'"chat.completion"' in answer
+    assert answer.count(b"HTTP/1.1 ") == (0 if stream else 1)
+
+
+def test_requests_without_end_are_not_read_faster_than_they_are_answered(served: System) -> None:
+    process = api_process(served)
+    piece = b"GET /healthz HTTP/1.1\r\n\r\n" * 2000
+    with connect(served) as connection:
+        took = send_until_refused(connection, piece, 64 * MIB)  # once, for what a process takes at the first time
+    before = process.memory_info().rss
+    with connect(served) as connection:
+        took = max(took, send_until_refused(connection, piece, 64 * MIB))
+    assert took < TAKEN_BYTES
+    assert process.memory_info().rss - before < 5 * MIB  # unbounded, this comes to a gigabyte
+
+
 # --- what is silent or slow ------------------------------------------------------------------------------------------
 
 
