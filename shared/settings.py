@@ -169,7 +169,9 @@ class WorkerSettings(Section):
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
     max_answer_bytes: Annotated[int, Field(ge=1024**2, le=256 * 1024**2)] = Field(
-        default=32 * 1024**2, description="The longest whole answer of a backend; past it: 500 `bad_backend_response`."
+        default=32 * 1024**2,
+        description="The longest whole answer of a backend; past it: 500 `bad_backend_response`. A stream that the "
+        "worker makes one of may be eight times as long.",
     )
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
