@@ -77,8 +77,7 @@ async def create_file(request: Request, gateway: GatewayDep, token: TokenDep, de
         return kept[0]
 
     try:
-        silence = gateway.settings.api.body_timeout_seconds
-        form = await read_form(request, "file", keep, max_bytes=MAX_FILE_BYTES, silence_seconds=silence)
+        form = await read_form(request, "file", keep, max_bytes=MAX_FILE_BYTES, settings=gateway.settings.api)
         if form.kept is None:
             message = "Missing required parameter: 'file'. Send it as a file of the form."
             raise InvalidRequest(message, param="file", code="missing_required_parameter")
@@ -184,8 +183,7 @@ async def add_part(
     async def keep(parts: Any) -> str:
         return await desk.add_part(token, upload, parts)
 
-    silence = gateway.settings.api.body_timeout_seconds
-    form = await read_form(request, "data", keep, max_bytes=MAX_PART_BYTES, silence_seconds=silence)
+    form = await read_form(request, "data", keep, max_bytes=MAX_PART_BYTES, settings=gateway.settings.api)
     if form.kept is None:
         message = "Missing required parameter: 'data'. Send it as a file of the form."
         raise InvalidRequest(message, param="data", code="missing_required_parameter")

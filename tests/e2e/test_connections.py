@@ -58,9 +58,10 @@ def served(
         "body_bytes_per_second": BODY_RATE,
         "stalled_reader_seconds": STALLED_SECONDS,
     }
+    folder = tmp_path_factory.mktemp("system")
     with System(
-        tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
-        settings={"api": limits},
+        folder, redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
+        settings={"api": limits, "storage": {"url": (folder / "store").as_uri()}},
     ) as running:  # fmt: skip
         yield running
 
@@ -226,6 +227,40 @@ def test_a_body_that_drips_is_refused_though_it_never_pauses(served: System) -> 
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert error_code(answer) == "request_timeout"
     assert time.monotonic() - began_at < BODY_SECONDS + 4
+
+
+def file_head(system: System) -> bytes:
+    """Return an upload's head and the beginning of its form."""
+    return (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {system.token}\r\nContent-Length: 100000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    ).encode()
+
+
+def test_a_file_that_drips_is_refused_and_leaves_nothing(served: System) -> None:
+    with connect(served) as connection:
+        connection.sendall(file_head(served))
+        began_at = time.monotonic()
+        answer = drips_until_closed(connection, b"y", 10)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert error_code(answer) == "request_timeout"
+    assert time.monotonic() - began_at < BODY_SECONDS + 4
+    assert not [path for path in (served.folder / "store").rglob("*") if path.is_file() and path.stat().st_size]
+
+
+def test_a_file_that_is_slow_but_steady_is_kept(served: System) -> None:
+    start = file_head(served)
+    end = b'\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n--b--\r\n'
+    piece = b"y" * ((100_000 - len(start.partition(b"\r\n\r\n")[2]) - len(end)) // 10)
+    rest = 100_000 - len(start.partition(b"\r\n\r\n")[2]) - len(end) - 10 * len(piece)
+    with connect(served) as connection:
+        connection.sendall(start + b"y" * rest)
+        for _ in range(10):
+            time.sleep(len(piece) / BODY_RATE / 2)
+            connection.sendall(piece)
+        connection.sendall(end)
+        assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_body_that_is_slow_but_steady_is_served(served: System) -> None:
