@@ -37,7 +37,8 @@ _TEXTS: Final = {
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _TEXTS.items()
 }
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,30})-(\d{0,30})")
+"""Python reads no number of thousands of digits, and no file has so many bytes: such a range is none."""
 
 
 def _form(**properties: Any) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.attack import backends, clients, secrets
+from tests.attack import backends, clients, flower, keys, machine, secrets, stored, waiting
 from tests.attack.stack import running
 from tests.attack.suite import MIB, Suite
 
-ATTACKS = (clients, backends, secrets)
+ATTACKS = (clients, waiting, keys, stored, backends, flower, machine, secrets)
 """Each yields its groups of checks; what is said of logs comes last."""
 
 
@@ -22,8 +22,8 @@ def attack(folder: Path, *, short: bool) -> Suite:
         suite = Suite(stack, short=short)
         suite.undisturbed()
         for one in ATTACKS:
-            for name, checks in one.groups(suite):
-                suite.group(name, checks)
+            for group in one.groups(suite):
+                suite.run(group)
     return suite
 
 

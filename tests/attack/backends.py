@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.attack.scripts import ENDLESS_ANSWERS, ENDLESS_EVENTS, ENDLESS_HEADS, KEY, KEY_BASE64, SCRIPTS
 from tests.attack.stack import ANSWER_BYTES
-from tests.attack.suite import MIB, Checks, Suite, cost_of
+from tests.attack.suite import MIB, Group, Suite, cost_of
 from tests.support.chat import CHAT, chat_body
 
 EVENT_BYTES = 16 * MIB
@@ -16,19 +16,20 @@ SECONDS_PER_MIB = 0.01
 """What it may cost to read what a limit allows."""
 
 
-def groups(suite: Suite) -> Iterator[tuple[str, Checks]]:
+def groups(suite: Suite) -> Iterator[Group]:
     """Yield what is answered, plain and streamed, and what of it has no end."""
     found = Backends(suite)
     for stream in (False, True):
         how = "streamed" if stream else "plain"
-        yield f"backends, {how}", {name: partial(found.answers, name, stream=stream) for name in SCRIPTS}
+        answers = {name: partial(found.answers, name, stream=stream) for name in SCRIPTS}
+        yield Group(f"backends, {how}", answers, at_once=4)
         limits = {
             **dict.fromkeys(ENDLESS_HEADS, 0),
             **dict.fromkeys(ENDLESS_ANSWERS, ANSWER_BYTES),
             **dict.fromkeys(ENDLESS_EVENTS, EVENT_BYTES),
         }
         costs = {name: partial(found.costs, name, limit, stream=stream) for name, limit in limits.items()}
-        yield f"backends without end, {how}", costs
+        yield Group(f"backends without end, {how}", costs)
 
 
 class Backends:
@@ -55,7 +56,7 @@ class Backends:
         with cost_of(self._stack.worker_of(name), more_seconds=limit / MIB * SECONDS_PER_MIB):
             began = time.monotonic()
             self._ask(name, stream=stream)
-            assert time.monotonic() - began < 3, "only a time ended it"
+            assert time.monotonic() - began < 3.9, "only a time ended it"
 
     def _ask(self, name: str, *, stream: bool) -> None:
         with self._stack.client() as client:

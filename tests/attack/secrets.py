@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from tests.attack.scripts import KEY, KEY_BASE64
 from tests.attack.stack import LOGIN
-from tests.attack.suite import Checks, Suite
+from tests.attack.suite import Group, Suite
 
 
-def groups(suite: Suite) -> Iterator[tuple[str, Checks]]:
+def groups(suite: Suite) -> Iterator[Group]:
     """Yield the look at the logs, which comes last."""
     logs = Logs(suite.stack.logs(), (KEY, KEY_BASE64, LOGIN[1], *suite.stack.tokens.values()))
-    yield (
+    yield Group(
         "logs",
         {
             "no secret": logs.hold_no_secret,

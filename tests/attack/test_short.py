@@ -10,4 +10,4 @@ from tests.attack.__main__ import attack
 def test_no_hostile_input_harms_the_stack_or_learns_a_secret(tmp_path: Path) -> None:
     found = attack(tmp_path, short=True)
     assert found.failures == []
-    assert sum(checks for _, checks, _, _ in found.rows) > 250
+    assert sum(checks for _, checks, _, _ in found.rows) > 500
