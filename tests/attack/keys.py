@@ -58,7 +58,7 @@ class Keys:
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self._stack: Stack = suite.stack
-        self._clients = {tenant: suite.stack.client(tenant) for tenant in ("test", "other", "cheap")}
+        self._clients = {tenant: suite.stack.lasting_client(tenant) for tenant in ("test", "other", "cheap")}
 
     def odd(self, key: bytes, statuses: tuple[int, ...]) -> None:
         """Taken as it is, or refused."""

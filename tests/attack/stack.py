@@ -45,7 +45,9 @@ _GOOD = {
 class Stack:
     """What is running, and ways to reach it."""
 
-    def __init__(self, folder: Path, port: int, flower_port: int, up: Process, tokens: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, port: int, flower_port: int, up: Process, tokens: dict[str, str], held: ExitStack
+    ) -> None:
         self.folder = folder
         self.address = ("127.0.0.1", port)
         self.base_url = f"http://127.0.0.1:{port}"
@@ -53,6 +55,7 @@ class Stack:
         self.tokens = tokens
         self.token = tokens["test"]
         self._up = up
+        self._held = held
         children = psutil.Process(up.pid).children(recursive=True)
         self.all = children
         self.apis = _named("aqueduct api", children)
@@ -69,6 +72,10 @@ class Stack:
         """Return a client with a tenant's token; the caller closes it."""
         headers = {"authorization": f"Bearer {self.tokens[tenant]}"}
         return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, **options)
+
+    def lasting_client(self, tenant: str = "test") -> httpx.Client:
+        """As `client`, which is closed when the stack stops."""
+        return self._held.enter_context(self.client(tenant))
 
     def connect(self, process: psutil.Process | None = None, seconds: float = 5) -> socket.socket:
         """Return a connection to this API process or to any; the caller closes it."""
@@ -156,4 +163,4 @@ def running(folder: Path, *, most_bytes: int) -> Iterator[Stack]:
         held.enter_context(up)
         wait_until(lambda: "Ctrl-C ends it." in up.log() or not up.running, 60, "the stack to be ready")
         assert up.running, up.log()
-        yield Stack(folder, port, flower_port, up, tokens)
+        yield Stack(folder, port, flower_port, up, tokens, held)

@@ -40,8 +40,8 @@ class Stored:
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self._stack = suite.stack
-        self._mine = suite.stack.client()
-        self._theirs = suite.stack.client("other")
+        self._mine = suite.stack.lasting_client()
+        self._theirs = suite.stack.lasting_client("other")
         self._folder: Path = suite.stack.folder / "store"
 
     def form(self, media_type: str, body: bytes) -> None:
