@@ -150,4 +150,4 @@ class Flower:
 
     def _get(self, path: str, header: bytes) -> httpx.Response:
         url = httpx.URL(self._url).copy_with(raw_path=path.encode())
-        return httpx.get(url, headers={b"authorization": header} if header else {}, timeout=10)
+        return httpx.get(url, headers={b"authorization": header} if header else {}, timeout=30)

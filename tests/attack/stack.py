@@ -37,9 +37,9 @@ _TIMES = {"timeout_seconds": 8, "first_token_timeout_seconds": 4, "stall_timeout
 _GOOD = {
     "good": model("tokens=3"),
     "slow": model("tokens=4&answer_seconds=1"),
-    "torrent": model("tokens=90000&batch=50", concurrency=300),
     "unserved-secret": model("tokens=3"),
 }
+_TORRENT = model("tokens=90000&batch=50", concurrency=300)
 
 
 class Stack:
@@ -125,11 +125,12 @@ def _has_open(pid: int, inode: int) -> bool:
     return False
 
 
-def _settings(folder: Path, demo_url: str, hostile_url: str, tokens: dict[str, str]) -> dict[str, Any]:
-    backend = {"url": hostile_url, "api_key": "${HOSTILE_KEY}"}
+def _settings(folder: Path, urls: dict[str, str], tokens: dict[str, str]) -> dict[str, Any]:
+    backend = {"url": urls["hostile"], "api_key": "${HOSTILE_KEY}"}
     models = {name: {**_TIMES, "backends": [{**backend, "model": name}]} for name in SCRIPTS}
     for name, given in _GOOD.items():
-        models[name] = {**given, "backends": [{"url": demo_url, **one} for one in given["backends"]]}
+        models[name] = {**given, "backends": [{"url": urls["demo"], **one} for one in given["backends"]]}
+    models["torrent"] = {**_TORRENT, "backends": [{"url": urls["torrents"], **_TORRENT["backends"][0]}]}
     return {
         "api": {
             "header_timeout_seconds": HEADER_SECONDS, "body_timeout_seconds": BODY_SECONDS, "idle_timeout_seconds": 3,
@@ -149,9 +150,11 @@ def running(folder: Path, *, most_bytes: int) -> Iterator[Stack]:
     port, flower_port = free_port(), free_port()
     with ExitStack() as held:
         demo = held.enter_context(DemoBackend(folder / "demo"))
+        torrents = held.enter_context(DemoBackend(folder / "torrents"))  # of its own: they fill a process
         hostile = held.enter_context(HostileBackend(SCRIPTS, most_bytes).running())
+        urls = {"demo": demo.url, "torrents": torrents.url, "hostile": hostile.url}
         config = folder / "aqueduct.yaml"
-        config.write_text(yaml.safe_dump(_settings(folder, demo.url, hostile.url, tokens)))
+        config.write_text(yaml.safe_dump(_settings(folder, urls, tokens)))
         up = Process.python(
             "-m", "aqueduct", "up", "--config", config, "--data-dir", folder / "data", "--port", str(port),
             "--api-processes", "2", log_file=folder / "up.log",

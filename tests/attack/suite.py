@@ -45,7 +45,7 @@ class Suite:
         self.short = short
         self.most_bytes = (6 if short else 60) * MIB
         self.crowd = 200 if short else 2000
-        self.readers = 10 if short else 100
+        self.readers = 10 if short else 40
         self.keys = 300 if short else 3000
         self.failures: list[str] = []
         self.rows: list[tuple[str, int, int, float]] = []
