@@ -20,6 +20,8 @@ Overrides = dict[str, str]
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
+UP_FILES = "files"
+"""Where `aqueduct up` keeps files in the data folder, where no store is set."""
 
 
 class _Option(click.Option):

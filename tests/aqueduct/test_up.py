@@ -85,7 +85,7 @@ class Up:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "AQUEDUCT_DATA_DIR": str(self.folder / "data")}
         command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json", *self._config]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
-        rows: list[dict[str, Any]] = json.loads(told.stdout)
+        rows: list[dict[str, Any]] = json.loads(told.stdout)["models"]
         return rows
 
 
