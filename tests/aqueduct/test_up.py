@@ -128,6 +128,18 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     assert httpx.get(f"{address}/workers", timeout=10).status_code == 401
 
 
+def test_the_demos_faults_can_be_tried_through_it(up: Up) -> None:
+    answer = up.ask({**BODY, "model": "demo", "demo": "status=400&code=teapot"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "teapot")
+    headers = {"authorization": f"Bearer {up.token}"}
+    for path, more in (("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})):
+        body = {"model": "demo", "demo": "status=400&code=teapot", **more}
+        assert (
+            httpx.post(f"http://127.0.0.1:{up.port}/v1/{path}", json=body, headers=headers).json()["error"]["code"]
+            == "teapot"
+        )
+
+
 def test_sigterm_ends_everything_in_order(up: Up) -> None:
     children = up.children()
     assert len(children) >= 5
