@@ -34,6 +34,9 @@ class Dispatcher:
         self._settings = settings
         self._owner = owner
         self._names = settings.public_names()
+        self._addresses = {
+            name: [backend.address for backend in model.backends] for name, model in settings.models.items()
+        }
 
     def model_name(self, requested: str) -> str:
         """Return the model's own name for a name or alias; raises UnknownModel."""
@@ -41,6 +44,13 @@ class Dispatcher:
         if name is None:
             raise UnknownModel(requested)
         return name
+
+    def backend(self, model: str, place: int | None) -> str | None:
+        """Return the host and port of a model's backend at a place of its list; with no place, of its only one."""
+        addresses = self._addresses.get(model, ())
+        if place is None:
+            return addresses[0] if len(addresses) == 1 else None
+        return addresses[place] if place < len(addresses) else None
 
     def prepare(
         self,
