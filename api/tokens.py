@@ -33,10 +33,17 @@ LOOK_SECONDS = 1.0
 class TokenTable:
     """Static tokens from the file and created ones from Redis, by hash."""
 
-    def __init__(self, static: Sequence[TokenSettings], public_names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        static: Sequence[TokenSettings],
+        public_names: Mapping[str, str],
+        on_use: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """Take the tokens of the file and the models' names; `on_use` is called with the hash of each one let in."""
         self._static = {record.sha256: record for record in static}
         self._dynamic: dict[str, TokenSettings] = {}
         self._public_names = public_names
+        self._on_use = on_use
         self._call: RedisCall | None = None
         self._look: asyncio.Task[None] | None = None
         self._wanted: set[str] = set()
@@ -79,6 +86,7 @@ class TokenTable:
             raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
+        self._on_use(digest)
         return record
 
     def allows(self, token: TokenSettings, model_name: str) -> bool:

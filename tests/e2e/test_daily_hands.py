@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from aqueduct.cli import main
 from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
@@ -117,3 +118,21 @@ def test_a_redis_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
         assert len(lines) == 2  # and before it, that it waits
         assert "secret-word" not in process.log()
         assert process.returncode == 1
+
+
+def test_a_tokens_last_use_is_told_to_operators(make_system: MakeSystem, capsys: pytest.CaptureFixture[str]) -> None:
+    system = make_system(models={"m": model("tokens=1")}, tokens={"idle": {}})
+
+    def last_used() -> dict[str, str | None]:
+        assert main(["token", "list", "--json", "--config", str(system.config_file)]) == 0
+        return {one["name"]: one["last_used_at"] for one in json.loads(capsys.readouterr().out)}
+
+    assert last_used() == {"test": None, "idle": None}
+    with system.client() as client:
+        client.get("/v1/models")
+    wait_until(lambda: last_used()["test"], 15, "the use to be told")
+    assert last_used()["idle"] is None
+    assert main(["token", "list", "--config", str(system.config_file)]) == 0
+    used, idle = (re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()[1:])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", used[7])
+    assert idle[7] == "-"
