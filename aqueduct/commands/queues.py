@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import config_file_here, config_option, data_dir_option
+from aqueduct.commands.common import config_option, data_dir_option, needed_config_file
 from aqueduct.errors import CommandError
 from aqueduct.queues_view import View, away, shown
 
@@ -62,7 +62,7 @@ def command(config: Path | None, once: bool, interval: float, as_json: bool) -> 
     from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(config_file_here(config), resolve_backend_keys=False, resolve_flower_password=False)
+    settings = load_settings(needed_config_file(config), resolve_backend_keys=False, resolve_flower_password=False)
     url = redis_url_here(settings)
     # The table says by itself when Redis is away; a log line would tear it.
     logging.getLogger("aqueduct").addHandler(logging.NullHandler())

@@ -19,11 +19,11 @@ import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from aqueduct.commands.common import config_option, data_dir_option
+from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
-from shared.config import config_path, load_settings
+from shared.config import load_settings
 from shared.config_problems import reason, suggestion
 from shared.lanes import LANES
 from shared.logging import escaped
@@ -56,7 +56,7 @@ class _Desk:
 
 @contextmanager
 def _open_desk(config: Path | None) -> Iterator[_Desk]:
-    path = config_path(config)
+    path = config_file_here(config)
     settings = load_settings(path, resolve_backend_keys=False, resolve_flower_password=False, base=_UNNAMED_MODELS)
     try:
         with connect(redis_url_here(settings)) as client:

@@ -543,6 +543,8 @@ def test_sigterm_ends_it_cleanly_even_with_an_open_stream() -> None:
         ) as one:
             next(one.iter_raw())
             assert httpx.get(debug(url, "requests")).status_code == 404
+            process.send_signal(signal.SIGHUP)  # says nothing, and ends nothing
+            assert httpx.get(debug(url, "requests")).status_code == 404
             process.send_signal(signal.SIGTERM)
             rest, _ = process.communicate(timeout=5)
         assert (process.returncode, rest) == (0, "")
