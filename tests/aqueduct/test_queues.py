@@ -181,6 +181,20 @@ def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("words", [("--once",), ("--json", "--interval", "0.1")], ids=["once", "live"])
+def test_a_reader_that_has_read_enough_ends_it_quietly(config_file: Path, words: tuple[str, ...]) -> None:
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-m", "aqueduct", "queues", "--config", str(config_file), *words]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    os.close(ours)
+    _, complaints = child.communicate(timeout=20)
+    assert complaints == b""
+    assert child.returncode == 1
+
+
 def test_interval_out_of_range_is_refused_by_name(config_file: Path) -> None:
     ended = queues(config_file, "--interval", "0")
     assert ended.returncode == 2

@@ -121,6 +121,7 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     assert f"http://127.0.0.1:{up.port}/v1" in up.log
     assert up.token in up.log
     assert "data: [DONE]" in up.stream()
+    assert "It listens on 127.0.0.1 only, this machine's own (--host 0.0.0.0 for all)" in up.log
     flower = re.search(r"Flower  (\S+)\n\s+user (\w+), password (\S+)", up.log)
     assert flower
     address, user, password = flower.groups()

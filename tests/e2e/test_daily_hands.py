@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from aqueduct.cli import main
+from shared.tokens import new_token
 from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
@@ -55,7 +56,9 @@ def test_the_page_of_endpoints_asks_nobody_else(make_system: MakeSystem, accept:
         assert set(re.findall(r'href="#(\w+)"', page.text)) <= named
         assert client.get("/redoc", follow_redirects=False).headers["location"] == "/docs"
         assert client.get("/favicon.ico").status_code == 204
-        assert client.get("/openapi.json").json()["servers"][0]["url"] == "/"
+        described = client.get("/openapi.json").json()
+        assert described["servers"][0]["url"] == "/"
+        assert f"`{new_token()[:6]}" in described["components"]["securitySchemes"]["bearer"]["description"]
 
 
 def test_each_process_says_in_one_line_that_it_is_ready_and_with_what(logged: System) -> None:
@@ -100,6 +103,7 @@ def test_a_log_in_json_holds_nothing_else_from_start_to_end(logged: System) -> N
         last = entries(process)
         assert "draining" in [entry["message"] for entry in last]
         assert {"level", "logger", "time"} <= last[-1].keys()
+        assert not [entry for entry in last if not str(entry["logger"]).startswith("aqueduct")]  # uvicorn's, Celery's
 
 
 def test_a_redis_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
