@@ -197,7 +197,7 @@ class BackendSettings(Section):
         }
         return {lane: changes_of(lanes.get(lane, self.parameters)) for lane in ("", *LANES)}
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Host and port, as logs name a backend: without what may be secret in its URL."""
         return urlsplit(self.url).netloc.rpartition("@")[2]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.commands.common import Overrides, address_options, catalogue_for, config_option, logging_options
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PURGE_OFFLINE_WORKERS_SECONDS = 60
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None) -> int:
     """Serve; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True)
+    settings = catalogue_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True).settings
     if settings.flower.password is None:
         raise CommandError(
             "flower.password is not set, and Flower does not run without a login: write `password: ${FLOWER_PASSWORD}` "
@@ -56,7 +56,6 @@ def serve(settings: Settings) -> None:
     from tornado.options import options  # noqa: PLC0415
 
     from shared.broker import celery_app  # noqa: PLC0415
-    from shared.logging import say_no_reload  # noqa: PLC0415
     from shared.redis_url import shown_url  # noqa: PLC0415
     from shared.version import VERSION  # noqa: PLC0415
 
@@ -66,7 +65,7 @@ def serve(settings: Settings) -> None:
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, say_no_reload)
+    signal.signal(signal.SIGHUP, _stay)
     try:
         port = flower.start_http_server()
     except OSError as error:
@@ -121,6 +120,10 @@ def is_login(header: str, login: str) -> bool:
     except ValueError:  # not ASCII, or no Base64
         return False
     return scheme.lower() == "basic" and hmac.compare_digest(given, login.encode())
+
+
+def _stay(_signal: int, _frame: FrameType | None) -> None:
+    log.warning("SIGHUP: Flower reads its settings at its start only; restart it to change them")
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

@@ -7,14 +7,18 @@ from typing import Any
 
 from api.token_uses import TokenUses
 from api.tokens import TokenTable
+from shared.backend_settings import BackendSettings
+from shared.catalogue import Catalogue
 from shared.keys import TOKEN_USES
 from shared.redis import RedisClient, RedisUnavailable
-from shared.settings import TokenSettings
+from shared.settings import ModelSettings, Settings, TokenSettings
 from shared.tokens import hash_token
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 
 A, B = (hash_token(f"sk-{name}") for name in "ab")
+
+MODEL = ModelSettings(backends=(BackendSettings(url="http://127.0.0.1:9/v1"),))
 
 
 async def told(client: RedisClient) -> set[str]:
@@ -28,7 +32,8 @@ async def test_only_who_is_let_in_has_used_a_token_and_is_told_once_a_minute(mod
     client = RedisClient(module_redis.url)
     await client.open()
     uses = TokenUses(TOKEN_USES)
-    table = TokenTable([TokenSettings(name=name, sha256=hash_token(f"sk-{name}")) for name in "ab"], {}, uses.note)
+    tokens = tuple(TokenSettings(name=name, sha256=hash_token(f"sk-{name}")) for name in "ab")
+    table = TokenTable(Catalogue(Settings(models={"m": MODEL}, tokens=tokens)), uses.note)
     sent: list[Any] = []
 
     async def call(*command: Any) -> Any:

@@ -111,7 +111,9 @@ def test_its_log_is_json_alone_and_a_hangup_ends_nothing(tmp_path: Path, redis_s
     try:
         wait_until(lambda: '"ready"' in process.log() or not process.running, 30, "Flower to listen")
         process.signal(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP: there is no reload yet" in process.log(), 10, "the word on SIGHUP")
+        wait_until(
+            lambda: "SIGHUP: Flower reads its settings at its start only" in process.log(), 10, "the word on SIGHUP"
+        )
         assert httpx.get(f"http://127.0.0.1:{port}/workers", auth=("aqueduct", PASSWORD)).status_code == 200
         process.terminate()
         process.wait(20)

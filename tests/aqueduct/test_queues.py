@@ -19,6 +19,7 @@ import yaml
 from shared import keys
 from shared.batches.progress import Progress
 from shared.batches.record import Counts, Status
+from shared.catalogue import Catalogue
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
 from shared.lanes import Lane
@@ -54,8 +55,8 @@ def fill(config_file: Path, lanes: list[Lane], take: int) -> None:
         await client.open()
         bulk = Bulk(settings.redis)
         admissions, leases = (
-            Admissions(client, bulk, settings, "owner-1"),
-            Leases(client, bulk, settings, "worker-1"),
+            Admissions(client, bulk, Catalogue(settings), "owner-1"),
+            Leases(client, bulk, Catalogue(settings), "worker-1"),
         )
         await leases.renew(["busy"], [])
         await admissions.beat()
@@ -114,7 +115,7 @@ def end(config_file: Path, number: int) -> None:
         settings = load_settings(config_file)
         client = RedisClient(settings.redis)
         await client.open()
-        leases = Leases(client, Bulk(settings.redis), settings, "worker-1")
+        leases = Leases(client, Bulk(settings.redis), Catalogue(settings), "worker-1")
         taken = await leases.take("busy", free=number, mine=0, surplus=True)
         assert len(taken.jobs) == number
         await leases.release("busy", [(job.id, job.attempt, How.END, b"") for job in taken.jobs])
