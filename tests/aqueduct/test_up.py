@@ -175,7 +175,7 @@ def test_a_request_that_waits_at_the_signal_is_served_within_the_grace(
 ) -> None:
     """Told to end together with the APIs, workers would take nothing more for those who wait there."""
     config = tmp_path / "aqueduct.yaml"
-    backend = {"url": demo_backend.url, "model": "demo?tokens=10&token_seconds=0.15"}
+    backend = {"url": demo_backend.url, "model": "demo?tokens=30&token_seconds=0.15"}
     config.write_text(yaml.safe_dump({"models": {"m": {"concurrency": 1, "backends": [backend]}}}))
     up = Up(tmp_path, "--config", str(config), "--no-flower")
     try:
