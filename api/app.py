@@ -23,7 +23,8 @@ from shared.version import VERSION
 
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
-    "x-aqueduct-run-ms", "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
+    "x-aqueduct-run-ms", "x-aqueduct-structured-output",
+    "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
 )  # fmt: skip
 """What a page's script may read; the SDKs in browsers decide by some of them whether and when to retry."""

@@ -104,6 +104,8 @@ class JobEndpoint:
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
         exchange.scope["state"].update(model=prepared.admission.model, lane=prepared.admission.lane, stream=is_stream)
+        if is_stream and "structured" in prepared.admission.spec.options:
+            exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
         older = self._open.older(exchange, prepared.identity) if prepared.identity else None
         relay = self._relays.open(older.id if older is not None else prepared.admission.id)
         open_request = (
