@@ -11,14 +11,14 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
-from aqueduct.commands.common import GENERATED_CONFIG, Overrides
+from aqueduct.commands.common import GENERATED_CONFIG, UP_FILES, Overrides
 from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.ports import free_port
 from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
@@ -73,6 +73,12 @@ class Plan:
         return {name: value for name, value in self.environment.items() if name not in hidden}
 
 
+def renewed(plan: Plan, settings: Settings) -> Plan:
+    """Return the plan with the settings of a file that was read again, and the secrets that stand in it now."""
+    secrets = secrets_of(Path(plan.environment["AQUEDUCT_CONFIG"]))
+    return replace(plan, settings=settings, secrets=plan.secrets | secrets)
+
+
 def make_plan(
     config: Path | None, overrides: Overrides, *, backend: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Plan:
@@ -106,7 +112,7 @@ def make_plan(
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
     if settings.storage.url is None:
-        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / "files").as_uri()
+        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / UP_FILES).as_uri()
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
         environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password

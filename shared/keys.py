@@ -38,6 +38,8 @@ OWNERS = "aq2:owners"
 """Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
 CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
+RELOAD = "aq2:reload"
+"""Channel to all processes: the id of a request to read the configuration again."""
 SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
 SWEPT = "aq2:swept"
@@ -50,6 +52,8 @@ PROCESSES = "aq:processes"
 """Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
 """Hash: SHA-256 of each created token to its record, whatever the protocol. No lifetime; mirrored to a file."""
+TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
+"""Hash: SHA-256 of each token to when it was used last, in Unix seconds. A year after the last use of any."""
 
 SINGLES: dict[str, str] = {
     "owners": OWNERS,
@@ -132,6 +136,11 @@ def feeder(batch_id: str) -> str:
 def batch(batch_id: str) -> str:
     """Return the key of a batch's live counts."""
     return PREFIXES["batch"] + batch_id
+
+
+def reloaded(request: str) -> str:
+    """Return the key of the answers to a reload: a list, a minute."""
+    return f"{RELOAD}:{request}"
 
 
 def queue(model: str) -> str:

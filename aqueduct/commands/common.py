@@ -12,7 +12,7 @@ import click
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
-    from shared.settings import Settings
+    from shared.catalogue import Catalogue
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Overrides = dict[str, str]
@@ -20,6 +20,8 @@ Overrides = dict[str, str]
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
+UP_FILES = "files"
+"""Where `aqueduct up` keeps files in the data folder, where no store is set."""
 
 
 class _Option(click.Option):
@@ -84,28 +86,24 @@ def address_options(section: str) -> Callable[[Command], Command]:
     return add
 
 
-def settings_for(
+def catalogue_for(
     config: Path | None,
     overrides: Mapping[str, str],
     *,
     resolve_backend_keys: bool | Collection[str],
     resolve_flower_password: bool = False,
-) -> Settings:
-    """Return the settings of a process that serves, and set its logging up.
+) -> Catalogue:
+    """Return the configuration of a process that serves, and set its logging up.
 
     Raises:
         ConfigError: with every problem of the file and the environment.
         CommandError: no Redis is named: only `aqueduct up` starts one.
     """
-    from shared.config import load_settings  # noqa: PLC0415 - see the package's docstring
+    from shared.catalogue import Catalogue, Source  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
-    settings = load_settings(
-        config,
-        environ={**os.environ, **overrides},
-        resolve_backend_keys=resolve_backend_keys,
-        resolve_flower_password=resolve_flower_password,
-    )
+    catalogue = Catalogue.of(Source(config, {**os.environ, **overrides}, resolve_backend_keys, resolve_flower_password))
+    settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
     if settings.redis_url is None:
         raise CommandError(
@@ -113,7 +111,7 @@ def settings_for(
             "Only `aqueduct up` starts a Redis of its own.",
             status=WRONG_USAGE,
         )
-    return settings
+    return catalogue
 
 
 def config_file_here(given: Path | None) -> Path | None:
@@ -124,15 +122,37 @@ def config_file_here(given: Path | None) -> Path | None:
     """
     from shared.config import config_path  # noqa: PLC0415
     from shared.private_files import read_private  # noqa: PLC0415
-    from shared.settings import Settings  # noqa: PLC0415
 
     file = config_path(given)
     if file is not None:
         return file
-    folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
-    generated = folder / GENERATED_CONFIG
+    generated = _data_dir() / GENERATED_CONFIG
     try:
         read_private(generated)
     except OSError:
         return None
     return generated
+
+
+def needed_config_file(given: Path | None) -> Path:
+    """Return the same, for what cannot do without.
+
+    Raises:
+        CommandError: there is none; the message tells where it was looked for.
+        UntrustedPath: as above.
+    """
+    file = config_file_here(given)
+    if file is None:
+        raise CommandError(
+            "no configuration file is named (--config, AQUEDUCT_CONFIG), and no `aqueduct up` has written one into the "
+            f"data folder {_data_dir().absolute()}; name the folder of a running one with --data-dir "
+            "(AQUEDUCT_DATA_DIR)",
+            status=WRONG_USAGE,
+        )
+    return file
+
+
+def _data_dir() -> Path:
+    from shared.settings import Settings  # noqa: PLC0415
+
+    return Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)

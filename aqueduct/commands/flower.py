@@ -6,6 +6,8 @@ It shows requests and their outcomes, not how many wait: that is in `aqueduct qu
 from __future__ import annotations
 
 import hmac
+import logging
+import os
 import signal
 import sys
 from base64 import b64decode
@@ -15,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.commands.common import Overrides, address_options, catalogue_for, config_option, logging_options
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
     from shared.settings import Settings
+
+log = logging.getLogger("aqueduct.flower")
 
 MAX_TASKS = 5000
 TASKS_COLUMNS = "name,uuid,state,routing_key,runtime,result,exception,received,worker"
@@ -34,7 +38,7 @@ PURGE_OFFLINE_WORKERS_SECONDS = 60
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None) -> int:
     """Serve; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True)
+    settings = catalogue_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True).settings
     if settings.flower.password is None:
         raise CommandError(
             "flower.password is not set, and Flower does not run without a login: write `password: ${FLOWER_PASSWORD}` "
@@ -52,6 +56,8 @@ def serve(settings: Settings) -> None:
     from tornado.options import options  # noqa: PLC0415
 
     from shared.broker import celery_app  # noqa: PLC0415
+    from shared.redis_url import shown_url  # noqa: PLC0415
+    from shared.version import VERSION  # noqa: PLC0415
 
     _set_options(options, settings)
     (login,) = options.basic_auth
@@ -59,12 +65,18 @@ def serve(settings: Settings) -> None:
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _stay)
     try:
         port = flower.start_http_server()
     except OSError as error:
         address = f"{settings.flower.host}:{settings.flower.port}"
         raise CommandError(f"cannot listen on {address} ({error.strerror}). Choose another with --port.") from None
-    print(f"flower ready on http://{settings.flower.host}:{port or settings.flower.port}", flush=True)
+    log.info(
+        "ready", extra={
+            "version": VERSION, "url": f"http://{settings.flower.host}:{port or settings.flower.port}",
+            "redis": shown_url(settings.redis), "pid": os.getpid(),
+        },
+    )  # fmt: skip
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):
@@ -108,6 +120,10 @@ def is_login(header: str, login: str) -> bool:
     except ValueError:  # not ASCII, or no Base64
         return False
     return scheme.lower() == "basic" and hmac.compare_digest(given, login.encode())
+
+
+def _stay(_signal: int, _frame: FrameType | None) -> None:
+    log.warning("SIGHUP: Flower reads its settings at its start only; restart it to change them")
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

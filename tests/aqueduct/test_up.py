@@ -85,7 +85,7 @@ class Up:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "AQUEDUCT_DATA_DIR": str(self.folder / "data")}
         command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json", *self._config]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
-        rows: list[dict[str, Any]] = json.loads(told.stdout)
+        rows: list[dict[str, Any]] = json.loads(told.stdout)["models"]
         return rows
 
 
@@ -121,11 +121,24 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     assert f"http://127.0.0.1:{up.port}/v1" in up.log
     assert up.token in up.log
     assert "data: [DONE]" in up.stream()
+    assert "It listens on 127.0.0.1 only, this machine's own (--host 0.0.0.0 for all)" in up.log
     flower = re.search(r"Flower  (\S+)\n\s+user (\w+), password (\S+)", up.log)
     assert flower
     address, user, password = flower.groups()
     assert httpx.get(f"{address}/workers", auth=(user, password), timeout=10).status_code == 200
     assert httpx.get(f"{address}/workers", timeout=10).status_code == 401
+
+
+def test_the_demos_faults_can_be_tried_through_it(up: Up) -> None:
+    answer = up.ask({**BODY, "model": "demo", "demo": "status=400&code=teapot"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "teapot")
+    headers = {"authorization": f"Bearer {up.token}"}
+    for path, more in (("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})):
+        body = {"model": "demo", "demo": "status=400&code=teapot", **more}
+        assert (
+            httpx.post(f"http://127.0.0.1:{up.port}/v1/{path}", json=body, headers=headers).json()["error"]["code"]
+            == "teapot"
+        )
 
 
 def test_sigterm_ends_everything_in_order(up: Up) -> None:
@@ -162,7 +175,7 @@ def test_a_request_that_waits_at_the_signal_is_served_within_the_grace(
 ) -> None:
     """Told to end together with the APIs, workers would take nothing more for those who wait there."""
     config = tmp_path / "aqueduct.yaml"
-    backend = {"url": demo_backend.url, "model": "demo?tokens=10&token_seconds=0.15"}
+    backend = {"url": demo_backend.url, "model": "demo?tokens=30&token_seconds=0.15"}
     config.write_text(yaml.safe_dump({"models": {"m": {"concurrency": 1, "backends": [backend]}}}))
     up = Up(tmp_path, "--config", str(config), "--no-flower")
     try:
@@ -248,6 +261,27 @@ def test_several_api_processes_share_the_port(tmp_path: Path) -> None:
         up.process.stop(20)
 
 
+def test_a_new_model_gets_a_worker_when_the_watched_file_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    models = {"demo": {"backends": [{"url": f"http://127.0.0.1:{free_port()}/v1"}]}}
+    file.write_text(yaml.safe_dump({"models": models}))
+    up = Up(tmp_path, "--config", str(file), "--no-flower", "--watch")
+    try:
+        up.wait_ready()
+        (first,) = up.children("aqueduct worker")
+        file.write_text("models: nonsense")
+        wait_until(lambda: "up       | the configuration was not reloaded" in up.log, 10, "the refusal")
+        file.write_text(yaml.safe_dump({"models": models | {"new": models["demo"]}}))
+        wait_until(lambda: len(up.children("aqueduct worker")) == 2, 20, "a worker for the new model")
+        assert first in up.children("aqueduct worker")
+        # Its backend is not there, and a worker tells so.
+        wait_until(lambda: up.ask({**BODY, "model": "new"}).json()["error"]["code"] == "backend_unavailable", 20)
+        children = up.children()
+    finally:
+        up.process.stop(20)
+    assert alive(children) == []
+
+
 def test_file_without_tokens_gets_the_printed_one(tmp_path: Path) -> None:
     config = {"models": {"demo": {"backends": [{"url": f"http://127.0.0.1:{free_port()}/v1"}]}}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
@@ -293,7 +327,7 @@ def test_a_dead_backend_is_told_and_a_hangup_ends_nothing(tmp_path: Path) -> Non
         assert "secret" not in started.log
         assert f"export AQUEDUCT_DATA_DIR={tmp_path / 'data'}" in started.log
         started.process.signal(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP: there is no reload yet" in started.log, 10, "the word on SIGHUP")
+        wait_until(lambda: started.log.count("aqueduct.reload reloaded") == 2, 10, "API and worker to reload")
         assert started.process.running
         assert started.ask({**BODY, "model": "m"}).status_code == 503
     finally:

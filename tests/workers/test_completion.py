@@ -41,7 +41,7 @@ async def open_runner(server: RedisServer, url: str, **backend: Any) -> AsyncIte
     testing = {"sweep_seconds": 60, "renew_seconds": 60}
     worker = {"max_answer_bytes": 1024**2}
     async with open_bench(server.url, models, served=False, testing=testing, worker=worker) as bench:
-        runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
+        runner = Runner(bench.catalogue, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
         await runner.open()
         try:
             yield bench, runner
