@@ -11,8 +11,6 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import orjson
-
 from shared.batches import keys
 from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
@@ -67,7 +65,7 @@ def new_record(
 async def write_batch(store: Store, tenant: str, record: BatchRecord, lines: AsyncIterator[bytes]) -> None:
     """Write everything of a new batch; what a failure leaves is taken away again."""
     listed = keys.listed_marker(tenant, record.created_us, record.id)
-    marker = orjson.dumps({"tenant": tenant})
+    marker = keys.open_mark(tenant, record.expires_at)
     try:
         await store.put_stream(keys.input_copy(tenant, record.id), lines)
         await store.put(listed, b"")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from shared.batches import keys
 from shared.batches.lines import CheckedLine, InputCheck
 from shared.batches.progress import Progress
-from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save
-from shared.batches.results import CreateFile, NotRun, join, not_run, tally
+from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save, seeded
+from shared.batches.results import NotRun, join, not_run, tally
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Lines, line_id
 from shared.settings import Settings, TokenSettings
@@ -207,15 +207,19 @@ class Feeder:
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def _finalize(self, record: BatchRecord, stop: NotRun | None) -> BatchRecord:
-        made = await persist(
-            self._id, self._lease, lambda: join(self._store, self._tenant, self._id, self._creator(record))
-        )
+        if not record.files_seed:
+            record = await self._save(seeded(record, time.time_ns() // 1000))
+
+        async def create(name: str, parts: AsyncIterator[bytes]) -> str:
+            return await self._site.create_file(record, name, parts)
+
+        made = await persist(self._id, self._lease, lambda: join(self._store, self._tenant, self._id, create))
         if len(made.tally.lines) < record.counts.total:
             await asyncio.sleep(1)
             return record  # the step begins anew
         counts, usage = made.tally.counts(record.counts.total), made.tally.usage
         record = replace(
-            self.record or record,
+            record,
             counts=counts,
             usage=usage,
             output_file_id=made.output_file_id,
@@ -224,22 +228,6 @@ class Feeder:
         self.counts = counts
         ends: dict[NotRun | None, Status] = {"batch_expired": Status.EXPIRED, "batch_cancelled": Status.CANCELLED}
         return await self._move(record, ends.get(stop, Status.COMPLETED))
-
-    def _creator(self, record: BatchRecord) -> CreateFile:
-        """Return what makes a file once, though the feeder dies between two: its id is saved before the next."""
-
-        async def create(name: str, parts: AsyncIterator[bytes]) -> str:
-            now = self.record or record
-            is_output = name.endswith("_output.jsonl")
-            known = now.output_file_id if is_output else now.error_file_id
-            if known is not None:
-                return known
-            made = await self._site.create_file(record, name, parts)
-            self.record = replace(now, output_file_id=made) if is_output else replace(now, error_file_id=made)
-            await save(self._store, self._tenant, self.record)
-            return made
-
-        return create
 
     async def _close(self, record: BatchRecord) -> None:
         """Let Redis and the store forget what only a running batch needs."""
@@ -251,7 +239,9 @@ class Feeder:
     # --- helpers ------------------------------------------------------------------------------------------------
 
     async def _move(self, record: BatchRecord, status: Status) -> BatchRecord:
-        record = moved(record, status, time.time())
+        return await self._save(moved(record, status, time.time()))
+
+    async def _save(self, record: BatchRecord) -> BatchRecord:
         await persist(self._id, self._lease, lambda: save(self._store, self._tenant, record))
         self.record = record
         return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from shared.batches.record import Status
 from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
 from tests.support.waiting import wait_until
+from workers.batches.service import MAX_FEEDERS
 
 
 def test_a_batch_is_validated_run_and_completed(site: Site) -> None:
@@ -104,6 +106,39 @@ def test_a_revoked_token_cancels_its_batch_and_a_lost_one_does_not(site: Site) -
     ended = mine.wait(batch, 20, site.logs)
     assert ended.record.status is Status.CANCELLED
     assert [error["code"] for error in ended.record.errors] == ["token_revoked"]
+
+
+def test_a_feeder_that_died_between_its_files_and_its_last_word_leaves_no_file_behind(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", f"text {n}") for n in range(20)]
+    batch = site.batches.put([*lines, chat_line("bad", "text", temperature="hot")])
+    site.system.add_worker()
+    first = site.batches.wait(batch, 30, site.logs)
+    site.batches.unfinish(batch)
+    site.system.add_worker()
+    again = site.batches.wait(batch, 40, site.logs)
+    assert again.record.output_file_id and again.record.error_file_id
+    assert again.record.output_file_id == first.record.output_file_id
+    assert again.record.error_file_id == first.record.error_file_id
+    assert (again.output, again.errors) == (first.output, first.errors)
+    assert len(site.batches.files()) == 2
+
+
+def test_the_batches_whose_windows_end_first_are_carried_first(site: Site) -> None:
+    lines = [chat_line("a", "text", "hangs")]
+    windows = random.sample(range(100, 200), 12)
+    batches = {site.batches.put(lines, window_seconds=seconds): seconds for seconds in windows}
+    site.system.add_worker()
+
+    def carried() -> set[int]:
+        return {batches[one] for one in batches if site.batches.record(one).status is Status.IN_PROGRESS}
+
+    wait_until(lambda: len(carried()) == MAX_FEEDERS, 20, "as many as a process carries")
+    assert carried() == set(sorted(windows)[:MAX_FEEDERS])
+    last = max(batches, key=lambda one: batches[one])
+    for batch in batches:
+        if batch != last:
+            site.batches.ask_cancel(batch)
+    wait_until(lambda: site.batches.record(last).status is Status.IN_PROGRESS, 40, "the last one's turn")
 
 
 def test_a_batch_whose_input_is_gone_ends_and_says_so(site: Site) -> None:
