@@ -90,6 +90,7 @@ def settings_for(
     *,
     resolve_backend_keys: bool | Collection[str],
     resolve_flower_password: bool = False,
+    resolve_webhook_secrets: bool = False,
 ) -> Settings:
     """Return the settings of a process that serves, and set its logging up.
 
@@ -105,6 +106,7 @@ def settings_for(
         environ={**os.environ, **overrides},
         resolve_backend_keys=resolve_backend_keys,
         resolve_flower_password=resolve_flower_password,
+        resolve_webhook_secrets=resolve_webhook_secrets,
     )
     configure_logging(settings.log_format, settings.log_level)
     if settings.redis_url is None:

@@ -23,7 +23,7 @@ from aqueduct.errors import WRONG_USAGE, CommandError
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None, models: tuple[str, ...]) -> int:
     """Work; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=models or True)
+    settings = settings_for(config, overrides, resolve_backend_keys=models or True, resolve_webhook_secrets=True)
     served = list(dict.fromkeys(models)) or list(settings.models)
     unknown = [model for model in served if model not in settings.models]
     if unknown:

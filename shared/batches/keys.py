@@ -13,6 +13,10 @@ OPEN = "open/"
 """Below it lies one key a batch that has not ended: how a process finds work when Redis knows nothing."""
 
 
+NOTICES = "webhooks/"
+"""Below it lies what receivers are still to be told, in a folder for each tenant."""
+
+
 def new_batch_id() -> str:
     """Return an id that nobody can guess."""
     return f"batch_{secrets.token_hex(16)}"
@@ -97,3 +101,13 @@ def open_marker(batch_id: str) -> str:
 def open_mark(tenant: str, expires_at: int) -> bytes:
     """Return what lies there: whose it is, and when its window ends."""
     return orjson.dumps({"tenant": tenant, "expires_at": expires_at})
+
+
+def notice(tenant: str, batch_id: str) -> str:
+    """Return the key that lies there until it was told that a batch has ended."""
+    return f"{NOTICES}{tenant}/{batch_id}"
+
+
+def notice_tenant(key: str) -> str:
+    """Return whose notice lies under a key."""
+    return key.split("/")[1]

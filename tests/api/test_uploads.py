@@ -87,6 +87,8 @@ async def test_where_the_process_died_after_the_end_was_settled_the_same_call_go
     pending = await desk.keep(TOKEN, some(b"abcdef"))
     settled = UploadEnd(ids, pending.record("u", "batch"))
     assert await settle_end(store, TENANT, upload.id, settled) == settled
+    with pytest.raises(Conflict, match="completed"):
+        await desk.cancel(TOKEN, upload)
     done = await desk.complete(TOKEN, upload, ids, None)
     assert settled.file is not None
     assert done.file == settled.file.public()

@@ -30,7 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {
 class Site:
     """A Redis, a backend, workers and a store; the API is not needed."""
 
-    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend, **more: Any) -> None:
+        """Take what else `System` is to be told, as tokens."""
         self.redis = redis
         self.backend = backend
         self.batches = BatchStore(folder / "store")
@@ -44,6 +45,7 @@ class Site:
                 "batches": {"line_attempts": 3},
                 "worker": {"drain_seconds": 1},
             },
+            **more,
         )
         self.system.write_config()
 

@@ -83,11 +83,28 @@ class BatchStore:
     def unfinish(self, batch_id: str) -> None:
         """Put a batch back to where its feeder had made its files, and had not said so."""
         done = self.record(batch_id)
-        asyncio.run(self._unfinish(replace(done, status=Status.FINALIZING, output_file_id=None, error_file_id=None)))
+        self.reopen(replace(done, status=Status.FINALIZING, output_file_id=None, error_file_id=None))
 
-    async def _unfinish(self, made: BatchRecord) -> None:
+    async def _reopen(self, made: BatchRecord) -> None:
         await record.save(self.store, self.tenant, made)
         await self.store.put(keys.open_marker(made.id), keys.open_mark(self.tenant, made.expires_at))
+
+    def reopen(self, made: BatchRecord) -> None:
+        """Put a record as it is, and the batch among the open ones."""
+        asyncio.run(self._reopen(made))
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return what receivers are still to be told."""
+        return asyncio.run(self._notices())
+
+    async def _notices(self) -> list[dict[str, Any]]:
+        found = [await self.store.get(key) for key in await self.store.list(keys.NOTICES)]
+        return [orjson.loads(one) for one in found if one is not None]
+
+    def put_notice(self, notice: dict[str, Any], token: str = "test") -> None:  # noqa: S107 - a name
+        """Put one there as it is."""
+        key = keys.notice(tenant_folder(token), notice["batch_id"])
+        asyncio.run(self.store.put(key, orjson.dumps(notice)))
 
     def files(self) -> list[str]:
         """Return the ids of the token's files, as often as each is listed."""

@@ -59,6 +59,8 @@ class Site:
     lines: Lines
     tokens: Tokens
     create_file: Callable[[BatchRecord, str, AsyncIterator[bytes]], Awaitable[str]]
+    announce: Callable[[BatchRecord], Awaitable[None]]
+    """Has it told, before the batch is taken from the open ones, that it has ended."""
 
 
 class Feeder:
@@ -78,10 +80,10 @@ class Feeder:
     async def run(self) -> None:
         """Carry the batch to its end; raises LeaseLost, or KeyError where its files are gone."""
         record = await self._read(lambda: load(self._store, self._tenant, self._id))
-        if record is None or record.has_ended:
+        if record is None:
             await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
             return
-        self.record = record
+        self.record, self.counts = record, record.counts
         if record.status is Status.VALIDATING:
             record = await self._validate(record)
         while not record.has_ended:
@@ -230,7 +232,8 @@ class Feeder:
         return await self._move(record, ends.get(stop, Status.COMPLETED))
 
     async def _close(self, record: BatchRecord) -> None:
-        """Let Redis and the store forget what only a running batch needs."""
+        """Have the end told, and let Redis and the store forget what only a running batch needs."""
+        await self._read(lambda: self._site.announce(record))
         await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
         with suppress(RedisUnavailable, RedisRefused):
             await self._site.lines.clear(self._id)

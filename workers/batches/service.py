@@ -25,6 +25,7 @@ from shared.settings import Settings
 from shared.store import Store, StoreError, open_store
 from workers.batches.feeder import Feeder, Site
 from workers.batches.lease import BatchLease, LeaseLost
+from workers.batches.notifier import Notifier
 from workers.batches.tokens import Tokens
 from workers.job_events import JobEvents
 
@@ -60,6 +61,7 @@ class BatchService:
         self._closing = False
         self._store: Store
         self._site: Site
+        self._notifier: Notifier
 
     async def open(self) -> None:
         """Connect, and look for work. Raises RedisUnavailable or StoreError."""
@@ -67,7 +69,9 @@ class BatchService:
         await Scripts(self._client).load(*ALL)
         self._store = open_store(self._url)
         tokens = Tokens(self._client, self._settings)
-        self._site = Site(self._settings, self._store, self._lines, tokens, self._create_file)
+        self._notifier = Notifier(self._store, self._lines, self._settings.tokens, self._background)
+        self._site = Site(self._settings, self._store, self._lines, tokens, self._create_file, self._notifier.announce)
+        self._notifier.start()
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
 
@@ -200,6 +204,7 @@ class BatchService:
                 await self._lines.ring(batch_id)
         await self._job_events.flush()
         await self._background.close()
+        self._notifier.close()
         await self._bulk.close()
         await self._client.close()
 
