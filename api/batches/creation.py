@@ -16,6 +16,7 @@ from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
 from shared.errors import CapacityError, Unprocessable
 from shared.redis import RedisClient
+from shared.settings import ConfiguredToken, TokenSettings
 from shared.store import Store
 
 CLAIM_MS = 30_000
@@ -34,7 +35,7 @@ class Key:
 
 def new_record(
     *,
-    token: str,
+    token: TokenSettings,
     endpoint: str,
     input_file_id: str,
     window: str,
@@ -53,7 +54,8 @@ def new_record(
         completion_window=window,
         created_at=now,
         expires_at=now + (seconds_of(window) or 0),
-        token=token,
+        token=token.name,
+        is_configured=isinstance(token, ConfiguredToken),
         metadata=metadata,
         output_expires_seconds=output_expires_seconds,
         created_us=now_us,

@@ -74,7 +74,7 @@ class BatchDesk:
             await self._check_open(token, tenant)
             expiry = request.get("output_expires_after")
             record = new_record(
-                token=token.name,
+                token=token,
                 endpoint=request["endpoint"],
                 input_file_id=file.id,
                 window=window,
@@ -156,7 +156,7 @@ class BatchDesk:
         await self._check_open(token, tenant)
         file = await self._files.create(tenant, f"{batch_id}_retry.jsonl", "batch", self._chosen(old, tenant, wanted))
         record = new_record(
-            token=token.name,
+            token=token,
             endpoint=old.endpoint,
             input_file_id=file.id,
             window=old.completion_window,

@@ -100,6 +100,8 @@ class BatchRecord:
     expires_at: int
     token: str
     """The name of the token that made it."""
+    is_configured: bool | None = None
+    """Whether that token stood in the configuration; None where it is not known."""
     status: Status = Status.VALIDATING
     model: str | None = None
     """As the first line names it."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shared import keys
+from shared.broker import batch_ticket
+from shared.jobs import new_id
 from tests.support.batches import BatchStore
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
@@ -48,6 +51,12 @@ class Site:
             **more,
         )
         self.system.write_config()
+
+    def ring(self, batch_id: str) -> str:
+        """Push a batch's ticket, as the API does, and return its id: otherwise a worker looks each half minute."""
+        with self.redis.client() as client:
+            client.lpush(keys.BATCH_QUEUE, batch_ticket(batch_id, new_id()))
+        return batch_id
 
     def logs(self) -> str:
         """Return what the workers wrote."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shared.batches import keys
 from shared.batches.lines import CheckedLine, InputCheck
@@ -48,6 +48,11 @@ _REVOKED: Final = {
 _LOST: Final = {
     "code": "input_lost", "message": "The batch's input is gone from the file store.", "param": None, "line": None,
 }  # fmt: skip
+
+
+def _without_model(model: str | None) -> dict[str, Any]:
+    message = f"The model '{model}' was taken from the configuration: the lines that had not run waited, and expired."
+    return {"code": "model_not_found", "message": message, "param": "model", "line": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class Feeder:
     # --- validating ---------------------------------------------------------------------------------------------
 
     async def _validate(self, record: BatchRecord) -> BatchRecord:
-        token = await self._site.tokens.find(record.token)
+        token = await self._site.tokens.find(record)
         names = self._site.settings.public_names()
 
         def own_name(name: str) -> str | None:
@@ -156,6 +161,9 @@ class Feeder:
         told = await self._progress()
         source = stored_lines(self._store, self._tenant, record)
         flow = Flow(self._site, record, kind, segments, source, told)
+        if flow.is_without_model:
+            text = "batch %s waits: its model %r is not in the configuration; what has not run expires with the window"
+            log.warning(text, self._id, record.model)
         looked_at = 0.0
         while stop is None and not flow.is_over:
             now = time.monotonic()
@@ -168,6 +176,8 @@ class Feeder:
                 await flow.step(record.expires_at - time.time())
             if self._was_expired(record) and stop is None:
                 stop = "batch_expired"
+        if stop == "batch_expired" and flow.is_without_model:
+            record = replace(record, errors=(_without_model(record.model),))
         if stop is not None and record.status is not Status.CANCELLING and stop == "batch_cancelled":
             record = await self._move(record, Status.CANCELLING)
         if stop is not None:
@@ -188,7 +198,7 @@ class Feeder:
             asked = None
         if asked is not None:
             return record, "batch_cancelled", plain
-        token = await self._site.tokens.find(record.token)
+        token = await self._site.tokens.find(record)
         if token is None:
             return replace(record, errors=(_REVOKED,)), "batch_cancelled", plain
         return record, None, token

@@ -13,10 +13,10 @@ from shared.batches.lines import CheckedLine
 from shared.batches.record import BatchRecord, Counts
 from shared.batches.results import answered, refused
 from shared.errors import AqueductError, from_wire
-from shared.jobs import Usage
+from shared.jobs import JobSpec, Usage
 from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
-from shared.room.lines import Result, line_id, line_number
+from shared.room.lines import LineJob, Result, line_id, line_number
 from shared.settings import ModelSettings, TokenSettings
 from workers.batches.segments import AGAIN_SECONDS, Segments
 from workers.batches.source import make_job, may_help
@@ -73,19 +73,23 @@ class Flow:
     @property
     def is_over(self) -> bool:
         """Whether every line of the input has ended."""
+        if self.is_without_model:
+            return len(self._segments.tally.lines) >= self._record.counts.total
         return self._source is None and not len(self._window)
+
+    @property
+    def is_without_model(self) -> bool:
+        """Whether the model was taken from the configuration: no line begins, and what has ended counts."""
+        return self._model is None
 
     async def step(self, seconds_left: float) -> None:
         """Begin what there is room for, take what has ended, and wait a little. Raises LeaseLost."""
-        if self._model is None:  # it was taken from the configuration: the lines wait, and then expire
-            await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
-            return
         moved = 0
         try:
             if self._waiting is None:
                 known = await self._lines.ended_lines(self._record.id)
                 self._waiting = known - self._segments.tally.lines
-            await self._fill(self._model)
+            await self._fill()
             await self._admit(seconds_left)
             moved = await self._collect()
             await self._check()
@@ -96,7 +100,9 @@ class Flow:
             self._was_away = False
         except (RedisUnavailable, RedisRefused) as error:
             await self._away(error)
-        if not moved:
+        if not moved and self.is_without_model:
+            await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
+        elif not moved:
             await asyncio.sleep(self._pause)
         else:
             await asyncio.sleep(SHORTEST_PAUSE)
@@ -112,31 +118,40 @@ class Flow:
 
     # --- lines begin --------------------------------------------------------------------------------------------
 
-    async def _fill(self, model: ModelSettings) -> None:
-        while self._source is not None and (self._window.has_room or self._waiting):
+    async def _fill(self) -> None:
+        while self._source is not None and (self._waiting or (self._model is not None and self._window.has_room)):
             try:
                 line = await anext(self._source)
             except StopAsyncIteration:
-                self._source = None
+                self._waiting = set()
+                self._source = None if self._model is not None else self._source
                 return
+            has_ended = self._waiting is not None and line.number in self._waiting
             if self._waiting:
                 self._waiting.discard(line.number)
             if line.number not in self._segments.tally.lines:
-                self._begin(line, model)
+                self._begin(line, has_ended=has_ended)
 
-    def _begin(self, line: CheckedLine, model: ModelSettings) -> None:
-        try:
-            job = make_job(line, self._record, self._kind, model)
-        except AqueductError as error:
-            job_id = line_id(self._record.created_us, line.number, self._record.id)
-            self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
+    def _begin(self, line: CheckedLine, *, has_ended: bool) -> None:
+        job_id = line_id(self._record.created_us, line.number, self._record.id)
+        if self._model is not None:
+            try:
+                job = make_job(line, self._record, self._kind, self._model)
+            except AqueductError as error:
+                self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
+                return
+        elif has_ended:
+            job = LineJob(id=job_id, body=b"", spec=JobSpec(), cost=0)  # only its result is taken
+        else:
             return
         tries = 1 + self._tries.get(str(line.number), 0)
         self._window.begin(Flight(line.number, line.custom_id, job, tries))
 
     async def _admit(self, seconds_left: float) -> None:
+        if self._model_name is None:
+            return
         due = self._window.due(self._loop.time())
-        if not due or self._model_name is None:
+        if not due:
             return
         try:
             await self._lines.admit(

@@ -5,10 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from shared.batches.record import Status
+from shared.tokens import StoredToken, TokenStore
 from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
 from tests.support.waiting import wait_until
@@ -96,16 +101,86 @@ def test_at_the_windows_end_what_has_ended_is_kept_and_the_rest_expires(site: Si
     assert site.batches.wait(unknown, 10).record.status is Status.COMPLETED
 
 
-def test_a_revoked_token_cancels_its_batch_and_a_lost_one_does_not(site: Site) -> None:
-    mine = BatchStore(site.batches.folder, "gone")
-    batch = mine.put([chat_line(f"line-{n}", "text", "hangs") for n in range(3)])
+def test_a_batch_whose_model_is_taken_away_waits_and_goes_on_when_it_is_back(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.terminate()
+    worker.wait(20)
+    calls = site.backend.state()["total_requests"]
+    site.system.write_config(without={"slow"})
+    worker = site.system.add_worker()
+    wait_until(lambda: f"batch {batch} waits: its model 'slow'" in site.logs(), 20, "the batch to wait")
+    other = site.batches.wait(site.ring(site.batches.put([chat_line("a", "text")])), 60, site.logs)
+    assert other.record.status is Status.COMPLETED, "another model's batch runs meanwhile"
+    assert site.batches.record(batch).status is Status.IN_PROGRESS
+    assert site.backend.state()["total_requests"] == calls + 1
+    worker.kill()
+    site.system.write_config()
     site.system.add_worker()
-    wait_until(lambda: mine.record(batch).status is Status.IN_PROGRESS, 20, "the batch to run")
+    ended = site.batches.wait(batch, 60, site.logs)
+    assert (ended.record.status, ended.record.errors) == (Status.COMPLETED, ())
+    assert ended.ids() == sorted(line["custom_id"] for line in lines) and not ended.errors
+    assert site.logs().count("is not in the configuration") == 1
+
+
+def test_a_batch_whose_model_stays_away_expires_and_keeps_what_has_ended(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines, window_seconds=25)
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.kill()  # with results in Redis that no segment holds
+    answered = len(site.backend.requests())
+    site.system.write_config(without={"slow"})
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 60, site.logs)
+    assert ended.record.status is Status.EXPIRED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert set(ended.codes().values()) == {"batch_expired"}
+    assert len(ended.output) >= answered - 8, "all but those that were in flight"
+    (error,) = ended.record.errors
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "'slow' was taken from the configuration" in error["message"]
+
+
+@pytest.mark.parametrize("how", ["created", "configured"])
+def test_a_token_revoked_in_the_middle_cancels_its_batch(site: Site, how: str) -> None:
+    mine = BatchStore(site.batches.folder, "gone")
+    lines = [chat_line(f"line-{n}", "text", "hangs") for n in range(3)]
     with site.redis.client() as client:
-        client.hset("aq:tokens", "changed_at", "now")  # the others are there, this one is not
-    ended = mine.wait(batch, 20, site.logs)
+        tokens = TokenStore(client, site.batches.folder.parent / "data")
+        if how == "created":
+            tokens.create(StoredToken(name="gone", sha256="0" * 64, created_at=datetime.now(UTC)))
+        else:
+            site.system.write_config(tokens={"gone": {}})
+        batch = mine.put(lines, is_configured=how == "configured")
+        worker = site.system.add_worker()
+        wait_until(lambda: mine.record(batch).status is Status.IN_PROGRESS, 20, "the batch to run")
+        if how == "created":
+            assert tokens.revoke("gone")
+        else:
+            worker.kill()
+            site.system.write_config()
+            site.system.add_worker()
+    ended = mine.wait(batch, 40, site.logs)
     assert ended.record.status is Status.CANCELLED
     assert [error["code"] for error in ended.record.errors] == ["token_revoked"]
+    assert set(ended.codes().values()) == {"batch_cancelled"}
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_nobody_is_judged_by_a_configuration_older_than_the_batch_or_a_redis_that_forgot(
+    site: Site, is_configured: bool
+) -> None:
+    mine = BatchStore(site.batches.folder, "new")
+    first = site.batches.put([chat_line("a", "text")])
+    site.system.add_worker()
+    site.batches.wait(first, 60, site.logs)
+    time.sleep(1)  # a batch's time is in whole seconds
+    batch = site.ring(mine.put([chat_line("a", "text")], is_configured=is_configured))
+    ended = mine.wait(batch, 60, site.logs)
+    assert ended.record.status is Status.COMPLETED
 
 
 def test_a_feeder_that_died_between_its_files_and_its_last_word_leaves_no_file_behind(site: Site) -> None:
