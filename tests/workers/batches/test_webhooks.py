@@ -57,8 +57,12 @@ def site(tmp_path: Path, receiver: Receiver, other: Receiver) -> Iterator[Site]:
         )
         try:
             yield made
-            assert SECRET[6:] not in made.logs()
             assert "in-the-url" not in made.logs()
+            with redis.client() as client:
+                client.save()
+            written = [path for path in tmp_path.rglob("*") if path.is_file()]
+            assert any(path.suffix == ".rdb" for path in written)
+            assert not [path for path in written if SECRET[6:].encode() in path.read_bytes()], "in logs, store or Redis"
         finally:
             made.stop()
 
