@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks at what may end a batch early, and two words about its progress."""
+_CANCELLED_AT_ONCE: Final = 200
 _REVOKED: Final = {
     "code": "token_revoked", "message": "The token that made this batch was revoked.", "param": None, "line": None,
 }  # fmt: skip
@@ -80,6 +81,8 @@ class Feeder:
         self.record: BatchRecord | None = None
         """None until it was read."""
         self.counts = Counts()
+        self._took_over = False
+        """Redis may hold lines that another feeder began."""
         self.began_at = time.time()
 
     async def run(self) -> None:
@@ -89,6 +92,7 @@ class Feeder:
             await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
             return
         self.record, self.counts = record, record.counts
+        self._took_over = record.status is not Status.VALIDATING
         if record.status is Status.VALIDATING:
             record = await self._validate(record)
         while not record.has_ended:
@@ -205,11 +209,17 @@ class Feeder:
 
     async def _leave_out(self, record: BatchRecord, segments: Segments, code: NotRun) -> None:
         """Write that the lines which have not ended were not run."""
+        begun: list[str] = []
         async for line in self._lines_left(record, segments):
             job_id = line_id(record.created_us, line.number, record.id)
             segments.add(not_run(line.number, line.custom_id, job_id, code), None)
+            if self._took_over:
+                begun.append(job_id)
             if segments.is_due:
                 await segments.write()
+        for at in range(0, len(begun), _CANCELLED_AT_ONCE):
+            with suppress(RedisUnavailable, RedisRefused):
+                await self._site.lines.cancel(begun[at : at + _CANCELLED_AT_ONCE])
 
     async def _lines_left(self, record: BatchRecord, segments: Segments) -> AsyncIterator[CheckedLine]:
         async for line in stored_lines(self._store, self._tenant, record):

@@ -67,6 +67,7 @@ class Flow:
         self._pause = SHORTEST_PAUSE
         self._checked_at = self._loop.time()
         self._was_away = False
+        self._is_stopping = False
         self._began = (self._loop.time(), len(segments.tally.lines))
         self.token = TokenSettings(name=record.token, sha256="0" * 64)
 
@@ -78,6 +79,10 @@ class Flow:
         return self._source is None and not len(self._window)
 
     @property
+    def _may_begin(self) -> bool:
+        return self._model is not None and not self._is_stopping
+
+    @property
     def is_without_model(self) -> bool:
         """Whether the model was taken from the configuration: no line begins, and what has ended counts."""
         return self._model is None
@@ -86,9 +91,6 @@ class Flow:
         """Begin what there is room for, take what has ended, and wait a little. Raises LeaseLost."""
         moved = 0
         try:
-            if self._waiting is None:
-                known = await self._lines.ended_lines(self._record.id)
-                self._waiting = known - self._segments.tally.lines
             await self._fill()
             await self._admit(seconds_left)
             moved = await self._collect()
@@ -119,22 +121,24 @@ class Flow:
     # --- lines begin --------------------------------------------------------------------------------------------
 
     async def _fill(self) -> None:
-        while self._source is not None and (self._waiting or (self._model is not None and self._window.has_room)):
+        if self._waiting is None:
+            known = await self._lines.ended_lines(self._record.id)
+            self._waiting = known - self._segments.tally.lines
+        while self._source is not None and (self._waiting or (self._may_begin and self._window.has_room)):
             try:
                 line = await anext(self._source)
             except StopAsyncIteration:
                 self._waiting = set()
                 self._source = None if self._model is not None else self._source
                 return
-            has_ended = self._waiting is not None and line.number in self._waiting
-            if self._waiting:
-                self._waiting.discard(line.number)
+            has_ended = line.number in self._waiting
+            self._waiting.discard(line.number)
             if line.number not in self._segments.tally.lines:
                 self._begin(line, has_ended=has_ended)
 
     def _begin(self, line: CheckedLine, *, has_ended: bool) -> None:
         job_id = line_id(self._record.created_us, line.number, self._record.id)
-        if self._model is not None:
+        if self._model is not None and self._may_begin:
             try:
                 job = make_job(line, self._record, self._kind, self._model)
             except AqueductError as error:
@@ -238,14 +242,16 @@ class Flow:
 
     async def stop(self) -> None:
         """Take back what has not ended, however long Redis is away; what has ended counts. Raises LeaseLost."""
-        self._source = None
+        self._is_stopping = True
         while True:
             try:
+                await self._fill()  # with what ended before this feeder began
                 await self._lines.cancel([flight.job.id for flight in self._window.all()])
                 while await self._collect():
                     pass
                 await self._segments.write()
                 await self._segments.acknowledge()
+                self._source = None
                 return
             except (RedisUnavailable, RedisRefused) as error:
                 await self._segments.write()

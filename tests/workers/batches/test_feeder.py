@@ -144,6 +144,25 @@ def test_a_batch_whose_model_stays_away_expires_and_keeps_what_has_ended(site: S
     assert "'slow' was taken from the configuration" in error["message"]
 
 
+def test_a_batch_cancelled_while_nobody_carries_it_keeps_what_has_ended_and_stops_what_runs(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    hanging = site.batches.put([chat_line(f"line-{n}", "text", "hangs") for n in range(9)])
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.kill()
+    for one in (batch, hanging):
+        site.batches.ask_cancel(one)
+    site.system.add_worker()  # runs what Redis holds of them until the dead feeder's lease is over
+    ended = site.batches.wait(batch, 40, site.logs)
+    calls = len([one for one in site.backend.requests() if "call_marks" in str(one["model"])])
+    assert ended.record.status is Status.CANCELLED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert len(ended.output) >= calls - 8, "all but those in flight when the worker died"
+    assert len(site.batches.wait(hanging, 20, site.logs).errors) == 9
+    wait_until(lambda: site.backend.state()["open_requests"] == 0, 5, "the backend to be let go")
+
+
 @pytest.mark.parametrize("how", ["created", "configured"])
 def test_a_token_revoked_in_the_middle_cancels_its_batch(site: Site, how: str) -> None:
     mine = BatchStore(site.batches.folder, "gone")
