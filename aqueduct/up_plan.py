@@ -75,6 +75,12 @@ class Plan:
         return {name: value for name, value in self.environment.items() if name not in hidden}
 
 
+def renewed(plan: Plan, settings: Settings) -> Plan:
+    """Return the plan with the settings of a file that was read again, and the secrets that stand in it now."""
+    secrets = secrets_of(Path(plan.environment["AQUEDUCT_CONFIG"]))
+    return replace(plan, settings=settings, secrets=plan.secrets | secrets)
+
+
 def make_plan(
     config: Path | None, overrides: Overrides, *, backend: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Plan:

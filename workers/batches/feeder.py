@@ -23,9 +23,10 @@ from shared.batches.lines import CheckedLine, InputCheck
 from shared.batches.progress import Progress
 from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save, seeded
 from shared.batches.results import NotRun, join, not_run, tally
+from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Lines, line_id
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 from shared.store import StoreError
 from workers.batches.flow import Flow
 from workers.batches.lease import BatchLease
@@ -60,7 +61,7 @@ def _without_model(model: str | None) -> dict[str, Any]:
 class Site:
     """What all feeders of a process share."""
 
-    settings: Settings
+    catalogue: Catalogue
     store: Store
     lines: Lines
     tokens: Tokens
@@ -125,7 +126,7 @@ class Feeder:
 
     async def _validate(self, record: BatchRecord) -> BatchRecord:
         token = await self._site.tokens.find(record)
-        names = self._site.settings.public_names()
+        names = self._site.catalogue.names
 
         def own_name(name: str) -> str | None:
             own = names.get(name)
@@ -134,7 +135,7 @@ class Feeder:
 
         key = keys.input_copy(self._tenant, self._id)
         size = await self._read(lambda: self._store.size(key))
-        check = InputCheck(record.endpoint, own_name, max_lines=self._site.settings.batches.max_lines)
+        check = InputCheck(record.endpoint, own_name, max_lines=self._site.catalogue.settings.batches.max_lines)
         found = await self._read(lambda: check.run(blocks(self._store, key, size or 0)))
         record = replace(record, model=found.model, counts=Counts(total=found.count))
         if found.faults:
@@ -163,11 +164,7 @@ class Feeder:
         if kind is None:
             raise KeyError(record.endpoint)
         told = await self._progress()
-        source = stored_lines(self._store, self._tenant, record)
-        flow = Flow(self._site, record, kind, segments, source, told)
-        if flow.is_without_model:
-            text = "batch %s waits: its model %r is not in the configuration; what has not run expires with the window"
-            log.warning(text, self._id, record.model)
+        flow = Flow(self._site, record, kind, segments, lambda: stored_lines(self._store, self._tenant, record), told)
         looked_at = 0.0
         while stop is None and not flow.is_over:
             now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from shared import events
@@ -45,7 +45,7 @@ class Flow:
         record: BatchRecord,
         kind: Kind,
         segments: Segments,
-        source: AsyncIterator[CheckedLine],
+        open_source: Callable[[], AsyncIterator[CheckedLine]],
         told: Mapping[str, str],
     ) -> None:
         """Take what Redis remembers of the lines' tries in `told`."""
@@ -54,10 +54,10 @@ class Flow:
         self._record = record
         self._kind = kind
         self._segments = segments
-        self._source: AsyncIterator[CheckedLine] | None = source
+        self._open_source = open_source
+        self._source: AsyncIterator[CheckedLine] | None = open_source()
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
-        self._model_name = site.settings.public_names().get(record.model or "")
-        self._model = site.settings.models.get(self._model_name or "")
+        self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
@@ -68,6 +68,7 @@ class Flow:
         self._checked_at = self._loop.time()
         self._was_away = False
         self._is_stopping = False
+        self._told_of_model = False
         self._began = (self._loop.time(), len(segments.tally.lines))
         self.token = TokenSettings(name=record.token, sha256="0" * 64)
 
@@ -84,11 +85,36 @@ class Flow:
 
     @property
     def is_without_model(self) -> bool:
-        """Whether the model was taken from the configuration: no line begins, and what has ended counts."""
+        """Whether the configuration has the model no more: no line begins, and what has ended counts."""
         return self._model is None
+
+    def _look_up(self) -> tuple[str | None, ModelSettings | None]:
+        """Return the model's own name and what is set for it now; None where the configuration has it no more."""
+        catalogue = self._site.catalogue
+        name = catalogue.names.get(self._record.model or "")
+        return name, catalogue.settings.models.get(name or "")
+
+    def _follow_model(self) -> None:
+        """See whether the model was taken from the configuration, or has come back."""
+        self._model_name, self._model = self._look_up()
+        if self.is_without_model and not self._told_of_model:
+            text = "batch %s waits: its model %r is not in the configuration; what has not run expires with the window"
+            log.warning(text, self._record.id, self._record.model)
+        elif self._told_of_model and not self.is_without_model:
+            log.warning("batch %s goes on: its model is back", self._record.id)
+            self._read_again()
+        self._told_of_model = self.is_without_model
+
+    def _read_again(self) -> None:
+        """Begin with what was passed over while there was no model."""
+        self._source = self._open_source()
+        for flight in self._window.all():
+            if not flight.job.body:
+                self._window.end(flight)
 
     async def step(self, seconds_left: float) -> None:
         """Begin what there is room for, take what has ended, and wait a little. Raises LeaseLost."""
+        self._follow_model()
         moved = 0
         try:
             await self._fill()
@@ -133,7 +159,7 @@ class Flow:
                 return
             has_ended = line.number in self._waiting
             self._waiting.discard(line.number)
-            if line.number not in self._segments.tally.lines:
+            if line.number not in self._segments.tally.lines and self._window.find(line.number) is None:
                 self._begin(line, has_ended=has_ended)
 
     def _begin(self, line: CheckedLine, *, has_ended: bool) -> None:
@@ -193,7 +219,7 @@ class Flow:
             return
         if result.events[-1][0] == events.FAILED:
             error = from_wire(result.events[-1][1:])
-            if may_help(error) and flight.tries < self._site.settings.batches.line_attempts:
+            if may_help(error) and flight.tries < self._site.catalogue.settings.batches.line_attempts:
                 again.append((flight, error))
                 return
             ended = refused(flight.number, flight.custom_id, result.job_id, error)

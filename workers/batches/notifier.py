@@ -12,17 +12,17 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from shared.background import Background
 from shared.batches import keys
 from shared.batches.record import BatchRecord
+from shared.catalogue import Catalogue
 from shared.files import tenant_folder
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Lines
-from shared.settings import ConfiguredToken
 from shared.store import StoreError
 from workers.batches.notice import LONGEST_SECONDS, Notice
 from workers.batches.receiver import Receiver
@@ -42,23 +42,34 @@ AT_ONCE: Final = 4
 class Notifier:
     """The webhooks of all tokens of one process. Made and used on one event loop."""
 
-    def __init__(self, store: Store, lines: Lines, tokens: Iterable[ConfiguredToken], background: Background) -> None:
+    def __init__(self, store: Store, lines: Lines, catalogue: Catalogue, background: Background) -> None:
         self._store = store
         self._lines = lines
         self._background = background
         self._receivers: dict[str, Receiver] = {}
         """By the tenants' folders."""
-        for token in tokens:
-            if token.webhook is not None and (key := token.webhook.key()) is not None:
-                self._receivers[tenant_folder(token.name)] = Receiver(token.webhook, key)
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
         """When notices that were not taken are tried next, so that they are not read before."""
         self._woken = asyncio.Event()
+        self._runs = False
+        self._catalogue = catalogue
+        catalogue.follow(self._follow)
+        self._follow()
 
-    def start(self) -> None:
-        """Deliver from now on, where there is anyone to deliver to."""
-        if self._receivers:
+    def _follow(self) -> None:
+        """Deliver to the receivers of the configuration, from now on; where there is none, nothing is looked for."""
+        old, self._receivers = self._receivers, {}
+        for token in self._catalogue.settings.tokens:
+            tenant = tenant_folder(token.name)
+            if token.webhook is not None and (key := token.webhook.key()) is not None:
+                known = old.get(tenant)
+                is_same = known is not None and known.webhook == token.webhook
+                self._receivers[tenant] = known if known is not None and is_same else Receiver(token.webhook, key)
+        for receiver in set(old.values()) - set(self._receivers.values()):
+            receiver.close()
+        if self._receivers and not self._runs:
+            self._runs = True
             self._background.forever(self._run_forever(), "webhooks")
 
     async def announce(self, record: BatchRecord) -> None:

@@ -20,6 +20,7 @@ class Receiver:
     """Made on the loop that sends; `close` it. Follows no redirect and keeps nothing of an answer but its status."""
 
     def __init__(self, webhook: WebhookSettings, key: bytes) -> None:
+        self.webhook = webhook
         parts = urlsplit(webhook.url)
         self.host = parts.hostname or ""
         """What may be told of it: the rest of its URL may be secret."""

@@ -7,8 +7,9 @@ from typing import Final
 
 from shared import keys
 from shared.batches.record import BatchRecord
+from shared.catalogue import Catalogue
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 from shared.tokens import MARKER, parse_records
 
 FRESH_SECONDS: Final = 5.0
@@ -18,14 +19,19 @@ NOBODY: Final = "0" * 64
 class Tokens:
     """The configured tokens and those in Redis, by name."""
 
-    def __init__(self, client: RedisClient, settings: Settings) -> None:
+    def __init__(self, client: RedisClient, catalogue: Catalogue) -> None:
         self._client = client
-        self._began_at = time.time()
-        self._configured = {token.name: token for token in settings.tokens}
+        self._catalogue = catalogue
+        catalogue.follow(self._follow)
+        self._follow()
         self._created: dict[str, TokenSettings] = {}
         self._is_whole = False
         """The hash of created tokens was there, so that a token which is not in it was revoked."""
         self._read_at = -FRESH_SECONDS
+
+    def _follow(self) -> None:
+        self._configured = {token.name: token for token in self._catalogue.settings.tokens}
+        self._configured_at = time.time()
 
     async def find(self, record: BatchRecord) -> TokenSettings | None:
         """Return the settings of a batch's token, or None when it was revoked.
@@ -40,7 +46,7 @@ class Tokens:
         if name in self._created:
             return self._created[name]
         if record.is_configured:
-            is_gone = bool(self._configured) and record.created_at < self._began_at
+            is_gone = bool(self._configured) and record.created_at < self._configured_at
         else:
             is_gone = self._is_whole
         return None if is_gone else TokenSettings(name=name, sha256=NOBODY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -123,6 +124,24 @@ def test_a_batch_whose_model_is_taken_away_waits_and_goes_on_when_it_is_back(sit
     assert (ended.record.status, ended.record.errors) == (Status.COMPLETED, ())
     assert ended.ids() == sorted(line["custom_id"] for line in lines) and not ended.errors
     assert site.logs().count("is not in the configuration") == 1
+
+
+def test_a_batch_goes_on_when_a_reload_brings_its_model_back(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    first = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    first.kill()  # so that the next one takes results without a model, and passes lines over
+    site.system.write_config(without={"slow"})
+    worker = site.system.add_worker()
+    wait_until(lambda: f"batch {batch} waits: its model 'slow'" in site.logs(), 30, "the batch to wait")
+    site.system.write_config()
+    worker.signal(signal.SIGHUP)
+    ended = site.batches.wait(batch, 40, site.logs)
+    assert (ended.record.status, ended.record.errors) == (Status.COMPLETED, ())
+    assert ended.ids() == sorted(line["custom_id"] for line in lines) and not ended.errors
+    assert "goes on: its model is back" in site.logs()
+    assert "misses results" not in site.logs()
 
 
 def test_a_batch_whose_model_stays_away_expires_and_keeps_what_has_ended(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import openai
 import pytest
+import yaml
 
 from shared.batches.record import Counts, Status
 from tests.support.batch_site import Site
@@ -157,6 +159,27 @@ def test_a_worker_that_dies_before_a_receiver_has_answered_is_followed_by_anothe
     first, second = receiver.wait(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     _is_quiet(site)
+
+
+def test_a_reload_brings_a_receiver_and_takes_it(site: Site, receiver: Receiver, other: Receiver) -> None:
+    silent = BatchStore(site.batches.folder, "silent")
+    first = silent.put(LINES)
+    worker = site.system.add_worker()
+    silent.wait(first)
+    text = site.system.config_file.read_text()
+    moved = json.loads(json.dumps(yaml.safe_load(text)))
+    tokens = {token["name"]: token for token in moved["tokens"]}
+    tokens["silent"]["webhook"] = tokens["test"].pop("webhook")
+    site.system.config_file.write_text(yaml.safe_dump(moved))
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: "tokens" in site.logs().rpartition("reload")[2], 10, "the reload to be told")
+    second, untold = silent.put(LINES), site.batches.put(LINES)
+    site.ring(second)
+    site.ring(untold)
+    (delivery,) = receiver.wait(1)
+    assert delivery.unwrap(SECRET).data.id == second
+    site.batches.wait(untold)
+    assert len(receiver.deliveries) == 1
 
 
 def test_an_end_that_its_worker_died_upon_is_told(site: Site, receiver: Receiver) -> None:
