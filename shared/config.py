@@ -63,7 +63,7 @@ def load_settings(
         unwanted = _unwanted_secrets(resolve_backend_keys, resolve_flower_password, resolve_webhook_secrets)
         fill_variables(tree, environ, unwanted)
     variables = _apply_environment(tree, environ)
-    if not tree.data.get("models") and ("models",) not in tree.broken and not any(not p.path for p in tree.problems):
+    if not tree.data.get("models") and ("models",) not in tree.broken:
         where = "" if file else f"; name a configuration file by --config or {CONFIG_VARIABLE}"
         tree.problem(("models",), f"at least one model is needed{where}")
     _find_clashes(tree)

@@ -80,15 +80,18 @@ local function wait_again(id, job, now, tries)
   end
 end
 
--- The running mean of the time between two ends, from which Retry-After is told.
+-- The running mean of the time between two ends, from which Retry-After is told, and how many there were lately, which
+-- operators see: a mean of two ends says nothing.
 local function count_ends(model, now, ends)
-  local room = NAMES.room .. model
-  local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
+  local room, slot = NAMES.room .. model, math.floor(now / ENDS_SLOT_MS)
+  local slot_name = 'ends:' .. slot % 4
+  local last = redis.call('HMGET', room, 'ended_at', 'every_ms', slot_name)
   local every = tonumber(last[2] or 0)
   if last[1] then
     local gap = math.max(0, math.min(now - tonumber(last[1]), 60000)) / ends
     local old = 0.95 ^ ends
     every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
-  redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+  local counted = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT)
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every, slot_name, counted + ends)
 end
