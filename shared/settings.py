@@ -142,7 +142,9 @@ class ApiSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port to listen on.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
-    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(default=64 * 1024, description="Past it: 431.")
+    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(
+        default=64 * 1024, description="Of one head, and 32 for each header, as HTTP/2 counts. Past it: 431."
+    )
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=30, description="Longest silence inside a body."
     )
@@ -182,7 +184,9 @@ class WorkerSettings(Section):
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
     max_answer_bytes: Annotated[int, Field(ge=1024**2, le=256 * 1024**2)] = Field(
-        default=32 * 1024**2, description="The longest whole answer of a backend; past it: 500 `bad_backend_response`."
+        default=32 * 1024**2,
+        description="The longest whole answer of a backend; past it: 500 `bad_backend_response`. A stream that the "
+        "worker makes one of may be eight times as long.",
     )
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."

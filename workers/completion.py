@@ -95,6 +95,7 @@ class Run:
             await self._asks(kind)
         except AqueductError as error:
             self._finish(events.failed(error, self._ran()), status=error.status, code=error.code)
+            _forget_frames(error)
         assert self._output.end is not None  # noqa: S101 - every way out of an attempt has set it
         return self._output.end
 
@@ -235,6 +236,7 @@ class Run:
         watch = _watch(answer, first_seconds)
         try:
             while data := await answer.read():
+                answer.count_folded(data)
                 self._understood(folder.feed, data)
                 watch.extend(self._model.stall_timeout_seconds)
                 if folder.done:
@@ -341,3 +343,10 @@ def _watch(answer: Answer, seconds: float) -> Deadline:
     deadline = Deadline(answer.close)
     deadline.extend(seconds)
     return deadline
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what a failure's frames hold, and they it: the answer would stay until the garbage collector looks."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
