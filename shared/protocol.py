@@ -27,6 +27,9 @@ PROMISE_MS: Final = 20
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
 
+RUNNING_LOOKED: Final = 64
+"""So many running jobs of a model are looked at to judge when slots get free; they stand for all."""
+
 INLINE_BYTES: Final = 64 * 1024
 """Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""
 LOG_ONLY: Final = 0xFFFFFFFF

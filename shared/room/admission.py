@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import NamedTuple
 
 from shared import keys
@@ -25,15 +26,21 @@ from shared.room.scripts import (
     BEAT,
     CANCEL,
     FORGET,
+    LOOK,
     PEEK,
+    STAND,
     AdmitArguments,
     AdmitLimits,
     AdmitReply,
     BeatArguments,
+    ForgetArguments,
     IdRow,
+    LookArguments,
     OwnerArguments,
     PeekArguments,
     PeekRow,
+    StandArguments,
+    StandRow,
 )
 from shared.scripting import Scripts, flag
 from shared.settings import ModelSettings, TokenSettings
@@ -82,6 +89,8 @@ class Admitted:
     limit: int = 0
     remaining: int = 0
     reset_ms: int = 0
+    before: int | None = None
+    """Jobs that go before it, where it must wait; None where a free slot takes it at once."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
@@ -104,6 +113,34 @@ class Missed(NamedTuple):
     length: int
     """Of the log: events up to here have happened."""
     events: Sequence[bytes]
+
+
+class Line(NamedTuple):
+    """How fast a model's line moves, and where some jobs stand in it."""
+
+    held_ms: int
+    """How long a job holds its slot, on average of the last ones; 0 where none has ended yet."""
+    places: int
+    """How many run at once."""
+    ages_ms: Sequence[int]
+    """How long running jobs have run; of a sample where there are very many."""
+    before: Sequence[int]
+    """For each job asked for, how many go before it; -1 for one that does not wait."""
+
+
+class Look(NamedTuple):
+    """What is known of a job; times in Unix milliseconds, 0 where there was none yet."""
+
+    tenant: str
+    model: str
+    lane: str
+    state: str
+    tries: int
+    admitted: int
+    taken: int
+    begun: int
+    ended: int
+    now: int
 
 
 class Admissions:
@@ -138,6 +175,7 @@ class Admissions:
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
@@ -199,9 +237,31 @@ class Admissions:
         """
         return await self._scripts.run(CANCEL, OwnerArguments(self._owner), map(IdRow, job_ids))
 
-    async def forget(self, job_ids: Sequence[str]) -> int:
-        """Drop what is left of ended jobs that are this process's alone; returns how many. Raises as `cancel`."""
-        return await self._scripts.run(FORGET, OwnerArguments(self._owner), map(IdRow, job_ids))
+    async def forget(self, job_ids: Sequence[str], *, keep: int = 0) -> int:
+        """Drop what is left of ended jobs that are this process's alone; returns how many. Raises as `cancel`.
+
+        The first `keep` of them leave their records for a minute, for whoever asks what became of them.
+        """
+        return await self._scripts.run(FORGET, ForgetArguments(self._owner, keep), map(IdRow, job_ids))
+
+    async def stand(self, model_name: str, jobs: Iterable[tuple[str, str]]) -> Line:
+        """Return where jobs, each with its lane, stand in a model's line, and how fast it moves. Raises as `cancel`."""
+        model = self._catalogue.models.get(model_name)
+        if model is None:  # of a configuration that is no more
+            return Line(0, 1, (), [-1 for _ in jobs])
+        asked = StandArguments(model_name, model.places, model.batch_reserve, self._catalogue.settings.lanes.text)
+        _, held_ms, running, *rest = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
+        end = rest.index(-1)
+        places = model.places if running == 0 else running
+        return Line(held_ms, places, rest[:end], rest[end + 1 :])
+
+    async def look(self, job_id: str) -> Look | None:
+        """Return what is known of a job; None where there is no record of it. Raises as `cancel`."""
+        reply = await self._scripts.run(LOOK, LookArguments(job_id))
+        if not reply:
+            return None
+        tenant, model, lane, state, *numbers = reply
+        return Look(tenant.decode(), model.decode(), lane.decode(), state.decode(), *map(int, numbers))
 
     async def peek(self, wanted: Sequence[tuple[str, int]], budget_bytes: int) -> list[Missed]:
         """Return, for as many of the (job id, next event number) as the budget allows, the state and missed events."""
@@ -237,7 +297,8 @@ def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
 def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     """Return where the job stands; raises what a refusal means for the caller."""
     verdict, seconds = reply.verdict, reply.number / 1000
-    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms)
+    before = reply.before if reply.before >= 0 else None
+    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms, before)
     if verdict == b"ok":
         return place
     if verdict == b"join":

@@ -143,7 +143,8 @@ def _normal(key: str, shown: Shown) -> Any:
             "spec": bool(value.get("spec")),
         }
     if key.startswith(NAMES["room"]):
-        return {name: float(number) for name, number in value.items() if name != "every_ms" and float(number)}
+        means = ("every_ms", "ends", "busy_ms")
+        return {name: float(number) for name, number in value.items() if name not in means and float(number)}
     if key.startswith((NAMES["tags"], NAMES["tenants"])):
         return {name: float(number) for name, number in value.items()}
     if key.startswith("aqueduct."):

@@ -21,8 +21,9 @@ end
 local function keep_of(job) return job.sink == '' and KEEP_MS or DAY_MS end
 
 -- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
--- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime.
-local function conclude(id, job, keep_ms)
+-- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime. `begun` is when its
+-- stream began, where that is now.
+local function conclude(id, job, keep_ms, begun)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   if holds_key(id, job) then
@@ -31,7 +32,8 @@ local function conclude(id, job, keep_ms)
   if job.apart then redis.call('UNLINK', NAMES.body .. id) end
   if keep_ms > 0 then
     -- What only a worker needs is emptied, not deleted: one write instead of two.
-    redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '')
+    if begun then redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '', 'begun', begun)
+    else redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '') end
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
     if job.sink ~= '' then
       redis.call('RPUSH', NAMES.results .. job.sink, id)
@@ -80,15 +82,21 @@ local function wait_again(id, job, now, tries)
   end
 end
 
--- The running mean of the time between two ends, from which Retry-After is told.
-local function count_ends(model, now, ends)
+-- How long a job has held its slot; one that an older worker took does not say.
+local function held_ms(job, now) return math.max(0, now - (job.taken or now)) end
+
+-- The running mean of the time between two ends, from which Retry-After is told; and of how long a job holds its slot, as
+-- two sums that fade, from which waiting jobs are told when their turn comes.
+local function count_ends(model, now, ends, busy_ms)
   local room = NAMES.room .. model
-  local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
+  local last = redis.call('HMGET', room, 'ended_at', 'every_ms', 'ends', 'busy_ms')
   local every = tonumber(last[2] or 0)
   if last[1] then
     local gap = math.max(0, math.min(now - tonumber(last[1]), 60000)) / ends
     local old = 0.95 ^ ends
     every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
-  redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+  local kept = 0.98 ^ ends
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every, 'ends', tonumber(last[3] or 0) * kept + ends,
+    'busy_ms', tonumber(last[4] or 0) * kept + busy_ms)
 end
