@@ -6,7 +6,7 @@
 local now = clock()
 local sums = redis.call('HMGET', NAMES.room .. model, 'ends', 'busy_ms')
 local ends, busy_ms = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
-local out = {now, ends > 0 and math.floor(busy_ms / ends + 0.5) or 0, redis.call('ZCARD', NAMES.running .. model)}
+local out = {now, ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, redis.call('ZCARD', NAMES.running .. model)}
 for _, id in ipairs(redis.call('ZRANGE', NAMES.running .. model, 0, RUNNING_LOOKED - 1)) do
   local taken = tonumber(redis.call('HGET', NAMES.job .. id, 'taken') or now)
   out[#out + 1] = math.max(0, now - taken)
