@@ -148,7 +148,7 @@ class JobEndpoint:
         relay.accepted()
         if admitted.before is None:
             return None
-        return self._standing.enter(job, admitted.before, exchange.add_headers)
+        return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:
         """Stop listening: what nobody here listens to any more is cancelled, or forgotten if it has ended."""

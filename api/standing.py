@@ -15,7 +15,7 @@ from typing import Final
 
 from api.pace import Experience, Pace, size_of
 from shared.redis import RedisRefused, RedisUnavailable
-from shared.room.admission import Admission, Admissions
+from shared.room.admission import Admission, Admissions, Line
 
 TELL_SECONDS: Final = 0.8
 """A stream that waits is told where it stands after so long: within a second."""
@@ -121,12 +121,14 @@ class Standing:
         self._rooms: dict[str, _Room] = {}
         self._wake = asyncio.Event()
 
-    def enter(self, job: Admission, before: int, tell: TellHeaders) -> Waiting:
+    def enter(self, job: Admission, before: int, line: Line | None, tell: TellHeaders) -> Waiting:
         """Take in a request that must wait; `leave` when its answer is over."""
         now = asyncio.get_running_loop().time()
         room = self._rooms.setdefault(job.model, _Room(job.model))
         waiting = room.waiting[job.id] = Waiting(job, before, now, tell)
-        if now - room.asked_at < ASK_SECONDS:
+        if line is not None:
+            room.pace = Pace(line, now)
+        if line is not None or now - room.asked_at < ASK_SECONDS:
             room.take_note(waiting, before, now)
         self._wake.set()
         return waiting
@@ -164,12 +166,12 @@ class Standing:
         room.asked_at = loop.time()
         asked = [*islice(room.waiting.values(), MOST_ASKED)]
         try:
-            line = await self._admissions.stand(room.model, [(one.id, one.lane) for one in asked])
+            line, places = await self._admissions.stand(room.model, [(one.id, one.lane) for one in asked])
         except (RedisUnavailable, RedisRefused):
             return  # asked again in a second
         now = loop.time()
         room.pace = Pace(line, now)
-        for one, before in zip(asked, line.before, strict=True):
+        for one, before in zip(asked, places, strict=True):
             if room.waiting.pop(one.id, None) is None:
                 continue  # it has left meanwhile
             if before < 0:
@@ -183,8 +185,7 @@ class Standing:
 
         Raises RedisUnavailable or RedisRefused.
         """
-        line = await self._admissions.stand(model, [(job_id, lane)])
-        before = line.before[0]
+        line, (before,) = await self._admissions.stand(model, [(job_id, lane)])
         if before < 0:
             return None
         now = asyncio.get_running_loop().time()

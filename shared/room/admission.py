@@ -79,6 +79,17 @@ class Admission:
     idempotency: Idempotency | None = None
 
 
+class Line(NamedTuple):
+    """How fast a model's line moves."""
+
+    held_ms: int
+    """How long a job holds its slot, on average of the last ones; 0 where none has ended yet."""
+    places: int
+    """How many run at once."""
+    ages_ms: Sequence[int]
+    """How long running jobs have run; of a sample where there are very many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """An accepted job's place, and the token's request limit (0: none)."""
@@ -91,6 +102,8 @@ class Admitted:
     reset_ms: int = 0
     before: int | None = None
     """Jobs that go before it, where it must wait; None where a free slot takes it at once."""
+    line: Line | None = None
+    """How fast the line moves, where it must wait and no more run than could be looked at."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
@@ -113,19 +126,6 @@ class Missed(NamedTuple):
     length: int
     """Of the log: events up to here have happened."""
     events: Sequence[bytes]
-
-
-class Line(NamedTuple):
-    """How fast a model's line moves, and where some jobs stand in it."""
-
-    held_ms: int
-    """How long a job holds its slot, on average of the last ones; 0 where none has ended yet."""
-    places: int
-    """How many run at once."""
-    ages_ms: Sequence[int]
-    """How long running jobs have run; of a sample where there are very many."""
-    before: Sequence[int]
-    """For each job asked for, how many go before it; -1 for one that does not wait."""
 
 
 class Look(NamedTuple):
@@ -244,16 +244,17 @@ class Admissions:
         """
         return await self._scripts.run(FORGET, ForgetArguments(self._owner, keep), map(IdRow, job_ids))
 
-    async def stand(self, model_name: str, jobs: Iterable[tuple[str, str]]) -> Line:
-        """Return where jobs, each with its lane, stand in a model's line, and how fast it moves. Raises as `cancel`."""
+    async def stand(self, model_name: str, jobs: Iterable[tuple[str, str]]) -> tuple[Line, Sequence[int]]:
+        """Return how fast a model's line moves, and for each of these jobs, with its lane, how many go before it.
+
+        -1: it does not wait. Raises as `cancel`.
+        """
         model = self._catalogue.models.get(model_name)
         if model is None:  # of a configuration that is no more
-            return Line(0, 1, (), [-1 for _ in jobs])
+            return Line(0, 1, ()), [-1 for _ in jobs]
         asked = StandArguments(model_name, model.places, model.batch_reserve, self._catalogue.settings.lanes.text)
-        _, held_ms, running, *rest = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
-        end = rest.index(-1)
-        places = model.places if running == 0 else running
-        return Line(held_ms, places, rest[:end], rest[end + 1 :])
+        (held_ms, running, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
+        return Line(held_ms, running or model.places, ages_ms), before
 
     async def look(self, job_id: str) -> Look | None:
         """Return what is known of a job; None where there is no record of it. Raises as `cancel`."""
@@ -298,7 +299,8 @@ def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     """Return where the job stands; raises what a refusal means for the caller."""
     verdict, seconds = reply.verdict, reply.number / 1000
     before = reply.before if reply.before >= 0 else None
-    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms, before)
+    line = Line(reply.line[0], reply.line[1], reply.line[2:]) if len(reply.line) > 2 else None
+    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms, before, line)
     if verdict == b"ok":
         return place
     if verdict == b"join":

@@ -74,6 +74,8 @@ class AdmitReply(NamedTuple):
     """The id of the job that the idempotency key stands for."""
     before: int
     """Jobs that go before it, where it must wait; -1 where a free slot takes it at once."""
+    line: list[int]
+    """How fast the line moves, as `line_now` tells it, for who must wait."""
 
 
 class TakeArguments(NamedTuple):

@@ -189,7 +189,7 @@ class World:
     def _admit(self, asked: AdmitArguments) -> str:
         seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]])
         self._ran(seen)
-        verdict, number, _, _, remaining, _, joined, _ = seen.reply
+        verdict, number, _, _, remaining, _, joined, _, _ = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)
         model_asked = asked._replace(idempotency=asked.idempotency and keys.PREFIXES["idempotency"] + asked.idempotency)
         expected = self.model.admit(model_asked)

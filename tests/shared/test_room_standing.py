@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared import keys
-from shared.protocol import RUNNING_LOOKED
+from shared.jobs import TakenJob
+from shared.protocol import RUNNING_FEW, RUNNING_LOOKED
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -39,8 +40,8 @@ async def test_every_place_is_that_in_which_jobs_are_taken(room_redis: RedisServ
             lane, tenant = draw.choice(LANES), draw.choice("abc")
             job_id = await bench.admit(lane=lane, tenant=tenant, weight=draw.choice((1, 2)), cost=draw.choice((1, 50)))
             lanes[job_id] = lane
-        line = await bench.admissions.stand("m", lanes.items())
-        told = {job_id: before for job_id, before in zip(lanes, line.before, strict=True) if before >= 0}
+        _, places = await bench.admissions.stand("m", lanes.items())
+        told = {job_id: before for job_id, before in zip(lanes, places, strict=True) if before >= 0}
         order = await bench.take_ids(64) + await bench.take_ids(64)
         assert len(order) > 30
         assert told == {job_id: number for number, job_id in enumerate(order)}
@@ -54,6 +55,25 @@ async def test_only_who_must_wait_is_told_its_place_at_admission(room_redis: Red
         assert [(await bench.admitted(lane="default"))[1].before for _ in range(3)] == [0, 1, 2]
         assert (await bench.admitted(lane="priority"))[1].before == 0
         assert (await bench.admitted(tenant="b"))[1].before in (1, 2)  # its first goes before the others' second
+
+
+@asynchronous
+async def test_who_must_wait_is_told_how_fast_the_line_moves_where_few_run(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"concurrency": RUNNING_FEW + 1, "max_queue": 100}}) as bench:
+        jobs: list[TakenJob] = []
+        for running in range(RUNNING_FEW + 1):
+            assert (await bench.admitted())[1].line is None
+            jobs += await bench.take()
+            assert len(jobs) == running + 1
+        assert (await bench.admitted())[1].line is None  # too many to look at
+    async with open_bench(room_redis.url, FULL) as bench:
+        job_id = await bench.admit()
+        await bench.take()
+        await bench.redis("HINCRBY", keys.job(job_id), "taken", -700)
+        line = (await bench.admitted())[1].line
+        assert line is not None
+        assert (line.held_ms, line.places, len(line.ages_ms)) == (0, 1, 1)
+        assert 700 <= line.ages_ms[0] < 1700
 
 
 @asynchronous
@@ -74,17 +94,17 @@ async def test_the_line_tells_how_long_jobs_hold_their_slots(room_redis: RedisSe
     async with open_bench(room_redis.url, {"m": {"concurrency": 2}}) as bench:
         for _ in range(4):
             await bench.admit()
-        assert (await bench.admissions.stand("m", [])).held_ms == 0
+        assert (await bench.admissions.stand("m", []))[0].held_ms == 0
         first, second = await bench.take(2)
         await bench.redis("HINCRBY", keys.job(first.id), "taken", -3000)
         await bench.end(first)
-        line = await bench.admissions.stand("m", [])
+        line, _ = await bench.admissions.stand("m", [])
         assert 3000 <= line.held_ms < 4000
         assert (line.places, len(line.ages_ms)) == (1, 1)
         await bench.redis("HINCRBY", keys.job(second.id), "taken", -1000)
         await bench.end(second)
         # The mean of both, in which the later one counts for a little more.
-        assert 1900 <= (await bench.admissions.stand("m", [])).held_ms < 2900
+        assert 1900 <= (await bench.admissions.stand("m", []))[0].held_ms < 2900
 
 
 @asynchronous
@@ -93,8 +113,8 @@ async def test_who_does_not_wait_has_no_place(room_redis: RedisServer) -> None:
         running, waiting = await bench.admit(), await bench.admit()
         await bench.take()
         asked = [(running, "default"), (waiting, "default"), ("0" * 32, "default"), (waiting, "flex")]
-        assert list((await bench.admissions.stand("m", asked)).before) == [-1, 0, -1, -1]
-        assert list((await bench.admissions.stand("gone", asked)).before) == [-1] * 4
+        assert list((await bench.admissions.stand("m", asked))[1]) == [-1, 0, -1, -1]
+        assert list((await bench.admissions.stand("gone", asked))[1]) == [-1] * 4
 
 
 @asynchronous
@@ -108,15 +128,15 @@ async def test_a_place_costs_as_much_however_many_wait_and_run(room_redis: Redis
                 await asyncio.gather(*(bench.admit(tenant=f"t{number % 5}") for number in range(100)))
             ids = [bytes(one).decode() for one in await bench.redis("ZRANGE", keys.lane("default", "m"), 0, -1)]
             before = await commands_inside(bench)
-            line = await bench.admissions.stand("m", [(ids[-1], "default")])
-            costs.append((await commands_inside(bench) - before, line.before[0]))
+            _, (place,) = await bench.admissions.stand("m", [(ids[-1], "default")])
+            costs.append((await commands_inside(bench) - before, place))
         assert [rank for _, rank in costs] == [99, 9_999]
         assert costs[0][0] == costs[1][0] <= 12
         taken = 0
         while taken < 1000:
             taken += len(await bench.take(64))
         before = await commands_inside(bench)
-        line = await bench.admissions.stand("m", [(ids[-1], "default")])
+        line, _ = await bench.admissions.stand("m", [(ids[-1], "default")])
         assert (line.places, len(line.ages_ms)) == (taken, RUNNING_LOOKED)
         assert await commands_inside(bench) - before <= 12 + RUNNING_LOOKED
 

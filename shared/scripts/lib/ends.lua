@@ -101,3 +101,17 @@ local function count_ends(model, now, ends, busy_ms)
   redis.call('HSET', room, 'ended_at', now, 'every_ms', every, 'ends', math.floor(tonumber(last[3] or 0) * kept + ends * 1000),
     'busy_ms', math.floor(tonumber(last[4] or 0) * kept + busy_ms))
 end
+
+-- How fast a model's line moves: {mean ms that a job holds its slot (0: not known yet), running jobs, for how many ms each
+-- of them has run...}; no ages where more than `few` run, of whom only the first RUNNING_LOOKED are looked at anyway.
+local function line_now(model, now, few)
+  local running = NAMES.running .. model
+  local sums, count = redis.call('HMGET', NAMES.room .. model, 'ends', 'busy_ms'), redis.call('ZCARD', running)
+  local ends, busy_ms = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
+  local line = {ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, count}
+  if count > few then return line end
+  for _, id in ipairs(redis.call('ZRANGE', running, 0, RUNNING_LOOKED - 1)) do
+    line[#line + 1] = math.max(0, now - tonumber(redis.call('HGET', NAMES.job .. id, 'taken') or now))
+  end
+  return line
+end
