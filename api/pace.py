@@ -15,11 +15,11 @@ from shared.room.admission import Line
 
 UNKNOWN_HELD_MS: Final = 1000
 """Where no request of the model has ended yet: at least so long, and twice as long as the running ones have run."""
-OVERDUE_SHARE: Final = 0.1
+OVERDUE_SHARE: Final = 0.04
 """What is left, of the average, of a request that has run for longer than that."""
 MAX_LEARNERS: Final = 1000
 """Lanes and tenants of one model that are remembered; the one not seen for longest is dropped."""
-_KEPT: Final = 0.95
+_KEPT: Final = 0.9
 _LEAST_MS: Final = 50
 """A shorter wait teaches nothing: it is mostly chance."""
 _LEAST_SEEN: Final = 2.5
@@ -74,7 +74,7 @@ class _Learner:
             if seen >= _LEAST_SEEN or (seen and known == size):
                 if known != size:
                     return waited / said
-                return (waited + said_ms) / (said + said_ms)  # as if one more had been right
+                return (waited + said_ms / 2) / (said + said_ms / 2)  # as if it had been half right
         return 1.0
 
 

@@ -24,7 +24,9 @@ SLOTS: Final = 4
 SERVICE_SECONDS: Final = 0.5
 TOKENS: Final = 16
 NEAR: Final = 0.2
-"""What counts as right: this much off, or one place."""
+"""What counts as right: this much off, or one place, or `NEAR_SECONDS`."""
+NEAR_SECONDS: Final = 0.05
+"""A tenth of a call: nobody who waits for less than that waits."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _judged(held: list[Answer], answers: list[Answer]) -> dict[str, Any]:
     if not held:
         raise BenchmarkError("nobody had to wait")
     off = sorted((one.wait_seconds or 0.0) / max(one.waited, 0.001) - 1 for one in held)
-    right = sum(abs(one) <= NEAR for one in off) / len(off)
+    right = sum(abs((one.wait_seconds or 0.0) - one.waited) <= max(NEAR * one.waited, NEAR_SECONDS) for one in held)
     places = 0
     for one in held:
         before = sum(other.admitted < one.admitted < other.begun < one.begun for other in answers if other is not one)
@@ -139,7 +141,7 @@ def _judged(held: list[Answer], answers: list[Answer]) -> dict[str, Any]:
     return {
         "held": len(held),
         "wait_ms": sorted(one.waited for one in held)[len(held) // 2] * 1000,
-        "wait_right": f"{right:.0%}",
+        "wait_right": f"{right / len(held):.0%}",
         "error": f"{off[len(off) // 2]:+.0%}",
         "position_right": f"{places / len(held):.0%}",
     }

@@ -24,7 +24,7 @@ def test_slots_that_were_taken_together_get_free_together() -> None:
 
 
 def test_what_runs_for_longer_than_most_ends_soon() -> None:
-    assert _waits(Line(1000, 1, [5000]), 2) == [100, 1100]
+    assert _waits(Line(1000, 1, [5000]), 2) == [40, 1040]
 
 
 def test_a_sample_of_very_many_slots_stands_for_all() -> None:
@@ -69,7 +69,7 @@ def test_longer_lines_are_judged_by_shorter_ones_until_their_own_are_known() -> 
 def test_one_wait_does_not_turn_everything_over() -> None:
     experience = Experience()
     experience.learn("default", "a", size_of(1), 1000, 3000)
-    assert experience.expected_ms("default", "a", 1, 1000) == 2000
+    assert experience.expected_ms("default", "a", 1, 1000) == pytest.approx(2333, abs=1)
     assert experience.expected_ms("default", "a", 30, 1000) == 1000
 
 
@@ -78,4 +78,4 @@ def test_only_so_many_tenants_are_remembered() -> None:
     for number in range(MAX_LEARNERS + 1):
         experience.learn("default", f"t{number}", 0, 1000, 3000)
     assert experience.expected_ms("default", "t0", 0, 1000) == 1000
-    assert experience.expected_ms("default", "t1", 0, 1000) == 2000
+    assert experience.expected_ms("default", "t1", 0, 1000) > 2000
