@@ -74,7 +74,8 @@ class _Learner:
             if seen >= _LEAST_SEEN or (seen and known == size):
                 if known != size:
                     return waited / said
-                return (waited + said_ms / 2) / (said + said_ms / 2)  # as if it had been half right
+                right = said_ms / 2  # half a wait that was as long as said, so that one of chance does not rule
+                return (waited + right) / (said + right)
         return 1.0
 
 
