@@ -65,7 +65,6 @@ class StreamTransformer:
         self._job_id = job_id
         self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
-        self._names_tier = tier is not None
         if tier is not None:
             self._identity["service_tier"] = tier
         self._include_usage = include_usage
@@ -292,9 +291,9 @@ class StreamTransformer:
         return b"".join(self._encode(chunk) for chunk in held)
 
     def _encode(self, chunk: Chunk) -> bytes:
-        chunk.update(self._identity)
-        if not self._names_tier and "service_tier" in chunk:
+        if "service_tier" in chunk:  # the backend's own
             del chunk["service_tier"]
+        chunk.update(self._identity)
         return b"data: %b\n\n" % dumps(chunk)
 
     def _missing_ends(self) -> bytes:
