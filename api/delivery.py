@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from api.exchange import Exchange
 from api.relay import Relay
 from api.standing import TELL_SECONDS, UNSURE_SECONDS, Waiting
 from shared import events
-from shared.errors import AqueductError, from_wire
+from shared.errors import AqueductError, QueueTimeout, from_wire
 from shared.kinds.kind import Kind
 from shared.settings import ApiSettings
 
@@ -35,9 +36,11 @@ class Delivery:
         while True:
             for event in await self._relay.next(None):
                 if event[0] == events.FAILED:
-                    raise from_wire(event[1:])
+                    raise self._failure(event)
                 if event[0] == events.PART:
                     parts.append(event[1:])
+                elif event[0] == events.ATTEMPTS:
+                    self._note_attempts(event)
                 elif event[0] == events.COMPLETED:
                     done = events.read_completed(event)
                     self._note(done)
@@ -89,22 +92,46 @@ class Delivery:
             if kind == events.CHUNKS:
                 out.append(event[1:])
             elif kind == events.STARTED:
-                self.queue_ms = int(event[1:])
+                self._note_start(event)
             elif kind == events.COMPLETED:  # the stream's own end came as a chunk
                 self._note(events.read_completed(event))
+            elif kind == events.ATTEMPTS:
+                self._note_attempts(event)
             elif kind == events.FAILED:
-                error = from_wire(event[1:])
+                error = self._failure(event)
                 if not self._exchange.started and not out:
                     raise error
                 self._exchange.scope["state"]["error_code"] = error.code
                 out.append(self._kind.error_event(error))
         return b"".join(out)
 
+    # --- what the log is told -------------------------------------------------------------------------------------
+
+    def _note_start(self, event: bytes) -> None:
+        """The first token is here."""
+        exchange = self._exchange
+        self.queue_ms = int(event[1:])
+        exchange.scope["state"].update(queue_ms=self.queue_ms, first_ms=exchange.elapsed_ms())
+
+    def _note_attempts(self, event: bytes) -> None:
+        attempts, backend = events.read_attempts(event)
+        self._exchange.scope["state"].update(attempts=attempts, backend=backend)
+
     def _note(self, done: events.Completed) -> None:
         self.queue_ms = done.queue_ms
-        self._exchange.scope["state"].update(
-            queue_ms=done.queue_ms, run_ms=done.run_ms, completion_tokens=done.completion_tokens
-        )
+        state = self._exchange.scope["state"]
+        state.update(queue_ms=done.queue_ms, run_ms=done.run_ms)
+        state.setdefault("attempts", 1)
+        if done.prompt_tokens >= 0:  # else the backend did not say
+            state.update(prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens)
+
+    def _failure(self, event: bytes) -> AqueductError:
+        error, ran = from_wire(event[1:]), events.read_ran(event)
+        if ran is not None:
+            self._exchange.scope["state"].update(asdict(ran))
+        elif error.code == QueueTimeout.code:
+            self._exchange.scope["state"]["queue_ms"] = self._exchange.elapsed_ms()
+        return error
 
 
 def _times(queue_ms: int | None, run_ms: int | None) -> list[tuple[bytes, bytes]]:

@@ -42,6 +42,14 @@ class Dispatcher:
             raise UnknownModel(requested)
         return name
 
+    def backend(self, model: str, place: int | None) -> str | None:
+        """Return the host and port of a model's backend at a place of its list; with no place, of its only one."""
+        found = self._catalogue.models.get(model)
+        backends = found.backends if found is not None else ()  # it may be gone meanwhile
+        if place is None:
+            return backends[0].address if len(backends) == 1 else None
+        return backends[place].address if place < len(backends) else None
+
     def prepare(
         self,
         kind: Kind,

@@ -21,6 +21,7 @@ from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
 from api.standing import Standing
+from api.token_uses import TokenUses
 from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
@@ -66,7 +67,8 @@ class Gateway:
         self.events = Subscriber(
             settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
         )
-        self.tokens = TokenTable(catalogue)
+        self.token_uses = TokenUses(keys.TOKEN_USES)
+        self.tokens = TokenTable(catalogue, self.token_uses.note)
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         self.forgets = Reports(Forgetting(self.admissions).forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
@@ -173,6 +175,7 @@ class Gateway:
         try:
             await self.cancels.drain()
             await self.admissions.beat(gone=True)
+            await self.token_uses.tell(self.client.call)
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
 
@@ -211,5 +214,6 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         settle_heap()
         yield gateway

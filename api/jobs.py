@@ -32,6 +32,10 @@ SHORTEST_READ_TIMEOUT_SECONDS = 1.0
 """A client that says less is not believed: its comments would come every millisecond."""
 
 
+MAX_NAME = 128
+"""Of a model that there may not be, in the log."""
+
+
 class _Prepared(NamedTuple):
     """What a request was found to be."""
 
@@ -71,17 +75,21 @@ class JobEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = Exchange(scope, receive, send)
+        exchange, state = Exchange(scope, receive, send), scope["state"]
+        state["kind"] = self._kind.name
         try:
             await self._answer(exchange)
         except ClientGone:
-            scope["state"]["status"] = 499
+            state["status"] = 499
         except AqueductError as error:
-            scope["state"]["error_code"] = error.code
+            state["error_code"] = error.code
             await exchange.fail(error)
+        if "attempts" in state:
+            state["backend"] = self._dispatcher.backend(state["model"], state.get("backend"))
 
     async def _answer(self, exchange: Exchange) -> None:
         token = await self._tokens.find(exchange.header(b"authorization"))
+        exchange.scope["state"]["tenant"] = token.name
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()
@@ -98,9 +106,9 @@ class JobEndpoint:
         """Have the job done and hand its answer on."""
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
-        exchange.scope["state"].update(
-            kind=self._kind.name, model=prepared.admission.model, tenant=token.name, stream=is_stream
-        )
+        exchange.scope["state"].update(model=prepared.admission.model, lane=prepared.admission.lane, stream=is_stream)
+        if is_stream and "structured" in prepared.admission.spec.options:
+            exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
         older = self._open.older(exchange, prepared.identity) if prepared.identity else None
         relay = self._relays.open(older.id if older is not None else prepared.admission.id)
         open_request = (
@@ -172,6 +180,7 @@ class JobEndpoint:
 
     def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
         request = self._kind.validate(parse_body(raw))
+        exchange.scope["state"]["model"] = request.model[:MAX_NAME]  # as asked for, until it is found
         name = self._dispatcher.model_name(request.model)
         if not self._tokens.allows(token, name):
             raise UnknownModel(request.model)

@@ -38,7 +38,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_components())
         components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `aq-…`."}
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `sk-aq-…`."}
         }
         for kind in KINDS.values():
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
-from aqueduct.commands.common import GENERATED_CONFIG, Overrides
+from aqueduct.commands.common import GENERATED_CONFIG, UP_FILES, Overrides
 from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.ports import free_port
 from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
@@ -112,7 +112,7 @@ def make_plan(
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
     if settings.storage.url is None:
-        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / "files").as_uri()
+        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / UP_FILES).as_uri()
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
         environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password

@@ -61,7 +61,7 @@ def load_settings(
     if file:
         fill_variables(tree, environ, _unwanted_secrets(resolve_backend_keys, resolve_flower_password))
     variables = _apply_environment(tree, environ)
-    if not tree.data.get("models") and ("models",) not in tree.broken and not any(not p.path for p in tree.problems):
+    if not tree.data.get("models") and ("models",) not in tree.broken:
         where = "" if file else f"; name a configuration file by --config or {CONFIG_VARIABLE}"
         tree.problem(("models",), f"at least one model is needed{where}")
     _find_clashes(tree)

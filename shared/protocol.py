@@ -24,6 +24,10 @@ PROCESS_MS: Final = 10_000
 """A process that spoke within this time is there."""
 PROMISE_MS: Final = 20
 """For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
+ENDS_SLOT_MS: Final = 20_000
+"""A model's ends are counted in slots of this length: three full ones and a part of a fourth make the last minute."""
+ENDS_SLOT: Final = 1_000_000
+"""A slot's field holds the slot's number times this, and the ends in it: more than there can be."""
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
 

@@ -20,6 +20,8 @@ Overrides = dict[str, str]
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
+UP_FILES = "files"
+"""Where `aqueduct up` keeps files in the data folder, where no store is set."""
 
 
 class _Option(click.Option):
@@ -120,15 +122,37 @@ def config_file_here(given: Path | None) -> Path | None:
     """
     from shared.config import config_path  # noqa: PLC0415
     from shared.private_files import read_private  # noqa: PLC0415
-    from shared.settings import Settings  # noqa: PLC0415
 
     file = config_path(given)
     if file is not None:
         return file
-    folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
-    generated = folder / GENERATED_CONFIG
+    generated = _data_dir() / GENERATED_CONFIG
     try:
         read_private(generated)
     except OSError:
         return None
     return generated
+
+
+def needed_config_file(given: Path | None) -> Path:
+    """Return the same, for what cannot do without.
+
+    Raises:
+        CommandError: there is none; the message tells where it was looked for.
+        UntrustedPath: as above.
+    """
+    file = config_file_here(given)
+    if file is None:
+        raise CommandError(
+            "no configuration file is named (--config, AQUEDUCT_CONFIG), and no `aqueduct up` has written one into the "
+            f"data folder {_data_dir().absolute()}; name the folder of a running one with --data-dir "
+            "(AQUEDUCT_DATA_DIR)",
+            status=WRONG_USAGE,
+        )
+    return file
+
+
+def _data_dir() -> Path:
+    from shared.settings import Settings  # noqa: PLC0415
+
+    return Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)

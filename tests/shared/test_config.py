@@ -227,22 +227,38 @@ def test_bytes_that_may_wait_are_bounded_without_a_setting(write: Write) -> None
     ("text", "said"),
     [
         ("models: {}\nmodels: {}\n", "aqueduct.yaml:2: models: stands twice, first on line 1"),
-        ("models:\n\tllama: {}\n", "aqueduct.yaml:2: a tab stands where YAML wants spaces; indent with spaces"),
-        ("models: [a\n", "aqueduct.yaml:2: is not valid YAML"),
-        ("- a\n", "aqueduct.yaml:1: must hold settings"),
-        ("flower: {password: *secret-canary }\n", "aqueduct.yaml:1: an alias (*name) without its anchor"),
         ("flower: {password: !secret-canary x}\n", "aqueduct.yaml:1: flower.password: has a tag"),
         ("models: &a [*a]\n", "aqueduct.yaml:1: models[0]: contains itself by an alias"),
         ("models: {1: {}}\n", "aqueduct.yaml:1: models: has a key that is not text"),
-        ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
-            f"{n}: &{n} [{','.join([f'*{o}'] * 10)}]\n" for o, n in zip("abcdef", "bcdefg", strict=True)
-        ), "unfolds to too many values"),
     ],
-)  # fmt: skip
-def test_a_file_that_cannot_be_read_says_where(write: Write, text: str, said: str) -> None:
+)
+def test_a_value_that_cannot_be_read_says_where(write: Write, text: str, said: str) -> None:
     lines = told(write(text))
     assert any(said in line for line in lines), lines
     assert "secret-canary" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"models:\n\tllama: {}\n", ":2: a tab stands where YAML wants spaces; indent with spaces"),
+        (b"models: {}\nmodels: {}\nflower: [a\n", ":4: is not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        (b"\n- a\n", ":2: must hold settings, one `key: value` a line"),
+        (b"models: {}\nflower: {password: *secret-canary }\n", ":2: an alias (*name) without its anchor"),
+        (b"models: {}\n--- # secret-canary\nmodels: {}\n", ":2: must be one document; remove the line ---"),
+        (b"models: {}\n# secret-canary \xff\n", ":2: is not UTF-8 text"),
+        (b"models: {}\n# secret-canary \x01\n", ":2: holds a control character (U+0001); remove it"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            b"%c: &%c [%b]\n" % (n, n, b",".join([b"*%c" % o] * 10)) for o, n in zip(b"abcdef", b"bcdefg", strict=True)
+        ), "unfolds to too many values"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_yaml_is_told_in_one_line(write: Write, content: bytes, said: str) -> None:
+    path = write("")
+    path.write_bytes(content)
+    (line,) = told(path)
+    assert said in line
+    assert "secret-canary" not in line
 
 
 def test_anchors_and_merge_keys_work(write: Write) -> None:
