@@ -98,7 +98,8 @@ local function count_ends(model, now, ends, busy_ms)
     local old = 0.95 ^ ends
     every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
-  local counted, kept = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT), 0.98 ^ ends
+  local counted = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT)
+  local kept = 0.98 ^ ends
   redis.call('HSET', room, 'ended_at', now, 'every_ms', every, slot_name, counted + ends,
     'busy_ends', math.floor(tonumber(last[4] or 0) * kept + ends * 1000),
     'busy_ms', math.floor(tonumber(last[5] or 0) * kept + busy_ms))
