@@ -252,6 +252,11 @@ class LaneWeights(Section):
     flex: Annotated[int, Field(ge=1)] = Field(default=2, description="Turns, against the other lanes.")
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Turns, against the other lanes.")
 
+    @property
+    def text(self) -> str:
+        """The weights as scripts take them, in the lanes' order."""
+        return f"{self.priority} {self.default} {self.flex} {self.batch}"
+
 
 class TestSwitches(Section):
     """Only for tests: clocks and deliberate faults. The defaults are what the promises are made of."""
