@@ -8,7 +8,7 @@ from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
-from shared.lanes import LANES, Lane
+from shared.lanes import LANES, Lane, tier_of
 from shared.protocol import MAX_COST
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import TokenSettings
@@ -72,6 +72,7 @@ class Dispatcher:
             public_model=request.model,
             client_seconds=None if request.stream else read_timeout_seconds,
             options=accepted.options,
+            tier=tier_of(lane, request.service_tier),
         )
         return Admission(
             id=job_id,

@@ -19,6 +19,7 @@ from api.relay import Relay, State
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.retries import LINGER_SECONDS, OpenRequests, idempotency, identity
+from api.standing import Standing, Waiting
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
 from shared.kinds.common.body import parse_body
@@ -56,6 +57,7 @@ class JobEndpoint:
         bodies: Bodies,
         dispatcher: Dispatcher,
         relays: RelayHub,
+        standing: Standing,
         cancels: Reports,
         forgets: Reports,
     ) -> None:
@@ -65,6 +67,7 @@ class JobEndpoint:
         self._bodies = bodies
         self._dispatcher = dispatcher
         self._relays = relays
+        self._standing = standing
         self._cancels = cancels
         self._forgets = forgets
         self._open = OpenRequests()
@@ -118,22 +121,26 @@ class JobEndpoint:
         try:
             if older is not None:
                 self._relays.join(relay, older.id)
-                ahead = 0
+                waiting = None
             else:
-                ahead = await self._admit(exchange, relay, prepared.admission)
+                waiting = await self._admit(exchange, relay, prepared.admission)
             del prepared, request  # the body is Redis's now
             if place is not None:
                 place.give_back()
             delivery = Delivery(self._kind, self._settings, exchange, relay)
-            await (delivery.stream(read_timeout, ahead) if is_stream else delivery.whole())
+            try:
+                await (delivery.stream(read_timeout, waiting) if is_stream else delivery.whole())
+            finally:
+                if waiting is not None:
+                    self._standing.leave(waiting, delivery.queue_ms)
         finally:
             stop_watching()
             if open_request is not None:
                 self._open.remove(open_request)
             self._part(relay, is_keyed=exchange.header(b"idempotency-key") is not None)
 
-    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> int:
-        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns how many are ahead."""
+    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> Waiting | None:
+        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns it if it must wait."""
         relay.asked()
         try:
             admitted = await self._dispatcher.admit(job)
@@ -145,9 +152,11 @@ class JobEndpoint:
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
             self._relays.join(relay, admitted.job_id)
-        else:
-            relay.accepted()
-        return admitted.ahead
+            return None
+        relay.accepted()
+        if admitted.before is None:
+            return None
+        return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:
         """Stop listening: what nobody here listens to any more is cancelled, or forgotten if it has ended."""

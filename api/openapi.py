@@ -44,7 +44,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
                 document["paths"][path] = {"post": _operation(kind.description, suffix)}
         for path, item in document["paths"].items():
-            if path.startswith(("/models", "/files", "/uploads", "/batches")):
+            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests")):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document

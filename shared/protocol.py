@@ -31,6 +31,11 @@ ENDS_SLOT: Final = 1_000_000
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
 
+RUNNING_LOOKED: Final = 64
+"""So many running jobs of a model are looked at to judge when slots get free; they stand for all."""
+RUNNING_FEW: Final = 16
+"""At admission they are looked at only where no more run."""
+
 INLINE_BYTES: Final = 64 * 1024
 """Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""
 LOG_ONLY: Final = 0xFFFFFFFF

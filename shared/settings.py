@@ -21,6 +21,7 @@ from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
+from shared.webhook_settings import WebhookSettings
 
 
 def is_usable_name(name: str) -> bool:
@@ -129,6 +130,12 @@ class TokenSettings(Section):
     max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
     )
+
+
+class ConfiguredToken(TokenSettings):
+    """A token of the configuration file: it may have what is never kept in Redis."""
+
+    webhook: WebhookSettings | None = None
 
 
 class ApiSettings(Section):
@@ -245,6 +252,11 @@ class LaneWeights(Section):
     flex: Annotated[int, Field(ge=1)] = Field(default=2, description="Turns, against the other lanes.")
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Turns, against the other lanes.")
 
+    @property
+    def text(self) -> str:
+        """The weights as scripts take them, in the lanes' order."""
+        return f"{self.priority} {self.default} {self.flex} {self.batch}"
+
 
 class TestSwitches(Section):
     """Only for tests: clocks and deliberate faults. The defaults are what the promises are made of."""
@@ -272,7 +284,7 @@ class Settings(Section):
     """The whole configuration, frozen; made at the edge and handed down."""
 
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
-    tokens: tuple[TokenSettings, ...] = ()
+    tokens: tuple[ConfiguredToken, ...] = ()
     redis_url: SecretStr | None = Field(
         default=None, description="redis://, rediss://, unix:// or sentinel://…; absent: `up` starts one."
     )

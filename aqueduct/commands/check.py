@@ -95,7 +95,9 @@ def _without_secrets(path: Path, error: ConfigError) -> Settings | None:
     if not all(problem.missing_variable for problem in error.problems):
         return None
     with contextlib.suppress(ConfigError):
-        return load_settings(path, resolve_backend_keys=False, resolve_flower_password=False)
+        return load_settings(
+            path, resolve_backend_keys=False, resolve_flower_password=False, resolve_webhook_secrets=False
+        )
     return None
 
 
@@ -170,6 +172,8 @@ def _of_backend(name: str, model: ModelSettings, backend: BackendSettings, *, pr
 def _with_keys(name: str, path: Path) -> ModelSettings | None:
     """Return one model with its backends' keys, or None where one of them is not set."""
     try:
-        return load_settings(path, resolve_backend_keys=[name], resolve_flower_password=False).models[name]
+        return load_settings(
+            path, resolve_backend_keys=[name], resolve_flower_password=False, resolve_webhook_secrets=False
+        ).models[name]
     except ConfigError:
         return None

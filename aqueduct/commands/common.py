@@ -92,6 +92,7 @@ def catalogue_for(
     *,
     resolve_backend_keys: bool | Collection[str],
     resolve_flower_password: bool = False,
+    resolve_webhook_secrets: bool = False,
 ) -> Catalogue:
     """Return the configuration of a process that serves, and set its logging up.
 
@@ -102,7 +103,14 @@ def catalogue_for(
     from shared.catalogue import Catalogue, Source  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
-    catalogue = Catalogue.of(Source(config, {**os.environ, **overrides}, resolve_backend_keys, resolve_flower_password))
+    source = Source(
+        config,
+        {**os.environ, **overrides},
+        resolve_backend_keys,
+        resolve_flower_password=resolve_flower_password,
+        resolve_webhook_secrets=resolve_webhook_secrets,
+    )
+    catalogue = Catalogue.of(source)
     settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
     if settings.redis_url is None:

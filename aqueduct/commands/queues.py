@@ -62,7 +62,12 @@ def command(config: Path | None, once: bool, interval: float, as_json: bool) -> 
     from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(needed_config_file(config), resolve_backend_keys=False, resolve_flower_password=False)
+    settings = load_settings(
+        needed_config_file(config),
+        resolve_backend_keys=False,
+        resolve_flower_password=False,
+        resolve_webhook_secrets=False,
+    )
     url = redis_url_here(settings)
     # The table says by itself when Redis is away; a log line would tear it.
     logging.getLogger("aqueduct").addHandler(logging.NullHandler())

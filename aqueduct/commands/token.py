@@ -57,7 +57,13 @@ class _Desk:
 @contextmanager
 def _open_desk(config: Path | None) -> Iterator[_Desk]:
     path = config_file_here(config)
-    settings = load_settings(path, resolve_backend_keys=False, resolve_flower_password=False, base=_UNNAMED_MODELS)
+    settings = load_settings(
+        path,
+        resolve_backend_keys=False,
+        resolve_flower_password=False,
+        resolve_webhook_secrets=False,
+        base=_UNNAMED_MODELS,
+    )
     try:
         with connect(redis_url_here(settings)) as client:
             yield _Desk(settings, path is not None, TokenStore(client, settings.data_dir))

@@ -129,6 +129,7 @@ class Lines:
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def results(self, batch_id: str, start: int, budget_bytes: int) -> list[Result]:

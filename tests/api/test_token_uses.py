@@ -11,7 +11,7 @@ from shared.backend_settings import BackendSettings
 from shared.catalogue import Catalogue
 from shared.keys import TOKEN_USES
 from shared.redis import RedisClient, RedisUnavailable
-from shared.settings import ModelSettings, Settings, TokenSettings
+from shared.settings import ConfiguredToken, ModelSettings, Settings
 from shared.tokens import hash_token
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
@@ -32,7 +32,7 @@ async def test_only_who_is_let_in_has_used_a_token_and_is_told_once_a_minute(mod
     client = RedisClient(module_redis.url)
     await client.open()
     uses = TokenUses(TOKEN_USES)
-    tokens = tuple(TokenSettings(name=name, sha256=hash_token(f"sk-{name}")) for name in "ab")
+    tokens = tuple(ConfiguredToken(name=name, sha256=hash_token(f"sk-{name}")) for name in "ab")
     table = TokenTable(Catalogue(Settings(models={"m": MODEL}, tokens=tokens)), uses.note)
     sent: list[Any] = []
 

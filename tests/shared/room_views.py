@@ -113,7 +113,7 @@ def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[
     yield keys.room(name), (_counts(room, counts, moved), ANY)
 
 
-_MEANS = {"every_ms", *(f"ends:{slot}" for slot in range(4))}
+_MEANS = {"every_ms", "busy_ends", "busy_ms", *(f"ends:{slot}" for slot in range(4))}
 """Of a room: what is told to people, and decides nothing but a Retry-After."""
 
 

@@ -106,6 +106,34 @@ def test_flowers_password_is_left_out_where_it_is_not_needed(write: Write) -> No
         load_settings(path, environ=KEY)
 
 
+TOKEN = f"tokens: [{{name: x, sha256: {'ab' * 32}, webhook: {{url: 'https://h/a?b=c', secret: '%s'}}}}]\n"
+
+
+def test_a_webhooks_secret_is_left_out_where_it_is_not_needed(write: Write) -> None:
+    path = write(GOOD + TOKEN % "${NOT_SET}")
+    webhook = load_settings(path, environ=KEY, resolve_webhook_secrets=False).tokens[0].webhook
+    assert webhook is not None
+    assert (webhook.url, webhook.key()) == ("https://h/a?b=c", None)
+    with pytest.raises(ConfigError, match="NOT_SET is not set"):
+        load_settings(path, environ=KEY)
+
+
+@pytest.mark.parametrize("secret", ["", "hunter2hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_?" + "a" * 40, "whsec_é"])
+def test_a_webhooks_secret_at_fault_is_told_and_not_shown(write: Write, secret: str) -> None:
+    (problem,) = told(write(GOOD + TOKEN % secret))
+    assert problem.startswith("aqueduct.yaml:7: tokens[0].webhook.secret: must be whsec_ and base64")
+    assert "openssl rand -base64 32" in problem
+    assert len(secret) < 7 or secret not in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://h/", "http://", "https://h:x/", "https://h/#a", "http://h:0/", "/hooks", "http://a b/"]
+)
+def test_a_webhooks_url_at_fault_is_told(write: Write, url: str) -> None:
+    (problem,) = told(write(GOOD + (TOKEN % ("whsec_" + "a" * 44)).replace("https://h/a?b=c", url)))
+    assert problem.startswith("aqueduct.yaml:7: tokens[0].webhook.url: must ")
+
+
 def test_a_missing_variable_is_told_with_its_line(write: Write) -> None:
     line = "aqueduct.yaml:6: models.llama.backends[0].api_key: the environment variable BACKEND_KEY is {}"
     assert told(write(GOOD), {}) == [line.format("not set")]
