@@ -15,11 +15,12 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
-from api.routes import batches, docs, files, health, index, models
+from api.routes import batches, completions, docs, files, health, index, models
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 from shared.version import VERSION
 
+RESUME_PATH = "/chat/completions/{completion_id}/events"
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
     "x-aqueduct-run-ms", "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
@@ -78,12 +79,24 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(files.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(batches.router, prefix=prefix, include_in_schema=not prefix)
+        app.router.routes.append(Route(f"{prefix}{RESUME_PATH}", _resume, methods=["GET"]))
+        app.include_router(completions.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     app.include_router(index.router)
     app.include_router(docs.router)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
+
+
+class _Resume:
+    """Hands a request to what reads stored streams on."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["state"]["gateway"].resume(scope, receive, send)
+
+
+_resume = _Resume()
 
 
 class _Endpoint:

@@ -6,20 +6,25 @@ from collections.abc import Sequence
 
 from api.exchange import Exchange
 from api.relay import Relay
+from api.stored.cursor import Cursor, comment
 from shared import events
 from shared.errors import AqueductError, from_wire
 from shared.kinds.kind import Kind
 from shared.settings import ApiSettings
 
-_SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-_SSE_TYPE = b"text/event-stream; charset=utf-8"
+SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+SSE_TYPE = b"text/event-stream; charset=utf-8"
 
 
 class Delivery:
     """The answer to one request, on its way out."""
 
-    def __init__(self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay) -> None:
+    def __init__(
+        self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay, cursor: Cursor | None = None
+    ) -> None:
+        """Take what numbers the events, where they can be read on later."""
         self._kind = kind
+        self._cursor = cursor
         self._settings = settings
         self._exchange = exchange
         self._relay = relay
@@ -57,13 +62,22 @@ class Delivery:
                 await exchange.write(self._kind.error_event(cut), more=False)
                 return
             timeout = silence
-            # A comment with its own blank line is harmless to every client, as no event ever carries an id.
-            out = self._events(ready) if ready else _comment(0 if exchange.started else ahead)
+            out = self._events(ready) if ready else self._comment(0 if exchange.started else ahead)
             if not exchange.started:
-                await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(self._queue_ms, None)])
+                await self.begin()
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
-            relay.pass_on_to(exchange.direct_writer())
+            write = exchange.direct_writer()
+            relay.pass_on_to(write if self._cursor is None else self._cursor.writer(write))
+
+    async def begin(self) -> None:
+        """Send the headers of a stream: from here on a failure is its last event."""
+        await self._exchange.start(200, SSE_TYPE, [*SSE_HEADERS, *_times(self._queue_ms, None)])
+
+    def _comment(self, ahead: int) -> bytes:
+        text = b"queued, %d ahead" % ahead if ahead else b"keep-alive"
+        # With its own blank line it is harmless to every client, as long as no event carries an id.
+        return b": %b\n\n" % text if self._cursor is None else comment(text)
 
     def _events(self, ready: Sequence[bytes]) -> bytes:
         """Return what the client gets of these events; raises a failure that nothing was sent before."""
@@ -71,7 +85,7 @@ class Delivery:
         for event in ready:
             kind = event[0]
             if kind == events.CHUNKS:
-                out.append(event[1:])
+                out.append(event[1:] if self._cursor is None else self._cursor.numbered(event[1:]))
             elif kind == events.STARTED:
                 self._queue_ms = int(event[1:])
             elif kind == events.COMPLETED:  # the stream's own end came as a chunk
@@ -88,10 +102,6 @@ class Delivery:
         self._exchange.scope["state"].update(
             queue_ms=done.queue_ms, run_ms=done.run_ms, completion_tokens=done.completion_tokens
         )
-
-
-def _comment(ahead: int) -> bytes:
-    return b": queued, %d ahead\n\n" % ahead if ahead else b": keep-alive\n\n"
 
 
 def _times(queue_ms: int, run_ms: int | None) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane
-from shared.protocol import MAX_COST
+from shared.protocol import MAX_COST, STORED
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import Settings, TokenSettings
 
@@ -55,6 +55,7 @@ class Dispatcher:
         """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
         accepted = kind.accept(request, self._settings.models[name])
+        is_stored = accepted.store and self._settings.storage.url is not None
         spec = JobSpec(
             kind=kind.name,
             stream=request.stream,
@@ -62,7 +63,7 @@ class Dispatcher:
             lane=(lane := choose_lane(token, request.service_tier)),
             created=int(time.time()),
             public_model=request.model,
-            client_seconds=None if request.stream else read_timeout_seconds,
+            client_seconds=None if request.stream or is_stored else read_timeout_seconds,
             options=accepted.options,
         )
         return Admission(
@@ -74,6 +75,8 @@ class Dispatcher:
             body=accepted.body,
             spec=spec,
             cost=min(MAX_COST, max(1.0, accepted.cost)),
+            must_finish=is_stored,
+            sink=STORED if is_stored else "",
             idempotency=idempotency,
         )
 

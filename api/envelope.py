@@ -17,9 +17,10 @@ from starlette.responses import Response
 
 from api.exchange import Exchange, Message, Receive, Scope, Send
 from api.paths import meant, tidy
-from shared.errors import AqueductError, CapacityError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
+from api.store_errors import store_error
+from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
-from shared.store import StoreError, StoreFull
+from shared.store import StoreError
 
 log = logging.getLogger("aqueduct.api.requests")
 
@@ -115,10 +116,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value"))
 
     async def store(request: Request, error: Exception) -> Response:
-        full = isinstance(error, StoreFull)
-        found = CapacityError(str(error), code="storage_full" if full else "storage_unavailable", retry_after=30)
-        found.status = 507 if full else 503
-        return error_response(found)
+        return error_response(store_error(cast(StoreError, error)))
 
     async def unexpected(request: Request, error: Exception) -> Response:
         return error_response(AqueductError())

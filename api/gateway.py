@@ -18,6 +18,10 @@ from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
+from api.stored.collector import Collector
+from api.stored.completions import StoredCompletions
+from api.stored.desk import StoredDesk
+from api.stored.resume import ResumeEndpoint
 from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
@@ -30,6 +34,7 @@ from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admissions
 from shared.room.lines import Lines
+from shared.room.stored import StoredJobs
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
 from shared.store import StoreError, open_store
@@ -67,11 +72,17 @@ class Gateway:
         self.served = ServedModels(self.upkeep)
         self.file_desk: FileDesk | None = None
         self.batch_desk: BatchDesk | None = None
+        self.stored_desk: StoredDesk | None = None
+        self.stored_jobs = StoredJobs(client, bulk, self.owner)
+        self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         if settings.storage.url is not None:
             store = open_store(settings.storage.url)
             files, lines = Files(store), Lines(client, bulk, settings, self.owner)
             self.file_desk = FileDesk(store, files)
             self.batch_desk = BatchDesk(store, files, client, lines, settings.batches)
+            completions = StoredCompletions(store)
+            collector = Collector(self.stored_jobs, completions, settings.storage.completions_days)
+            self.stored_desk = StoredDesk(self.stored_jobs, completions, collector)
         bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
@@ -83,9 +94,15 @@ class Gateway:
                 relays=self.relays,
                 cancels=self.cancels,
                 forgets=self.forgets,
+                drops=self.drops,
+                on_stored=self.stored_desk.collector.nudge if self.stored_desk is not None else lambda: None,
             )
             for kind in KINDS.values()
         }
+
+        self.resume = ResumeEndpoint(
+            settings=settings.api, tokens=self.tokens, relays=self.relays, cancels=self.cancels, find_desk=self.stored
+        )
 
     def files(self) -> FileDesk:
         """Return what serves files; raises NotFound where there is no store."""
@@ -99,6 +116,13 @@ class Gateway:
             raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
         return self.batch_desk
 
+    def stored(self) -> StoredDesk:
+        """Return what serves stored completions; raises NotFound where there is no store."""
+        if self.stored_desk is None:
+            message = "Stored completions are not set up here: the operator must set storage.url."
+            raise NotFound(message, code="storage_not_set_up")
+        return self.stored_desk
+
     @property
     def draining(self) -> bool:
         """Whether new work is refused."""
@@ -108,6 +132,7 @@ class Gateway:
         """Refuse new work from now on."""
         for endpoint in self.endpoints.values():
             endpoint.draining = True
+        self.resume.draining = True
 
     async def greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear that this process lives."""
@@ -145,18 +170,20 @@ class Gateway:
                 log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
 
     async def sweep_files_forever(self) -> None:
-        """Delete files past their end; each process does it now and then, as doing it twice harms nobody."""
+        """Delete what is past its end; each process does it now and then, as doing it twice harms nobody."""
         while self.file_desk is not None:
             await asyncio.sleep(FILES_SWEEP_SECONDS * random.uniform(0.5, 1.5))
             try:
                 await self.file_desk.files.sweep()
+                await self.stored().completions.sweep()
             except StoreError as error:
-                log.warning("files past their end were not deleted: %s", error)
+                log.warning("files and completions past their end were not deleted: %s", error)
 
     async def leave(self) -> None:
         """Say what is left to say."""
         try:
             await self.cancels.drain()
+            await self.drops.drain()
             await self.admissions.beat(gone=True)
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
@@ -187,10 +214,14 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         background.forever(gateway.sweep_forever(), "sweep")
         if gateway.file_desk is not None:
             background.forever(gateway.sweep_files_forever(), "files past their end")
+        if gateway.stored_desk is not None:
+            background.forever(gateway.stored_desk.collector.collect_forever(), "answers to be stored")
+            stack.push_async_callback(gateway.stored_desk.collector.close)
         background.forever(gateway.relays.recover_forever(), "log readings")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
+        background.forever(gateway.drops.run_forever(), "drops")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
         settle_heap()
         yield gateway

@@ -137,7 +137,7 @@ class Model(Upkeep):
             return "n"
         if job.state == "ended" or owner not in (job.owners or [""]):
             return "n"
-        if job.owners not in ([owner], []):
+        if job.owners not in ([owner], []) or (job.must_finish and owner):
             job.owners.remove(owner)
             self.owned[owner].discard(job_id)
             return "o"

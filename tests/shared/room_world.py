@@ -174,7 +174,7 @@ class World:
                                  for name in wanted])  # fmt: skip
         ids = [name for name in wanted if draw.random() < 0.7] + self._some_ids(draw)[:1]
         ids = [name for name in ids if name not in self.model.jobs or self.model.jobs[name].sink in ("", batch)]
-        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(batch), [(name,) for name in ids])
+        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(batch, 0), [(name,) for name in ids])
         self._ran(seen)
         self.compare(seen, seen.reply, sum(self.model.acknowledge(batch, name) for name in ids))
 

@@ -145,9 +145,11 @@ async def test_slots_kept_from_batch_work_are_not_free_for_it(room_redis: RedisS
 async def test_counters_never_fall_below_nothing(room_redis: RedisServer) -> None:
     limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
     async with open_bench(room_redis.url, small(**limits)) as bench:
-        jobs = [await bench.admit(lane="batch", cost=100, must_finish=finish) for finish in (False, True)]
+        request = await bench.admit(lane="batch", cost=100)
+        line = await bench.admit(lane="batch", cost=100, must_finish=True, owner="")
         await bench.redis("DEL", keys.room("m"))  # as if they had come before there were counters
-        await bench.cancel(*jobs)
+        await bench.cancel(request)
+        await bench.cancel(line, owner="")
         counters = await bench.redis("HMGET", keys.room("m"), "batch:tokens", "batch:bytes", "batch:must_finish")
         assert counters == [b"0", b"0", b"0"]
 

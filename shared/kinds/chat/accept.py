@@ -105,6 +105,7 @@ def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
             "max_tokens": request.max_tokens,
             "max_tokens_field": request.max_tokens_field,
         },
+        store=request.body.get("store") is True,
     )
 
 
