@@ -14,7 +14,7 @@ from api.dependencies import GatewayDep, TokenDep
 from api.schemas import ErrorResponse
 from api.small_bodies import read_small_body
 from api.stored.desk import StoredDesk
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, NotFound
 from shared.kinds.common.body import parse_body
 from shared.kinds.common.refusals import check
 
@@ -147,6 +147,6 @@ async def list_messages(
         ids = [message["id"] for message in messages]
         if after not in ids:
             message = f"No message '{after[:64]}' to list from. Send the last id of a page."
-            raise InvalidRequest(message, param="after", code="invalid_value")
+            raise NotFound(message, param="after")
         messages = messages[ids.index(after) + 1 :]
     return _listed(messages[:limit], has_more=len(messages) > limit)
