@@ -14,13 +14,12 @@ from api.envelope import App, Envelope, install_error_handlers
 from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
-from api.paths import PREFIXES, both
+from api.paths import PREFIXES, RESUME_PATH, both
 from api.routes import batches, completions, docs, files, health, index, models
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 from shared.version import VERSION
 
-RESUME_PATH = "/chat/completions/{completion_id}/events"
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
     "x-aqueduct-run-ms", "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from api.batches.schemas import Metadata
+from api.components import reference
 from api.dependencies import GatewayDep, TokenDep
 from api.schemas import ErrorResponse
 from api.small_bodies import read_small_body
@@ -32,6 +33,10 @@ _TEXTS: Final = {
 }
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _TEXTS.items()
+}
+_COMPLETION: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The completion", "content": {"application/json": {"schema": reference("ChatCompletion")}}},
+    **_ERRORS,
 }
 _FILTER: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _UPDATE_BODY: Final = {
@@ -95,14 +100,14 @@ async def list_completions(
     return _listed([record.public() for record in page.records], has_more=page.has_more)
 
 
-@router.get("/chat/completions/{completion_id}", responses=_ERRORS, operation_id="getChatCompletion")
+@router.get("/chat/completions/{completion_id}", responses=_COMPLETION, operation_id="getChatCompletion")
 async def retrieve_completion(completion_id: CompletionId, token: TokenDep, desk: DeskDep) -> dict[str, Any]:
     """Return a stored completion; the error of one that has failed before anything was sent."""
     return (await desk.get(token, completion_id)).public()
 
 
 @router.post(
-    "/chat/completions/{completion_id}", responses=_ERRORS, operation_id="updateChatCompletion",
+    "/chat/completions/{completion_id}", responses=_COMPLETION, operation_id="updateChatCompletion",
     openapi_extra=_UPDATE_BODY,
 )  # fmt: skip
 async def update_completion(

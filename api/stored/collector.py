@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from api.stored.completions import StoredCompletions
@@ -18,6 +19,7 @@ from api.stored.making import Made, make
 from shared.background import Background
 from shared.errors import CapacityError
 from shared.files import tenant_folder
+from shared.jobs import request_id
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lease import Lease, LeaseLost
 from shared.room.stored import Known, StoredJobs
@@ -31,10 +33,24 @@ AWAY_SECONDS: Final = 5.0
 """Between two tries while the store is away or full."""
 LEASE_SECONDS: Final = 5.0
 """How long a caller waits for the lease."""
+PAUSE_SECONDS: Final = 0.05
+"""Between two tries to get the lease."""
 MOST: Final = 64
+AT_ONCE: Final = 8
+"""Answers that are in memory together."""
 LARGE_BYTES: Final = 64 * 1024
 """Answers that are longer are read in a thread: the loop has streams to serve."""
 DAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What became of some that waited."""
+
+    looked: int
+    left: int
+    problem: str
+    is_away: bool
 
 
 class Collector:
@@ -46,6 +62,7 @@ class Collector:
         self._completions = completions
         self._lifetime_seconds = days * DAY_SECONDS
         self._lock = asyncio.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._wake = asyncio.Event()
         self._background = Background()
         self._problem = ""
@@ -70,26 +87,40 @@ class Collector:
                 await asyncio.sleep(AWAY_SECONDS)
 
     async def catch_up(self, seconds: float) -> None:
-        """Have written what has ended by now, so that its maker finds it, for so long at most."""
+        """Have written what has ended by now, so that its maker finds it; wait so long at most."""
         if self._problem:  # the background tries; nobody need wait for that
             return
-        with suppress(RedisUnavailable, RedisRefused, TimeoutError):
-            async with asyncio.timeout(seconds):
-                while await self._jobs.waiting() and not self._problem:
-                    if not await self.collect():
-                        await asyncio.sleep(0.05)
+        with suppress(RedisUnavailable, RedisRefused):
+            if await self._jobs.waiting():
+                # In a task: a write that its caller gave up in the middle would have no certain end.
+                await asyncio.wait({self._background.step(self._catch_up(seconds), "catching up")}, timeout=seconds)
+
+    async def _catch_up(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        with suppress(RedisUnavailable, RedisRefused):
+            while await self._jobs.waiting() and not self._problem and asyncio.get_running_loop().time() < until:
+                if not await self.collect():
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def collect(self) -> bool:
         """Write what has ended; False where another process does it. Raises RedisUnavailable or RedisRefused."""
-        if not await self._jobs.waiting():
-            return True
-        async with self._lock:
-            lease = await self._take()
-            if lease is None:
-                return False
-            async with self._renewed(lease):
-                with suppress(LeaseLost):
-                    await self._write_all(lease)
+        start, problem = 0, ""
+        while await self._jobs.waiting() > start:
+            async with self._lock:
+                lease = await self._take()
+                if lease is None:
+                    return False
+                async with self._renewed(lease):
+                    try:
+                        told = await self._write_some(lease, start)
+                    except LeaseLost:
+                        return False
+            start += told.left
+            problem = told.problem or problem
+            if told.is_away or told.looked < MOST:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)  # so that others get the lease, too
+        await self._tell(problem)
         return True
 
     @asynccontextmanager
@@ -101,7 +132,7 @@ class Collector:
                 if asyncio.get_running_loop().time() > until:
                     message = "Stored completions are being written by another process. Retry shortly."
                     raise CapacityError(message, code="storage_unavailable", retry_after=2)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSE_SECONDS)
             async with self._renewed(lease):
                 yield lease
 
@@ -119,26 +150,21 @@ class Collector:
             with suppress(RedisUnavailable, RedisRefused):
                 await self._jobs.let_go()
 
-    async def _write_all(self, lease: Lease) -> None:
-        """Write all that waits; what one answer meets, such as a full store, holds up no other."""
-        start, problem = 0, ""
-        while True:
-            ids, found = await self._jobs.ended(start, MOST)
-            if not ids:
-                break
-            told = await asyncio.gather(*(self._write(known, lease) for known in found), return_exceptions=True)
-            kept = set(ids)
-            for known, failure in zip(found, told, strict=True):
-                if isinstance(failure, StoreError):
-                    problem = str(failure)
-                    kept.discard(known.id)
-                elif isinstance(failure, BaseException):
-                    raise failure
-            await self._jobs.acknowledge([job_id for job_id in ids if job_id in kept])
-            start += len(ids) - len(kept)
-            if any(isinstance(failure, StoreUnavailable) for failure in told):
-                break
-        await self._tell(problem)
+    async def _write_some(self, lease: Lease, start: int) -> _Round:
+        """Write some of what waits; what one answer meets, such as a full store, holds up no other."""
+        ids = await self._jobs.ended(start, MOST)
+        told = await asyncio.gather(*(self._write(job_id, lease) for job_id in ids), return_exceptions=True)
+        kept, problem = [], ""
+        for job_id, failure in zip(ids, told, strict=True):
+            if isinstance(failure, StoreError):
+                problem = str(failure)
+            elif failure is not None:
+                raise failure
+            else:
+                kept.append(job_id)
+        await self._jobs.acknowledge(kept)
+        is_away = any(isinstance(failure, StoreUnavailable) for failure in told)
+        return _Round(len(ids), len(ids) - len(kept), problem, is_away)
 
     async def _tell(self, problem: str) -> None:
         if problem != self._problem:
@@ -148,14 +174,21 @@ class Collector:
                 log.info("answers are stored again")
         self._problem = problem
 
-    async def _write(self, known: Known, lease: Lease) -> None:
-        try:
-            made = await self.made(known)
-        except Exception as error:
-            log.error("an answer is not stored: %s", type(error).__name__, extra={"request_id": f"req_{known.id}"})
-            return
-        await lease.certain()
-        await self._completions.keep(tenant_folder(made.tenant), made)
+    async def _write(self, job_id: str, lease: Lease) -> None:
+        async with self._turns:
+            try:
+                known = await self._jobs.look(job_id)
+                made = await self.made(known) if known is not None else None
+            except (RedisUnavailable, RedisRefused):
+                raise
+            except Exception as error:  # one that cannot be read must not stay in front of all others
+                log.error("an answer is not stored: %s", type(error).__name__, extra={"request_id": request_id(job_id)})
+                return
+            if made is None:
+                log.error("an answer is not stored: Redis has lost it", extra={"request_id": request_id(job_id)})
+                return
+            await lease.certain()
+            await self._completions.keep(tenant_folder(made.tenant), made)
 
     async def made(self, known: Known) -> Made:
         """Return what is stored of an ended job; raises ValueError or an AqueductError for one that cannot be read."""

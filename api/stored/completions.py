@@ -112,11 +112,11 @@ class StoredCompletions:
         """Forget a completion."""
         await self._remove(tenant, record.id, record.marker(tenant))
 
-    async def _remove(self, tenant: str, completion_id: str, marker: str) -> None:
+    async def _remove(self, tenant: str, completion_id: str, *markers: str) -> None:
         # The record first: without it there is no completion, whatever ends in the middle.
         for key in (
             keys.record(tenant, completion_id),
-            marker,
+            *markers,
             keys.messages(tenant, completion_id),
             keys.events(tenant, completion_id),
         ):
@@ -142,6 +142,6 @@ class StoredCompletions:
                 raw = await self._store.get(key)
                 if raw is not None and StoredRecord.from_json(raw).expires_at > time.time():
                     continue
-                await self._store.delete(key)
+                await self._remove(tenant, completion_id)
             elif await self._store.size(keys.record(tenant, completion_id)) is None:
                 await self._store.delete(key)

@@ -58,6 +58,8 @@ class StoredDesk:
         """Return an ended job that waits for the store; raises Conflict for one that has not ended."""
         try:
             known = await self.jobs.look(completion_id.removeprefix(keys.PREFIX))
+        except ValueError:  # it cannot be read, and will not be stored
+            return None
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
         if known is None or known.tenant != token.name:

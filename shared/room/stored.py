@@ -6,7 +6,6 @@ record, with what was asked, and its log stay until somebody has written them to
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -24,18 +23,18 @@ from shared.room.scripts import (
     HEAR,
     HOLD,
     LET_GO,
-    RESULTS,
     BatchArguments,
     DropRow,
     FeederArguments,
     HearArguments,
     IdRow,
     NoArguments,
-    ResultsArguments,
 )
 from shared.scripting import Scripts
 
-READ_BYTES: Final = 8 * 1024 * 1024
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of an answer that is stored."""
+PART_EVENTS: Final = 64
 
 
 class Known(NamedTuple):
@@ -81,21 +80,16 @@ class StoredJobs:
         count: int = await self._client.call("LLEN", keys.results(STORED))
         return count
 
-    async def ended(self, start: int, most: int) -> tuple[list[str], list[Known]]:
-        """Return the ids from place `start` of the sink on, and what is known of those that are still there."""
-        reply = await self._scripts.run(RESULTS, ResultsArguments(STORED, start, most, READ_BYTES))
-        rows = [(job_id.decode(), events) for job_id, *events in reply]
-        found = await asyncio.gather(*(self._known(job_id, events) for job_id, events in rows))
-        return [job_id for job_id, _ in rows], [one for one in found if one is not None]
+    async def ended(self, start: int, most: int) -> list[str]:
+        """Return the ids of what has ended, from place `start` of the sink on, oldest first."""
+        ids: list[bytes] = await self._client.call("LRANGE", keys.results(STORED), start, start + most - 1)
+        return [job_id.decode() for job_id in ids]
 
     async def look(self, job_id: str) -> Known | None:
-        """Return what is known of one job; None where it is none whose answer is stored. Events only once it ended."""
-        known = await self._known(job_id, ())
-        if known is None or known.state != "ended":
-            return known
-        return known._replace(events=await self._client.call("LRANGE", keys.log(job_id), 0, -1))
+        """Return what is known of one job; None where it is none whose answer is stored.
 
-    async def _known(self, job_id: str, events: Sequence[bytes]) -> Known | None:
+        Events, and what was asked, only once it has ended. Raises ValueError for a record that cannot be read.
+        """
         record = await self._client.call("HMGET", keys.job(job_id), "facts", "state", "spec", "body", "cancelled")
         facts, state, spec, body, cancelled = record
         if facts is None or cancelled == b"1":
@@ -103,11 +97,24 @@ class StoredJobs:
         told = orjson.loads(facts)
         if told.get("sink") != STORED:
             return None
-        if told.get("apart") and state == b"ended":
+        known = Known(job_id, told["tenant"], state.decode(), JobSpec.from_json(spec or b"{}"), None, ())
+        if known.state != "ended":
+            return known
+        if told.get("apart"):
             body = await self._bulk.fetch(keys.body(job_id))
-        return Known(
-            job_id, told["tenant"], (state or b"").decode(), JobSpec.from_json(spec or b"{}"), body or None, events
-        )
+        return known._replace(body=body or None, events=await self._events(job_id))
+
+    async def _events(self, job_id: str) -> list[bytes]:
+        found: list[bytes] = []
+        size = 0
+        while True:  # in parts: a whole one of megabytes would hold up everything else
+            part = await self._client.call("LRANGE", keys.log(job_id), len(found), len(found) + PART_EVENTS - 1)
+            found += part
+            size += sum(map(len, part))
+            if size > MAX_BYTES:
+                raise ValueError(f"an answer of more than {MAX_BYTES} bytes")
+            if len(part) < PART_EVENTS:
+                return found
 
     async def acknowledge(self, job_ids: Sequence[str]) -> None:
         """Take from the sink what the store has now; readers may be at it for a minute more."""

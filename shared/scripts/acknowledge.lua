@@ -5,6 +5,7 @@ for id in rows() do
   redis.call('LREM', NAMES.results .. batch, 1, id)
   if redis.call('HGET', NAMES.job .. id, 'state') == 'ended' then
     if keep_ms > 0 then
+      redis.call('HDEL', NAMES.job .. id, 'body')
       redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
       redis.call('PEXPIRE', NAMES.log .. id, keep_ms)
       redis.call('UNLINK', NAMES.body .. id)
