@@ -97,7 +97,7 @@ class StoredJobs:
         told = orjson.loads(facts)
         if told.get("sink") != STORED:
             return None
-        known = Known(job_id, told["tenant"], state.decode(), JobSpec.from_json(spec or b"{}"), None, ())
+        known = Known(job_id, told["tenant"], state.decode(), JobSpec.from_json(spec or b"null"), None, ())
         if known.state != "ended":
             return known
         if told.get("apart"):
@@ -123,7 +123,7 @@ class StoredJobs:
     async def hear(self, job_id: str, tenant: str) -> Heard | None:
         """Hear a job's events from now on, until `cancel`; None where the tenant has no such job."""
         reply = await self._scripts.run(HEAR, HearArguments(job_id, self._process, tenant))
-        return Heard(reply[0].decode(), JobSpec.from_json(reply[1] or b"{}")) if reply else None
+        return Heard(reply[0].decode(), JobSpec.from_json(reply[1])) if reply and reply[1] else None
 
     async def drop(self, job_ids: Sequence[str], tenant: str = "") -> bytes:
         """Forget jobs, of this tenant or of any, wherever they stand; one letter each, see `drop.lua`."""

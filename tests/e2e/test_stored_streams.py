@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
 
 from tests.support.models import model
-from tests.support.processes import Process, RedisServer, free_port
+from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.streams import DONE, Event, completion_id, resumed, stored_stream
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
@@ -304,5 +305,27 @@ def test_without_live_events_everything_comes_out_of_the_log(
             first += events
             assert reader.result(20) == first
         assert text_of(first) == "".join(f"{n} " for n in range(16))
+    finally:
+        two.stop()
+
+
+def test_the_loop_of_the_how_to_loses_nothing_when_its_api_process_dies(
+    tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
+) -> None:
+    page = (ROOT / "docs" / "how-to" / "leave-and-come-back.md").read_text()
+    (loop,) = [block for block in page.split("```python\n")[1:] if block.startswith("import httpx")]
+    names: dict[str, Any] = {}
+    exec(loop.split("```")[0], names)  # noqa: S102 - our own page
+    two = Two(tmp_path, own_redis, demo_backend)
+    try:
+        with stored_stream(two.here, "slow") as (answer, _):
+            made = completion_id(answer)
+            pieces = names["text_of"](two.system.base_url, two.system.token, made)
+            got = [next(pieces) for _ in range(4)]
+            assert two.system.api is not None
+            two.system.api.kill()
+            two.system.start_api()
+            got += pieces
+        assert "".join(got) == "".join(f"{n} " for n in range(16))
     finally:
         two.stop()
