@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from openai import OpenAI
 
 from tests.support.models import model
 from tests.support.processes import RedisServer
+from tests.support.relay import Relay
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
 MODELS = {
     "m": model("prefix=1&tokens=3"),
     "other": model("tokens=2"),
-    "slow": model("tokens=20&token_seconds=0.1"),
+    "slow": model("tokens=20&token_seconds=0.1", concurrency=1),
     "large": model("huge=1000000"),
 }
 
@@ -222,3 +224,50 @@ def test_without_a_store_nothing_is_kept_and_the_routes_say_why(
     for answer in answers:
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "storage_not_set_up")
         assert "storage.url" in answer.json()["error"]["message"]
+
+
+def test_a_plain_request_outlives_its_clients_read_timeout_in_the_queue(system: System, sdk: OpenAI) -> None:
+    mark = str(time.time_ns())
+    with system.client() as client:
+        body = {"model": "slow", "messages": [{"role": "user", "content": "x"}]}
+        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as before:
+            rest = before.iter_bytes()
+            next(rest)
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(
+                    "/v1/chat/completions", json={**body, "store": True, "metadata": {"mark": mark}}, timeout=1,
+                    headers={"x-stainless-read-timeout": "1"},
+                )  # fmt: skip
+            for _ in rest:
+                pass
+    listed = [*sdk.chat.completions.list(metadata={"mark": mark})]
+    assert listed == [], "the slot was free only just now"
+    wait_until(lambda: [*sdk.chat.completions.list(metadata={"mark": mark})], 15, "the answer")
+
+
+def test_a_request_that_was_told_503_is_not_stored(
+    tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
+) -> None:
+    with (
+        Relay(own_redis.port) as line,
+        System(
+            tmp_path, redis_url=line.through(own_redis.url), backend_url=demo_backend.url, models=MODELS,
+            settings={"storage": {"url": f"file://{tmp_path}/store"}},
+        ) as system,
+        system.client() as client,
+        own_redis.client() as redis,
+    ):  # fmt: skip
+        body = {"model": "slow", "messages": [{"role": "user", "content": "lost reply"}], "store": True}
+        line.latency_seconds = 0.5
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(client.post, "/v1/chat/completions", json=body)
+            made = wait_until(lambda: redis.keys("aq2:job:*"), 10, "the job")
+            line.stall()  # it is there, and the answer back is not
+            refused = asked.result(20)
+        line.latency_seconds = 0.0
+        line.resume()
+        assert refused.status_code == 503
+        wait_until(lambda: not redis.exists(*made), 10, "the job to be dropped")
+        wait_until(lambda: client.get("/readyz").status_code == 200, 10, "the API to be there again")
+        listed = client.get("/v1/chat/completions").json()
+        assert listed["data"] == []
