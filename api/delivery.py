@@ -64,15 +64,11 @@ class Delivery:
             timeout = silence
             out = self._events(ready) if ready else self._comment(0 if exchange.started else ahead)
             if not exchange.started:
-                await self.begin()
+                await exchange.start(200, SSE_TYPE, [*SSE_HEADERS, *_times(self._queue_ms, None)])
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
             write = exchange.direct_writer()
             relay.pass_on_to(write if self._cursor is None else self._cursor.writer(write))
-
-    async def begin(self) -> None:
-        """Send the headers of a stream: from here on a failure is its last event."""
-        await self._exchange.start(200, SSE_TYPE, [*SSE_HEADERS, *_times(self._queue_ms, None)])
 
     def _comment(self, ahead: int) -> bytes:
         text = b"queued, %d ahead" % ahead if ahead else b"keep-alive"

@@ -109,7 +109,7 @@ class ResumeEndpoint:
         try:
             self._relays.join(relay, job_id)
             delivery = Delivery(CHAT, self._settings, exchange, relay, Cursor(after))
-            await delivery.begin()
+            await exchange.start(200, SSE_TYPE, SSE_HEADERS)  # from here on a failure is the last event
             await delivery.stream(None, 0)
         finally:
             stop_watching()
@@ -121,9 +121,12 @@ class ResumeEndpoint:
         """Send what the store has of a stream that has ended."""
         cursor = Cursor(after)
         await exchange.start(200, SSE_TYPE, SSE_HEADERS)
-        async for block in _whole_events(desk.completions.events(tenant_folder(token.name), record.id)):
-            if out := cursor.numbered(block):
-                await exchange.write(out)
+        try:
+            async for block in _whole_events(desk.completions.events(tenant_folder(token.name), record.id)):
+                if out := cursor.numbered(block):
+                    await exchange.write(out)
+        except KeyError:  # deleted meanwhile
+            raise not_found(record.id) from None
         failure = record.failure()
         await exchange.write(b"" if failure is None else CHAT.error_event(failure), more=False)
 

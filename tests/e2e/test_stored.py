@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import time
 from collections.abc import Iterator
@@ -200,9 +201,31 @@ def test_a_store_that_is_away_harms_no_answer_and_gets_all_later(system: System,
     finally:
         home.unlink()
         shutil.move(away, home)
-    wait_until(lambda: [one.id for one in sdk.chat.completions.list(metadata={"while": "away"})] == [made.id], 15, "it")
+    wait_until(lambda: ids(sdk, **{"while": "away"}) == [made.id], 15, "it")
     assert "answers are stored again" in system.logs()
     sdk.chat.completions.delete(made.id)
+
+
+def test_a_full_store_harms_no_answer_holds_up_no_other_and_gets_it_later(system: System, sdk: OpenAI) -> None:
+    assert system.api is not None
+    limits = resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, (500_000, limits[1]))
+    try:
+        large = ask(sdk, model="large", metadata={"store": "full"})
+        assert len(large.choices[0].message.content) >= 1_000_000
+        wait_until(lambda: "The file store is full" in system.logs(), 10, "the log to tell of it")
+        small = ask(sdk, metadata={"store": "full"})
+        assert sdk.chat.completions.retrieve(large.id).choices == large.choices, "it is shown out of Redis"
+        wait_until(lambda: ids(sdk, store="full") == [small.id], 15, "the small one to be stored")
+    finally:
+        resource.prlimit(system.api.pid, resource.RLIMIT_FSIZE, limits)
+    wait_until(lambda: ids(sdk, store="full") == [large.id, small.id], 15, "the large one to be stored")
+    for made in (large, small):
+        sdk.chat.completions.delete(made.id)
+
+
+def ids(sdk: OpenAI, **metadata: str) -> list[str]:
+    return [one.id for one in sdk.chat.completions.list(metadata=metadata)]
 
 
 def test_without_a_store_nothing_is_kept_and_the_routes_say_why(
