@@ -38,6 +38,8 @@ OWNERS = "aq2:owners"
 """Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
 CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
+RELOAD = "aq2:reload"
+"""Channel to all processes: the id of a request to read the configuration again."""
 SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
 SWEPT = "aq2:swept"
@@ -132,6 +134,11 @@ def feeder(batch_id: str) -> str:
 def batch(batch_id: str) -> str:
     """Return the key of a batch's live counts."""
     return PREFIXES["batch"] + batch_id
+
+
+def reloaded(request: str) -> str:
+    """Return the key of the answers to a reload: a list, a minute."""
+    return f"{RELOAD}:{request}"
 
 
 def queue(model: str) -> str:
