@@ -218,7 +218,8 @@ def test_others_and_nobody_have_no_such_stream(two: Two) -> None:
         made = completion_id(answer)
         next(events)
         with two.system.client(two.system.tokens["other"]) as other:
-            assert other.get(f"/v1/chat/completions/{made}/events").status_code == 404
+            for path in ("", "/messages", "/events"):
+                assert other.get(f"/v1/chat/completions/{made}{path}").status_code == 404
             assert other.delete(f"/v1/chat/completions/{made}").status_code == 404
         bad = httpx.get(f"{two.second_url}/v1/chat/completions/{made}/events")
         assert bad.status_code == 401

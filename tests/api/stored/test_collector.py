@@ -19,7 +19,7 @@ from shared.errors import CapacityError, JobLost
 from shared.files import tenant_folder
 from shared.jobs import TakenJob
 from shared.protocol import DAY_MS, KEEP_MS, MAX_UNSTORED, STORED
-from shared.room.leases import How
+from shared.room.leases import How, Why
 from shared.room.stored import StoredJobs
 from shared.store import Store, open_store
 from tests.support.asynchronous import asynchronous
@@ -155,6 +155,19 @@ async def test_who_writes_is_alone(module_redis: RedisServer, tmp_path: Path, mo
             assert await site.jobs.drop([job_id], "b") == b"n"
             assert await site.jobs.drop([job_id], "a") == b"e"
         assert (await site.waiting(), await site.bench.redis("EXISTS", keys.log(job_id))) == (0, 0)
+
+
+@asynchronous
+async def test_what_is_dropped_before_its_end_leaves_nothing(module_redis: RedisServer, tmp_path: Path) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        runs, waits = await site.begin(), await site.bench.admit(sink=STORED, must_finish=True)
+        assert await site.jobs.drop([runs.id, waits, "f" * 32]) == b"rwn"
+        assert await site.bench.renew(runs) == {runs.id: Why.CANCELLED}
+        assert await site.jobs.look(runs.id) is None and await site.jobs.hear(runs.id, "a") is None
+        assert await site.bench.release((runs.id, runs.attempt, How.END)) == "e"
+        for job_id in (runs.id, waits):
+            assert await site.bench.redis("EXISTS", keys.job(job_id), keys.log(job_id)) == 0
+        assert await site.waiting() == 0
 
 
 @asynchronous
