@@ -39,7 +39,7 @@ from shared.room.lines import Lines
 from shared.room.stored import StoredJobs
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
-from shared.store import StoreError, open_store
+from shared.store import Store, StoreError, open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -80,15 +80,9 @@ class Gateway:
         self.stored_jobs = StoredJobs(client, bulk, self.owner)
         self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         if settings.storage.url is not None:
-            store = open_store(settings.storage.url)
-            files, lines = Files(store), Lines(client, bulk, catalogue, self.owner)
-            self.file_desk = FileDesk(store, files)
-            self.batch_desk = BatchDesk(store, files, client, lines, settings.batches)
-            completions = StoredCompletions(store)
-            collector = Collector(self.stored_jobs, completions, settings.storage.completions_days)
-            self.stored_desk = StoredDesk(self.stored_jobs, completions, collector)
+            self._open_desks(open_store(settings.storage.url), settings, bulk)
         bodies = Bodies(settings)
-        dispatcher = Dispatcher(self.admissions, catalogue, self.owner, has_store=self.stored_desk is not None)
+        dispatcher = Dispatcher(self.admissions, catalogue, self.owner, has_store=settings.storage.url is not None)
         self.endpoints = {
             kind.name: JobEndpoint(
                 kind=kind,
@@ -100,14 +94,26 @@ class Gateway:
                 cancels=self.cancels,
                 forgets=self.forgets,
                 drops=self.drops,
-                on_stored=self.stored_desk.collector.nudge if self.stored_desk is not None else lambda: None,
+                on_stored=self._nudge,
             )
             for kind in KINDS.values()
         }
-
         self.resume = ResumeEndpoint(
             settings=settings.api, tokens=self.tokens, relays=self.relays, cancels=self.cancels, find_desk=self.stored
         )
+
+    def _open_desks(self, store: Store, settings: Settings, bulk: Bulk) -> None:
+        """Make what serves files, batches and stored completions."""
+        files, lines = Files(store), Lines(self.client, bulk, self.catalogue, self.owner)
+        self.file_desk = FileDesk(store, files)
+        self.batch_desk = BatchDesk(store, files, self.client, lines, settings.batches)
+        completions = StoredCompletions(store)
+        collector = Collector(self.stored_jobs, completions, settings.storage.completions_days)
+        self.stored_desk = StoredDesk(self.stored_jobs, completions, collector)
+
+    def _nudge(self) -> None:
+        if self.stored_desk is not None:
+            self.stored_desk.collector.nudge()
 
     @property
     def settings(self) -> Settings:

@@ -38,6 +38,20 @@ _COMPLETION: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The completion", "content": {"application/json": {"schema": reference("ChatCompletion")}}},
     **_ERRORS,
 }
+_LIST: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "A page of them",
+        "content": {"application/json": {"schema": {
+            "type": "object", "required": ["object", "data", "first_id", "last_id", "has_more"],
+            "properties": {
+                "object": {"const": "list"}, "data": {"type": "array", "items": {"type": "object"}},
+                "first_id": {"type": ["string", "null"]}, "last_id": {"type": ["string", "null"]},
+                "has_more": {"type": "boolean"},
+            },
+        }}},
+    },
+    **_ERRORS,
+}  # fmt: skip
 _FILTER: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _UPDATE_BODY: Final = {
     "requestBody": {
@@ -80,7 +94,7 @@ def _listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
 
 
-@router.get("/chat/completions", responses=_ERRORS, operation_id="listChatCompletions")
+@router.get("/chat/completions", responses=_LIST, operation_id="listChatCompletions")
 async def list_completions(
     request: Request,
     token: TokenDep,
@@ -135,7 +149,7 @@ async def delete_completion(completion_id: CompletionId, token: TokenDep, desk: 
     return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
 
 
-@router.get("/chat/completions/{completion_id}/messages", responses=_ERRORS, operation_id="getChatCompletionMessages")
+@router.get("/chat/completions/{completion_id}/messages", responses=_LIST, operation_id="getChatCompletionMessages")
 async def list_messages(
     completion_id: CompletionId,
     token: TokenDep,
