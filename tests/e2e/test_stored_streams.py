@@ -242,6 +242,24 @@ def test_a_plain_answer_has_no_events(two: Two) -> None:
             two.forget_in_redis(made)
 
 
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_once_it_is_written_redis_holds_the_question_no_more(two: Two, size: int) -> None:
+    question = "canary-in-the-store " * (size // 10)
+    with stored_stream(two.here, "quick", question) as (answer, events):
+        made = completion_id(answer)
+        assert [*events][-1] == DONE
+    wait_until(lambda: two.is_written(made), 10, "the stream to be written")
+    digits = made.removeprefix("chatcmpl-")
+    with two.redis.client() as redis:
+        record = redis.hgetall("aq2:job:" + digits)
+        assert b"spec" in record and b"canary" not in b"".join(record.values())
+        assert not redis.exists("aq2:body:" + digits)
+        assert 0 < redis.pttl("aq2:job:" + digits) <= 60_000
+    (message,) = two.there.get(f"/v1/chat/completions/{made}/messages").json()["data"]
+    assert message["content"] == question
+    assert "canary" not in two.system.logs()
+
+
 def test_deleting_a_stream_that_runs_cancels_it(two: Two, demo_backend: DemoBackend) -> None:
     before = demo_backend.state()["closed_by_client"]
     with stored_stream(two.here, "slow") as (answer, events):
