@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 MODELS = {
     "quick": model("tokens=12"),
     "slow": model("tokens=16&token_seconds=0.1", max_attempts=1),
+    "long": model("tokens=60&token_seconds=0.1", max_attempts=1),
     "pauses": model("tokens=3&token_seconds=0.7"),
     "breaks": model("tokens=8&error_after=4"),
     "refuses": model("status=400&code=bad_thing&message=no"),
@@ -313,6 +314,29 @@ def test_an_api_process_that_dies_loses_nothing_of_what_it_took(
         two.stop()
 
 
+def test_a_redis_that_is_killed_and_started_again_costs_no_words(
+    tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
+) -> None:
+    two = Two(tmp_path, own_redis, demo_backend)
+    try:
+        with stored_stream(two.here, "long") as (answer, events):
+            made, first = completion_id(answer), [next(events) for _ in range(10)]
+            own_redis.kill()
+            own_redis.start()
+            first += events
+        if first[-2].number is None:  # its file lacked the last second: the client was told, and nothing is stored
+            assert error_of(first)["code"] == "job_lost"
+            wait_until(lambda: two.there.get(f"/v1/chat/completions/{made}").status_code == 404, 10, "it to be dropped")
+        else:
+            assert text_of(first) == "".join(f"{n} " for n in range(60))
+            for after in range(0, len(first) - 1, 7):
+                assert resumed(two.there, made, after) == first[after + 1 :]
+            two.forget_in_redis(made)
+            assert resumed(two.there, made) == first
+    finally:
+        two.stop()
+
+
 def test_without_live_events_everything_comes_out_of_the_log(
     tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
@@ -328,8 +352,9 @@ def test_without_live_events_everything_comes_out_of_the_log(
         two.stop()
 
 
-def test_the_loop_of_the_how_to_loses_nothing_when_its_api_process_dies(
-    tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
+@pytest.mark.parametrize("end", [Process.kill, Process.stop], ids=["killed", "stopped"])
+def test_the_loop_of_the_how_to_loses_nothing_when_its_api_process_ends(
+    tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend, end: Callable[[Process], object]
 ) -> None:
     page = (ROOT / "docs" / "how-to" / "leave-and-come-back.md").read_text()
     (loop,) = [block for block in page.split("```python\n")[1:] if block.startswith("import httpx")]
@@ -337,14 +362,14 @@ def test_the_loop_of_the_how_to_loses_nothing_when_its_api_process_dies(
     exec(loop.split("```")[0], names)  # noqa: S102 - our own page
     two = Two(tmp_path, own_redis, demo_backend)
     try:
-        with stored_stream(two.here, "slow") as (answer, _):
+        with stored_stream(two.there, "long") as (answer, _):
             made = completion_id(answer)
             pieces = names["text_of"](two.system.base_url, two.system.token, made)
             got = [next(pieces) for _ in range(4)]
             assert two.system.api is not None
-            two.system.api.kill()
+            end(two.system.api)
             two.system.start_api()
             got += pieces
-        assert "".join(got) == "".join(f"{n} " for n in range(16))
+        assert "".join(got) == "".join(f"{n} " for n in range(60))
     finally:
         two.stop()
