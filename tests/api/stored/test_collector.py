@@ -19,6 +19,7 @@ from shared.errors import CapacityError, JobLost
 from shared.files import tenant_folder
 from shared.jobs import TakenJob
 from shared.protocol import DAY_MS, KEEP_MS, MAX_UNSTORED, STORED
+from shared.room.lease import LEASE_MS
 from shared.room.leases import How, Why
 from shared.room.stored import StoredJobs
 from shared.store import Store, open_store
@@ -155,6 +156,22 @@ async def test_who_writes_is_alone(module_redis: RedisServer, tmp_path: Path, mo
             assert await site.jobs.drop([job_id], "b") == b"n"
             assert await site.jobs.drop([job_id], "a") == b"e"
         assert (await site.waiting(), await site.bench.redis("EXISTS", keys.log(job_id))) == (0, 0)
+
+
+@asynchronous
+async def test_a_process_that_died_while_it_wrote_is_followed_by_another(
+    module_redis: RedisServer, tmp_path: Path
+) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        job_id = await site.answer("x")
+        assert await StoredJobs(site.bench.client, site.bench.bulk, "dead").hold()
+        assert not await site.one.collect()
+        lease = keys.feeder(STORED)
+        assert 0 < await site.bench.redis("PTTL", lease) <= LEASE_MS
+        await site.bench.redis("PEXPIRE", lease, 1)
+        await asyncio.sleep(0.01)
+        assert await site.one.collect()
+        assert (await site.text(job_id), await site.bench.redis("EXISTS", lease)) == ("x", 0)
 
 
 @asynchronous
