@@ -14,14 +14,18 @@ from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
 from api.files.desk import FileDesk
+from api.forgetting import Forgetting
+from api.inquiries import Inquiries
 from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
+from api.standing import Standing
 from api.stored.collector import Collector
 from api.stored.completions import StoredCompletions
 from api.stored.desk import StoredDesk
 from api.stored.resume import ResumeEndpoint
+from api.token_uses import TokenUses
 from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
@@ -54,6 +58,10 @@ FILES_SWEEP_SECONDS = 1800.0
 class Gateway:
     """The parts of one API process. Use `open_gateway`."""
 
+    file_desk: FileDesk | None = None
+    batch_desk: BatchDesk | None = None
+    stored_desk: StoredDesk | None = None
+
     def __init__(self, catalogue: Catalogue, client: RedisClient, bulk: Bulk) -> None:
         self.catalogue = catalogue
         settings = catalogue.settings
@@ -68,15 +76,15 @@ class Gateway:
         self.events = Subscriber(
             settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
         )
-        self.tokens = TokenTable(catalogue)
+        self.token_uses = TokenUses(keys.TOKEN_USES)
+        self.tokens = TokenTable(catalogue, self.token_uses.note)
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
-        self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
+        self.forgets = Reports(Forgetting(self.admissions).forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
+        self.standing = Standing(self.admissions)
+        self.inquiries = Inquiries(self.admissions, self.standing)
         self.served = ServedModels(self.upkeep)
         self.reloading = Reloading(catalogue, client, "api", self.owner)
-        self.file_desk: FileDesk | None = None
-        self.batch_desk: BatchDesk | None = None
-        self.stored_desk: StoredDesk | None = None
         self.stored_jobs = StoredJobs(client, bulk, self.owner)
         self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         if settings.storage.url is not None:
@@ -91,6 +99,7 @@ class Gateway:
                 bodies=bodies,
                 dispatcher=dispatcher,
                 relays=self.relays,
+                standing=self.standing,
                 cancels=self.cancels,
                 forgets=self.forgets,
                 drops=self.drops,
@@ -201,6 +210,7 @@ class Gateway:
             await self.cancels.drain()
             await self.drops.drain()
             await self.admissions.beat(gone=True)
+            await self.token_uses.tell(self.client.call)
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
 
@@ -237,10 +247,12 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
             background.forever(gateway.stored_desk.collector.collect_forever(), "answers to be stored")
             stack.push_async_callback(gateway.stored_desk.collector.close)
         background.forever(gateway.relays.recover_forever(), "log readings")
+        background.forever(gateway.standing.ask_forever(), "places in line")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.drops.run_forever(), "drops")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         settle_heap()
         yield gateway

@@ -45,14 +45,14 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_components())
         components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `aq-…`."}
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `sk-aq-…`."}
         }
         for kind in KINDS.values():
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
                 document["paths"].setdefault(path, {})["post"] = _operation(kind.description, suffix)
         document["paths"][RESUME_PATH] = {"get": _resume()}
         for path, item in document["paths"].items():
-            if path.startswith(("/models", "/files", "/uploads", "/batches", "/chat/completions")):
+            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests", "/chat/completions")):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document

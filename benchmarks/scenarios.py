@@ -15,6 +15,7 @@ from benchmarks.processes import fetch
 from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
 from benchmarks.runner import Row, Runner, cpu_each, median
+from benchmarks.standing import standing
 
 Rows = dict[str, Row]
 
@@ -319,4 +320,5 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "workers": worker_processes,
     "queue": queue,
     "batches": batches,
+    "standing": standing,
 }

@@ -25,6 +25,7 @@
     │   ├── BackendUnreachable         503 service_unavailable_error / backend_unavailable
     │   ├── BackendTimeout             504 timeout_error / backend_timeout
     │   ├── BadBackendResponse         500 server_error / bad_backend_response
+    │   ├── SchemaBreach               500 server_error / structured_output_mismatch
     │   └── BackendRefused             the status, type, code and param that the backend gave
     └── JobError                       what became of an accepted job
         ├── QueueTimeout               504 timeout_error / queue_timeout
@@ -93,9 +94,12 @@ class AqueductError(Exception):
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
 
-    def to_wire(self) -> bytes:
-        """Return the error as data for a failed event: JSON with status, error object, and retry advice."""
-        wire = {**self.body(), "status": self.status}
+    def to_wire(self, **more: Any) -> bytes:
+        """Return the error as data for a failed event: JSON with status, error object, and retry advice.
+
+        `more` are members that `from_wire` leaves out.
+        """
+        wire = {**self.body(), "status": self.status, **more}
         if self.retry_after is not None:
             wire["retry_after"] = self.retry_after
         if self.should_retry is not None:
@@ -301,6 +305,26 @@ class BadBackendResponse(BackendError):
 
     code = "bad_backend_response"
     default_message = "The model's backend sent an answer that could not be understood."
+
+
+class SchemaBreach(BackendError):
+    """500: an answer that does not fit its request's schema, where the operator has it checked."""
+
+    code = "structured_output_mismatch"
+    where = ""
+    """The choice, the JSON path and what is wrong there; no word of the answer."""
+
+    @classmethod
+    def at(cls, choice: int, path: str, what: str, said: str) -> SchemaBreach:
+        """Return the breach of one choice; `said` is its text, for a backend that is asked again."""
+        where = f"choice {choice}, {path} {what}"
+        error = cls(
+            f"The model's answer does not fit the schema in 'response_format': {where}. Simplify the schema, or allow "
+            "more tokens.",
+            should_retry=False,
+        )
+        error.where, error.said = where, said
+        return error
 
 
 class BackendRefused(BackendError):

@@ -55,6 +55,6 @@ class Cursor:
         return b"".join(out), number
 
 
-def comment(text: bytes) -> bytes:
+def glued(comment: bytes) -> bytes:
     """Return a comment as part of the next event: by itself it would be an empty one to SDKs that remember an id."""
-    return b": " + text + b"\n"
+    return comment[:-1]

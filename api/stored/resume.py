@@ -110,7 +110,7 @@ class ResumeEndpoint:
             self._relays.join(relay, job_id)
             delivery = Delivery(CHAT, self._settings, exchange, relay, Cursor(after))
             await exchange.start(200, SSE_TYPE, SSE_HEADERS)  # from here on a failure is the last event
-            await delivery.stream(None, 0)
+            await delivery.stream(None, None)
         finally:
             stop_watching()
             self._relays.close(relay)

@@ -128,6 +128,7 @@ class Lines:
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def results(self, batch_id: str, start: int, budget_bytes: int) -> list[Result]:
@@ -166,12 +167,17 @@ class Lines:
 
     async def progress(self, batch_id: str) -> dict[str, str]:
         """Return what was told last; empty when nothing was for a day."""
-        flat = await self._client.call("HGETALL", keys.batch(batch_id))
-        return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return await progress_of(self._client, batch_id)
 
     async def clear(self, batch_id: str) -> None:
         """Drop everything of an ended batch: nobody takes its results any more."""
         await self._client.call("DEL", keys.results(batch_id), keys.batch(batch_id))
+
+
+async def progress_of(client: RedisClient, batch_id: str) -> dict[str, str]:
+    """Return what was told last of a batch; empty when nothing was for a day."""
+    flat = await client.call("HGETALL", keys.batch(batch_id))
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) -> AdmitArguments:

@@ -55,6 +55,8 @@ class AdmitLimits(NamedTuple):
     queue: str
     ticket: bytes
     max_tries: int
+    weights_text: str
+    """The lanes' weights, separated by blanks."""
 
 
 class AdmitReply(NamedTuple):
@@ -70,6 +72,10 @@ class AdmitReply(NamedTuple):
     reset_ms: int
     joined: bytes
     """The id of the job that the idempotency key stands for."""
+    before: int
+    """Jobs that go before it, where it must wait; -1 where a free slot takes it at once."""
+    line: list[int]
+    """How fast the line moves, as `line_now` tells it, for who must wait."""
 
 
 class TakeArguments(NamedTuple):
@@ -149,6 +155,35 @@ class OwnerArguments(NamedTuple):
     """An API process."""
 
     owner: str
+
+
+class ForgetArguments(NamedTuple):
+    """An API process, and of how many jobs the records stay."""
+
+    owner: str
+    keep: int
+
+
+class StandArguments(NamedTuple):
+    """A model whose waiting jobs are asked for."""
+
+    model: str
+    concurrency: int
+    batch_reserve: int
+    weights_text: str
+
+
+class StandRow(NamedTuple):
+    """A job that may wait."""
+
+    id: str
+    lane: str
+
+
+class LookArguments(NamedTuple):
+    """A job."""
+
+    id: str
 
 
 class IdRow(NamedTuple):
@@ -308,7 +343,9 @@ APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
 RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)
 RENEW: Final = Script("renew", RenewArguments, HeldRow, _raw)
 CANCEL: Final = Script("cancel", OwnerArguments, IdRow, _letters)
-FORGET: Final = Script("forget", OwnerArguments, IdRow, _number)
+FORGET: Final = Script("forget", ForgetArguments, IdRow, _number)
+STAND: Final = Script("stand", StandArguments, StandRow, _raw)
+LOOK: Final = Script("look", LookArguments, NoRow, _raw)
 PEEK: Final = Script("peek", PeekArguments, PeekRow, _raw)
 BEAT: Final = Script("beat", BeatArguments, NoRow, _number)
 LEAVE: Final = Script("leave", LeaveArguments, ModelRow, _number)
@@ -324,5 +361,5 @@ DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 
 ALL: Final = (
     *(ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK),
 )

@@ -151,12 +151,13 @@ class Model(Upkeep):
         self.told.append(("", job_id))
         return "r"
 
-    def forget(self, owner: str, job_id: str) -> int:
-        """Drop an ended job."""
+    def forget(self, owner: str, job_id: str, *, keep: bool = False) -> int:
+        """Drop an ended job, or only its log."""
         job = self.jobs.get(job_id)
         if job is None or job.state != "ended" or job.owners != [owner]:
             return 0
-        del self.jobs[job_id]
+        if not keep:
+            del self.jobs[job_id]
         self.logs.pop(job_id, None)
         return 1
 

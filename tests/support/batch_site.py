@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shared import keys
+from shared.broker import batch_ticket
+from shared.jobs import new_id
 from tests.support.batches import BatchStore
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
@@ -30,7 +33,8 @@ MODELS: dict[str, dict[str, Any]] = {
 class Site:
     """A Redis, a backend, workers and a store; most need no API."""
 
-    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend, **more: Any) -> None:
+        """Take what else `System` is to be told, as tokens."""
         self.redis = redis
         self.backend = backend
         self.batches = BatchStore(folder / "store")
@@ -44,8 +48,15 @@ class Site:
                 "batches": {"line_attempts": 3},
                 "worker": {"drain_seconds": 1},
             },
+            **more,
         )
         self.system.write_config()
+
+    def ring(self, batch_id: str) -> str:
+        """Push a batch's ticket, as the API does, and return its id: otherwise a worker looks each half minute."""
+        with self.redis.client() as client:
+            client.lpush(keys.BATCH_QUEUE, batch_ticket(batch_id, new_id()))
+        return batch_id
 
     def logs(self) -> str:
         """Return what the workers wrote."""
