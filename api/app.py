@@ -14,8 +14,8 @@ from api.envelope import App, Envelope, install_error_handlers
 from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
-from api.paths import PREFIXES, both
-from api.routes import batches, docs, files, health, index, models, requests
+from api.paths import PREFIXES, RESUME_PATH, both
+from api.routes import batches, completions, docs, files, health, index, models, requests
 from shared.catalogue import Catalogue
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
@@ -80,6 +80,8 @@ def create_app(catalogue: Catalogue) -> FastAPI:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(files.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(batches.router, prefix=prefix, include_in_schema=not prefix)
+        app.router.routes.append(Route(f"{prefix}{RESUME_PATH}", _resume, methods=["GET"]))
+        app.include_router(completions.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(requests.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     app.include_router(index.router)
@@ -87,6 +89,16 @@ def create_app(catalogue: Catalogue) -> FastAPI:
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
+
+
+class _Resume:
+    """Hands a request to what reads stored streams on."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["state"]["gateway"].resume(scope, receive, send)
+
+
+_resume = _Resume()
 
 
 class _Endpoint:

@@ -9,21 +9,26 @@ from dataclasses import asdict
 from api.exchange import Exchange
 from api.relay import Relay
 from api.standing import TELL_SECONDS, UNSURE_SECONDS, Waiting
+from api.stored.cursor import Cursor, glued
 from shared import events
 from shared.errors import AqueductError, QueueTimeout, from_wire
 from shared.kinds.kind import Kind
 from shared.settings import ApiSettings
 
-_SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+SSE_TYPE = b"text/event-stream; charset=utf-8"
 _KEEP_ALIVE = b": keep-alive\n\n"
-_SSE_TYPE = b"text/event-stream; charset=utf-8"
 
 
 class Delivery:
     """The answer to one request, on its way out."""
 
-    def __init__(self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay) -> None:
+    def __init__(
+        self, kind: Kind, settings: ApiSettings, exchange: Exchange, relay: Relay, cursor: Cursor | None = None
+    ) -> None:
+        """Take what numbers the events, where they can be read on later."""
         self._kind = kind
+        self._cursor = cursor
         self._settings = settings
         self._exchange = exchange
         self._relay = relay
@@ -60,7 +65,7 @@ class Delivery:
         hold = min(self._settings.hold_headers_seconds, third)
         clock = asyncio.get_running_loop().time
         held_until = clock() + hold
-        timeout = hold if waiting is None else min(hold, TELL_SECONDS)
+        timeout = silence if exchange.started else hold if waiting is None else min(hold, TELL_SECONDS)
         while not relay.is_over:
             try:
                 ready = await relay.next(timeout)
@@ -76,13 +81,18 @@ class Delivery:
                     timeout = min(left, UNSURE_SECONDS) if unsure else left
                     continue
             timeout = silence
-            # A comment with its own blank line is harmless to every client, as no event ever carries an id.
-            out = self._events(ready) if ready else waiting.comment(clock()) if waiting is not None else _KEEP_ALIVE
+            out = self._events(ready) if ready else self._comment(waiting, clock())
             if not exchange.started:
-                await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(self.queue_ms, None)])
+                await exchange.start(200, SSE_TYPE, [*SSE_HEADERS, *_times(self.queue_ms, None)])
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
-            relay.pass_on_to(exchange.direct_writer())
+            write = exchange.direct_writer()
+            relay.pass_on_to(write if self._cursor is None else self._cursor.writer(write))
+
+    def _comment(self, waiting: Waiting | None, now: float) -> bytes:
+        # With its own blank line it is harmless to every client, as long as no event carries an id.
+        comment = waiting.comment(now) if waiting is not None else _KEEP_ALIVE
+        return comment if self._cursor is None else glued(comment)
 
     def _events(self, ready: Sequence[bytes]) -> bytes:
         """Return what the client gets of these events; raises a failure that nothing was sent before."""
@@ -90,7 +100,7 @@ class Delivery:
         for event in ready:
             kind = event[0]
             if kind == events.CHUNKS:
-                out.append(event[1:])
+                out.append(event[1:] if self._cursor is None else self._cursor.numbered(event[1:]))
             elif kind == events.STARTED:
                 self._note_start(event)
             elif kind == events.COMPLETED:  # the stream's own end came as a chunk

@@ -9,7 +9,7 @@ from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane, tier_of
-from shared.protocol import MAX_COST
+from shared.protocol import MAX_COST, STORED
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import TokenSettings
 
@@ -30,8 +30,9 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
 class Dispatcher:
     """Makes jobs of requests and hands them to the waiting rooms."""
 
-    def __init__(self, admissions: Admissions, catalogue: Catalogue, owner: str) -> None:
+    def __init__(self, admissions: Admissions, catalogue: Catalogue, owner: str, *, has_store: bool) -> None:
         self._admissions = admissions
+        self._has_store = has_store
         self._catalogue = catalogue
         self._owner = owner
 
@@ -63,6 +64,7 @@ class Dispatcher:
         """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
         accepted = kind.accept(request, self._catalogue.models[name])
+        is_stored = accepted.store and self._has_store
         spec = JobSpec(
             kind=kind.name,
             stream=request.stream,
@@ -70,7 +72,7 @@ class Dispatcher:
             lane=(lane := choose_lane(token, request.service_tier)),
             created=int(time.time()),
             public_model=request.model,
-            client_seconds=None if request.stream else read_timeout_seconds,
+            client_seconds=None if request.stream or is_stored else read_timeout_seconds,
             options=accepted.options,
             tier=tier_of(lane, request.service_tier),
         )
@@ -83,6 +85,8 @@ class Dispatcher:
             body=accepted.body,
             spec=spec,
             cost=min(MAX_COST, max(1.0, accepted.cost)),
+            must_finish=is_stored,
+            sink=STORED if is_stored else "",
             idempotency=idempotency,
         )
 

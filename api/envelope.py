@@ -14,12 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from api.exchange import Exchange, Message, Receive, Scope, Send
 from api.paths import meant, tidy
-from shared.errors import AqueductError, CapacityError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
+from api.store_errors import store_error
+from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
-from shared.store import StoreError, StoreFull
+from shared.store import StoreError
 
 log = logging.getLogger("aqueduct.api.requests")
 
@@ -114,7 +116,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def framework(request: Request, error: Exception) -> Response:
         found = cast(HTTPException, error)
         if found.status_code == 405 and request.method == "OPTIONS":
-            return Response(status_code=204, headers={"allow": f"{_methods(found)}, OPTIONS"})
+            return Response(status_code=204, headers={"allow": f"{_methods(request)}, OPTIONS"})
         return error_response(request, _from_framework(request, found))
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -125,10 +127,7 @@ def install_error_handlers(app: FastAPI) -> None:
         )
 
     async def store(request: Request, error: Exception) -> Response:
-        full = isinstance(error, StoreFull)
-        found = CapacityError(str(error), code="storage_full" if full else "storage_unavailable", retry_after=30)
-        found.status = 507 if full else 503
-        return error_response(request, found)
+        return error_response(request, store_error(cast(StoreError, error)))
 
     async def unexpected(request: Request, error: Exception) -> Response:
         return error_response(request, AqueductError())
@@ -140,11 +139,14 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def _methods(error: HTTPException) -> str:
-    """Return what a path can be asked with that was asked with something else."""
-    headers = error.headers or {}
-    methods = headers.get("Allow") or headers.get("allow") or ""
-    return "GET, HEAD" if "GET" in methods else methods
+def _methods(request: Request) -> str:
+    """Return what a path can be asked with that was asked with something else, whichever route serves it."""
+    asked = ({**request.scope, "method": name} for name in ("GET", "POST", "DELETE"))
+    routes = request.app.routes
+    found = {one["method"] for one in asked if any(route.matches(one)[0] is Match.FULL for route in routes)}
+    if "GET" in found:
+        found.add("HEAD")
+    return ", ".join(name for name in ("GET", "HEAD", "POST", "DELETE") if name in found)
 
 
 def _from_framework(request: Request, error: HTTPException) -> AqueductError:
@@ -154,7 +156,7 @@ def _from_framework(request: Request, error: HTTPException) -> AqueductError:
         hint = f"Did you mean {right}? Check the client's base URL." if right else "Please check the URL for typos."
         return UnknownUrl(f"Unknown request URL: {request.method} {path}. {hint}")
     if error.status_code == 405:
-        methods = _methods(error)
+        methods = _methods(request)
         message = f"Not allowed to {request.method} on {path}. Use {methods}."
         return MethodNotAllowed(message, headers={"allow": f"{methods}, OPTIONS"})
     found = RequestError(str(error.detail)) if error.status_code < 500 else AqueductError()

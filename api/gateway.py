@@ -21,6 +21,10 @@ from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
 from api.standing import Standing
+from api.stored.collector import Collector
+from api.stored.completions import StoredCompletions
+from api.stored.desk import StoredDesk
+from api.stored.resume import ResumeEndpoint
 from api.token_uses import TokenUses
 from api.tokens import TokenTable
 from api.unheard import Unheard
@@ -36,9 +40,10 @@ from shared.redis.bulk import Bulk
 from shared.reloading import Reloading
 from shared.room.admission import Admissions
 from shared.room.lines import Lines
+from shared.room.stored import StoredJobs
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
-from shared.store import StoreError, open_store
+from shared.store import Store, StoreError, open_store
 
 log = logging.getLogger("aqueduct.api")
 
@@ -52,6 +57,10 @@ FILES_SWEEP_SECONDS = 1800.0
 
 class Gateway:
     """The parts of one API process. Use `open_gateway`."""
+
+    file_desk: FileDesk | None = None
+    batch_desk: BatchDesk | None = None
+    stored_desk: StoredDesk | None = None
 
     def __init__(self, catalogue: Catalogue, client: RedisClient, bulk: Bulk) -> None:
         self.catalogue = catalogue
@@ -76,14 +85,12 @@ class Gateway:
         self.inquiries = Inquiries(self.admissions, self.standing)
         self.served = ServedModels(self.upkeep)
         self.reloading = Reloading(catalogue, client, "api", self.owner)
-        self.file_desk: FileDesk | None = None
-        self.batch_desk: BatchDesk | None = None
+        self.stored_jobs = StoredJobs(client, bulk, self.owner)
+        self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         if settings.storage.url is not None:
-            store = open_store(settings.storage.url)
-            files, lines = Files(store), Lines(client, bulk, catalogue, self.owner)
-            self.file_desk = FileDesk(store, files)
-            self.batch_desk = BatchDesk(store, files, client, lines, settings.batches)
-        bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, catalogue, self.owner)
+            self._open_desks(open_store(settings.storage.url), settings, bulk)
+        bodies = Bodies(settings)
+        dispatcher = Dispatcher(self.admissions, catalogue, self.owner, has_store=settings.storage.url is not None)
         self.endpoints = {
             kind.name: JobEndpoint(
                 kind=kind,
@@ -95,9 +102,27 @@ class Gateway:
                 standing=self.standing,
                 cancels=self.cancels,
                 forgets=self.forgets,
+                drops=self.drops,
+                on_stored=self._nudge,
             )
             for kind in KINDS.values()
         }
+        self.resume = ResumeEndpoint(
+            settings=settings.api, tokens=self.tokens, relays=self.relays, cancels=self.cancels, find_desk=self.stored
+        )
+
+    def _open_desks(self, store: Store, settings: Settings, bulk: Bulk) -> None:
+        """Make what serves files, batches and stored completions."""
+        files, lines = Files(store), Lines(self.client, bulk, self.catalogue, self.owner)
+        self.file_desk = FileDesk(store, files)
+        self.batch_desk = BatchDesk(store, files, self.client, lines, settings.batches)
+        completions = StoredCompletions(store)
+        collector = Collector(self.stored_jobs, completions, settings.storage.completions_days)
+        self.stored_desk = StoredDesk(self.stored_jobs, completions, collector)
+
+    def _nudge(self) -> None:
+        if self.stored_desk is not None:
+            self.stored_desk.collector.nudge()
 
     @property
     def settings(self) -> Settings:
@@ -116,6 +141,13 @@ class Gateway:
             raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
         return self.batch_desk
 
+    def stored(self) -> StoredDesk:
+        """Return what serves stored completions; raises NotFound where there is no store."""
+        if self.stored_desk is None:
+            message = "Stored completions are not set up here: the operator must set storage.url."
+            raise NotFound(message, code="storage_not_set_up")
+        return self.stored_desk
+
     @property
     def draining(self) -> bool:
         """Whether new work is refused."""
@@ -125,6 +157,7 @@ class Gateway:
         """Refuse new work from now on."""
         for endpoint in self.endpoints.values():
             endpoint.draining = True
+        self.resume.draining = True
 
     async def greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear that this process lives."""
@@ -162,18 +195,20 @@ class Gateway:
                 log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
 
     async def sweep_files_forever(self) -> None:
-        """Delete files past their end; each process does it now and then, as doing it twice harms nobody."""
+        """Delete what is past its end; each process does it now and then, as doing it twice harms nobody."""
         while self.file_desk is not None:
             await asyncio.sleep(FILES_SWEEP_SECONDS * random.uniform(0.5, 1.5))
             try:
                 await self.file_desk.files.sweep()
+                await self.stored().completions.sweep()
             except StoreError as error:
-                log.warning("files past their end were not deleted: %s", error)
+                log.warning("files and completions past their end were not deleted: %s", error)
 
     async def leave(self) -> None:
         """Say what is left to say."""
         try:
             await self.cancels.drain()
+            await self.drops.drain()
             await self.admissions.beat(gone=True)
             await self.token_uses.tell(self.client.call)
         except (RedisUnavailable, RedisRefused):
@@ -208,11 +243,15 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         background.forever(gateway.sweep_forever(), "sweep")
         if gateway.file_desk is not None:
             background.forever(gateway.sweep_files_forever(), "files past their end")
+        if gateway.stored_desk is not None:
+            background.forever(gateway.stored_desk.collector.collect_forever(), "answers to be stored")
+            stack.push_async_callback(gateway.stored_desk.collector.close)
         background.forever(gateway.relays.recover_forever(), "log readings")
         background.forever(gateway.standing.ask_forever(), "places in line")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
+        background.forever(gateway.drops.run_forever(), "drops")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
         background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         settle_heap()

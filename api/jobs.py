@@ -7,6 +7,7 @@ job's last event or the client's leaving, whichever is first; cancel what was no
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.retries import LINGER_SECONDS, OpenRequests, idempotency, identity
 from api.standing import Standing, Waiting
+from api.stored.cursor import Cursor
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
 from shared.kinds.common.body import parse_body
@@ -60,7 +62,13 @@ class JobEndpoint:
         standing: Standing,
         cancels: Reports,
         forgets: Reports,
+        drops: Reports,
+        on_stored: Callable[[], None],
     ) -> None:
+        """Take what is told of jobs: that nobody listens, that they are over, that they are not to be stored.
+
+        `on_stored` is called when one whose answer is stored may have ended.
+        """
         self._kind = kind
         self._settings = settings
         self._tokens = tokens
@@ -70,6 +78,8 @@ class JobEndpoint:
         self._standing = standing
         self._cancels = cancels
         self._forgets = forgets
+        self._drops = drops
+        self._on_stored = on_stored
         self._open = OpenRequests()
         self.draining = False
 
@@ -106,6 +116,7 @@ class JobEndpoint:
         """Have the job done and hand its answer on."""
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
+        cursor = Cursor() if prepared.admission.sink else None
         exchange.scope["state"].update(model=prepared.admission.model, lane=prepared.admission.lane, stream=is_stream)
         if is_stream and "structured" in prepared.admission.spec.options:
             exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
@@ -127,7 +138,7 @@ class JobEndpoint:
             del prepared, request  # the body is Redis's now
             if place is not None:
                 place.give_back()
-            delivery = Delivery(self._kind, self._settings, exchange, relay)
+            delivery = Delivery(self._kind, self._settings, exchange, relay, cursor)
             try:
                 await (delivery.stream(read_timeout, waiting) if is_stream else delivery.whole())
             finally:
@@ -137,7 +148,10 @@ class JobEndpoint:
             stop_watching()
             if open_request is not None:
                 self._open.remove(open_request)
-            self._part(relay, is_keyed=exchange.header(b"idempotency-key") is not None)
+            if cursor is not None:
+                self._part_stored(relay)
+            else:
+                self._part(relay, is_keyed=exchange.header(b"idempotency-key") is not None)
 
     async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> Waiting | None:
         """Have the job accepted, or join the one that its Idempotency-Key stands for; returns it if it must wait."""
@@ -165,6 +179,15 @@ class JobEndpoint:
             self._abandon(relay.id, LINGER_SECONDS if is_keyed else 0)
         elif relay.state is State.COMPLETE and relay.is_over and not is_keyed and not self._relays.is_heard(relay.id):
             self._forgets.add(relay.id)  # with a key it may be asked for again
+
+    def _part_stored(self, relay: Relay) -> None:
+        """Stop listening to a job whose answer is stored: it goes on without its client."""
+        self._relays.close(relay)
+        if relay.state in (State.ASKED, State.LOST):  # the client was told that there is no answer
+            self._drops.add(relay.id)
+        elif relay.may_run:
+            self._abandon(relay.id, 0)
+        self._on_stored()
 
     def _abandon(self, job_id: str, after_seconds: float) -> None:
         """Cancel a job that nobody listens to: nothing may run for nobody."""

@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.components import openapi_components, reference
-from api.paths import both
+from api.paths import RESUME_PATH, both
 from shared.kinds import KINDS
+from shared.kinds.chat import CHAT
 from shared.kinds.kind import Description
 
 _ERRORS = {
@@ -24,6 +25,12 @@ _ERRORS = {
     500: "Internal or backend error",
     503: "No worker, draining, or the queue is unavailable; see Retry-After",
     504: "Waited or ran too long",
+}
+_RESUME_ERRORS = {
+    400: "Bad request: the message names the parameter, or it is no stream",
+    401: "No or bad token",
+    404: "No such stored completion of this token, or no store is set up",
+    503: "Temporarily unavailable; see Retry-After",
 }
 _ERROR_CONTENT = {"application/json": {"schema": reference("ErrorResponse")}}
 
@@ -42,9 +49,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         }
         for kind in KINDS.values():
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
-                document["paths"][path] = {"post": _operation(kind.description, suffix)}
+                document["paths"].setdefault(path, {})["post"] = _operation(kind.description, suffix)
+        document["paths"][RESUME_PATH] = {"get": _resume()}
         for path, item in document["paths"].items():
-            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests")):
+            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests", "/chat/completions")):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document
@@ -67,7 +75,33 @@ def _operation(described: Description, suffix: str) -> dict[str, Any]:
         },
         "responses": {
             "200": {"description": "The answer" + (", or its chunks as events" if chunks else ""), "content": content},
-            **{str(status): {"description": text, "content": _ERROR_CONTENT} for status, text in _ERRORS.items()},
+            **_failures(_ERRORS),
+        },
+    }
+
+
+def _failures(texts: dict[int, str]) -> dict[str, Any]:
+    return {str(status): {"description": text, "content": _ERROR_CONTENT} for status, text in texts.items()}
+
+
+def _resume() -> dict[str, Any]:
+    numbers = {"type": "integer", "minimum": 0}
+    about = "The number of the last event that the reader has; without it the stream begins anew."
+    return {
+        "tags": [CHAT.description.tag],
+        "operationId": "resumeChatCompletion",
+        "summary": "Read a stored stream on, while it runs or after its end.",
+        "parameters": [
+            {"name": "completion_id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "after", "in": "query", "required": False, "schema": numbers, "description": about},
+            {"name": "Last-Event-ID", "in": "header", "required": False, "schema": numbers, "description": about},
+        ],
+        "responses": {
+            "200": {
+                "description": "The events behind that one, to the last",
+                "content": {"text/event-stream": {"schema": _event("ChatCompletionChunk")}},
+            },
+            **_failures(_RESUME_ERRORS),
         },
     }
 

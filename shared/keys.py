@@ -27,8 +27,8 @@ PREFIXES: dict[str, str] = {
     "token_jobs": "aq2:token_jobs:",  # sorted set, a token: ids of its jobs by latest end. While it has jobs
     "rate": "aq2:rate:",  # string, a token: its request clock (GCRA). Two minutes
     "idempotency": "aq2:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
-    "results": "aq2:results:",  # list, a batch: ids of its lines that have ended. A day after the last
-    "feeder": "aq2:feeder:",  # string, a batch: which process carries it. 15 s, renewed every 3 s
+    "results": "aq2:results:",  # list, a batch or "stored": ids of its jobs that have ended. A day after the last
+    "feeder": "aq2:feeder:",  # string, a batch or "stored": which process carries it. 15 s, renewed every 3 s
     "batch": "aq2:batch:",  # hash, a batch: live counts, and tries of lines that failed. A day after the last word
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }

@@ -46,6 +46,10 @@ NO_NONCE: Final = "-" * NONCE_BYTES
 """Stands in frames and answers where a job has not been taken."""
 MAX_COST: Final = 1e12
 """Tokens of one job at most, far above any real one: the scripts count in 64-bit integers."""
+STORED: Final = "stored"
+"""The sink of jobs whose answers are stored; those of batches have other names."""
+MAX_UNSTORED: Final = 10_000
+"""So many ended answers wait in Redis for a file store that is away or full; later ones are not stored."""
 QUEUE_PREFIX: Final = "aqueduct."
 """A model's Celery queue, which is also a Redis list, is called so and as the model."""
 

@@ -218,8 +218,11 @@ class BatchSettings(Section):
 class StorageSettings(Section):
     url: str | None = Field(
         default=None,
-        description="Where files and batches are kept: `file:///folder`, `s3://bucket/prefix`, `gs://…`, `az://…`. "
-        "Without it there are none; `aqueduct up` keeps them in its data folder.",
+        description="Where files, batches and stored completions are kept: `file:///folder`, `s3://bucket/prefix`, "
+        "`gs://…`, `az://…`. Without it there are none; `aqueduct up` keeps them in its data folder.",
+    )
+    completions_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        default=30, description="How long chat completions made with `store: true` are kept there."
     )
 
     @field_validator("url")

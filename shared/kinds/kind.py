@@ -45,6 +45,8 @@ class Accepted:
     """Estimated tokens."""
     options: dict[str, Any]
     """What the kind's other half must know beside the body; small, as each script that moves the job reads it."""
+    store: bool = False
+    """The answer is to be kept where there is a file store."""
 
 
 class Transformer(Protocol):
@@ -81,6 +83,9 @@ class Folder(Protocol):
 
     def result(self) -> bytes:
         """Return the body; raises an AqueductError if the stream ended early."""
+
+    def so_far(self) -> bytes:
+        """Return the body as far as it has come, of a stream that has failed."""
 
 
 class Check(Protocol):

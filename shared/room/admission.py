@@ -76,6 +76,8 @@ class Admission:
     cost: float
     """Estimated tokens: prompt bytes / 4 and the longest answer."""
     must_finish: bool = False
+    sink: str = ""
+    """Who takes its end, beside its owner."""
     idempotency: Idempotency | None = None
 
 
@@ -227,7 +229,7 @@ class Admissions:
             concurrent_jobs=token.concurrent_jobs or 0,
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
-            sink="",
+            sink=job.sink,
         )
 
     async def cancel(self, job_ids: Sequence[str]) -> bytes:

@@ -20,6 +20,7 @@ from shared.protocol import DAY_MS, INLINE_BYTES
 from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import MARGIN_MS, STORED_BODY_MS
+from shared.room.lease import LEASE_MS
 from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
@@ -41,8 +42,6 @@ from shared.room.scripts import (
 from shared.scripting import Scripts, flag
 from shared.settings import TokenSettings
 
-LEASE_MS: Final = 15_000
-"""Of a batch's feeder; another process may carry the batch so long after one has died."""
 MAX_RESULTS: Final = 500
 """Results in one call: it holds up Redis for everybody."""
 _NO_EVENTS: Final = 2**40
@@ -144,7 +143,7 @@ class Lines:
 
     async def acknowledge(self, batch_id: str, job_ids: Sequence[str]) -> None:
         """Drop results that are kept elsewhere now."""
-        await self._scripts.run(ACKNOWLEDGE, BatchArguments(batch_id), map(IdRow, job_ids))
+        await self._scripts.run(ACKNOWLEDGE, BatchArguments(batch_id, 0), map(IdRow, job_ids))
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """Take lines back: those that wait are gone, those that run are stopped."""

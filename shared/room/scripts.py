@@ -38,7 +38,7 @@ class AdmitArguments(NamedTuple):
     """Name of the key, hashed with its token; empty for none."""
     body_hash: str
     sink: str
-    """The batch whose feeder takes its end; empty for none."""
+    """Who takes its end: a batch's feeder, or what stores answers; empty for none."""
 
 
 class AdmitLimits(NamedTuple):
@@ -278,9 +278,26 @@ class ResultsArguments(NamedTuple):
 
 
 class BatchArguments(NamedTuple):
-    """A batch."""
+    """A batch, or another sink."""
 
     batch: str
+    keep_ms: int
+    """How long readers may still be at what is acknowledged."""
+
+
+class HearArguments(NamedTuple):
+    """A job whose answer is stored, who wants to hear of it, and whose it must be."""
+
+    id: str
+    owner: str
+    tenant: str
+
+
+class DropRow(NamedTuple):
+    """A job whose answer would be stored, and whose it must be; empty for anybody's."""
+
+    id: str
+    tenant: str
 
 
 class NoArguments(NamedTuple):
@@ -339,8 +356,10 @@ HOLD: Final = Script("hold", FeederArguments, NoRow, _number)
 LET_GO: Final = Script("let_go", FeederArguments, NoRow, _number)
 RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
 ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
+HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
+DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 
 ALL: Final = (
     *(ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, STAND, LOOK),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK),
 )

@@ -61,7 +61,7 @@ if concurrent_jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. token, '(' .
 end
 local live = live_workers(model, now, LIVE_WORKER_MS)
 -- A batch's line has its whole window to wait for a worker.
-if live == 0 and sink == '' and live_workers(model, now, grace_ms) == 0 then
+if live == 0 and not is_line(sink) and live_workers(model, now, grace_ms) == 0 then
   -- Its workers may have left in order a moment ago, to be started again.
   local left_at = tonumber(redis.call('HGET', NAMES.room .. model, 'left_at') or 0)
   if left_at > now or now - left_at > grace_ms then return refuse('no_worker', 5000) end
@@ -72,7 +72,7 @@ local open = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. mode
 if lane == 'batch' then  -- slots that are kept from batch work are not free for it
   open = math.max(0, math.min(open, concurrency - batch_reserve - redis.call('SCARD', NAMES.batch_running .. model)))
 end
-if is_bounded(lane, must_finish) then
+if is_bounded(lane, must_finish, sink) then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
   local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')
   local full = ahead >= max_queue + open
@@ -96,7 +96,7 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
   token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
-local deadline = sink == '' and now + max_wait_ms or math.huge
+local deadline = is_line(sink) and math.huge or now + max_wait_ms
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,

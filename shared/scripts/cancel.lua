@@ -1,10 +1,12 @@
--- Takes an owner out of jobs; with the last one a job is cancelled. Batch lines have none, and are cancelled by the empty name.
+-- Takes an owner out of jobs; with the last one a job is cancelled, unless it must finish. Batch lines have none, and are
+-- cancelled by the empty name.
 --
 --   state     who moves it      to
 --   waiting   cancel            (none)                                      here
 --   running   cancel            running, cancelled: its worker is told      here
 --
--- Returns one letter a job: 'w' was waiting, 'r' is running, 'o' others listen to it still, 'n' nothing to cancel.
+-- Returns one letter a job: 'w' was waiting, 'r' is running, 'o' it goes on, as others listen or it must finish, 'n' nothing
+-- to cancel.
 local out, tell = {}, {}
 for id in rows() do
   local job = load_job(id)
@@ -14,7 +16,7 @@ for id in rows() do
   elseif job.state ~= 'ended' and has_owner(job.owners, owner) then
     local left = without_owner(job.owners, owner)
     if owner ~= '' then redis.call('SREM', NAMES.owned .. owner, id) end
-    if left ~= '' then
+    if left ~= '' or (job.must_finish and owner ~= '') then
       redis.call('HSET', NAMES.job .. id, 'owners', left)
       letter = 'o'
     elseif job.state == 'waiting' then

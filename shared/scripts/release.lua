@@ -27,7 +27,7 @@ local function release(id, job, how, wire)
   local published = redis.call('LLEN', NAMES.log .. id) > 0
   if how == 'away' then
     if published then return 'p' end
-    if job.sink == '' and not others_live(job.model) then return 'n' end
+    if not is_line(job.sink) and not others_live(job.model) then return 'n' end
     wait_again(id, job, now, math.max(0, job.tries - 1))
     return 'b'
   end

@@ -242,7 +242,11 @@ def test_head_asks_for_a_token_where_get_does(system: System) -> None:
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [(CHAT, {"POST", "OPTIONS"}), *[(path, {"GET", "HEAD", "OPTIONS"}) for path in ("/v1/models", "/", "/healthz")]],
+    [
+        ("/v1/embeddings", {"POST", "OPTIONS"}),
+        (CHAT, {"GET", "HEAD", "POST", "OPTIONS"}),
+        *[(path, {"GET", "HEAD", "OPTIONS"}) for path in ("/v1/models", "/", "/healthz")],
+    ],
 )
 def test_options_tells_the_methods_without_a_token(system: System, path: str, methods: set[str]) -> None:
     answer = httpx.options(system.base_url + path)

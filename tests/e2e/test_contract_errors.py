@@ -134,7 +134,7 @@ def test_authentication_does_not_wait_for_the_body(gateway: System) -> None:
 # --- the framework's own ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v1/responses", "/v1/chat/completions/x", "/v2/models", "/v1/%00"])
+@pytest.mark.parametrize("path", ["/v2", "/v1/responses", "/v1/chat/completions/x/y", "/v2/models", "/v1/%00"])
 def test_unknown_path_is_404(client: httpx.Client, path: str) -> None:
     envelope(client.get(path), 404, type="invalid_request_error", code="unknown_url", param=None)
 
@@ -142,7 +142,8 @@ def test_unknown_path_is_404(client: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        *[(method, CHAT, "POST") for method in ("GET", "PUT", "DELETE", "PATCH")],
+        *[(method, CHAT, allow) for method in ("PUT", "DELETE", "PATCH") for allow in ("GET", "POST")],
+        ("PUT", "/v1/embeddings", "POST"),
         *[(method, "/v1/models", "GET") for method in ("POST", "DELETE")],
         ("DELETE", "/v1/models/demo", "GET"),
         ("POST", "/models", "HEAD"),

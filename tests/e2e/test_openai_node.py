@@ -138,6 +138,28 @@ def test_files_and_uploads(tmp_path_factory: pytest.TempPathFactory, tmp_path: P
     assert (told["done"]["status"], told["refused"]) == ("completed", [400, "purpose"])
 
 
+def test_stored_completions(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, module_redis: RedisServer, demo_backend: DemoBackend
+) -> None:
+    script = node_script("stored.mjs", tmp_path_factory.mktemp("node"))
+    with System(
+        tmp_path, redis_url=module_redis.url, backend_url=demo_backend.url, models={"stored": model("tokens=3")},
+        settings={"storage": {"url": f"file://{tmp_path}/store"}},
+    ) as system:  # fmt: skip
+        command = ["node", str(script), system.base_url + "/v1", system.token, "stored"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told: Report = json.loads(done.stdout)
+    ids = [one["id"] for one in told["made"]]
+    assert (told["listed"], told["filtered"]) == (ids, ids[1:2])
+    assert told["found"]["choices"] == told["made"][0]["choices"]
+    assert told["updated"]["metadata"] == {"changed": "yes"}
+    assert [(one["id"], one["content"]) for one in told["messages"]] == [(f"{ids[1]}-0", "b")]
+    assert (told["deleted"]["deleted"], told["gone"]) == (True, 404)
+    text = "".join(choice["delta"].get("content") or "" for one in told["chunks"] for choice in one["choices"])
+    assert told["streamed"]["choices"][0]["message"]["content"] == text == "0 1 2 "
+
+
 def test_batches(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, module_redis: RedisServer) -> None:
     script = node_script("batches.mjs", tmp_path_factory.mktemp("node"))
     with DemoBackend(tmp_path) as backend, System(

@@ -24,6 +24,9 @@ OPERATIONS = [
     ("GET", "/models"), ("GET", "/models/{model}"), ("GET", "/healthz"), ("GET", "/readyz"),
     ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/{batch_id}"), ("POST", "/batches/{batch_id}/cancel"),
     ("POST", "/batches/{batch_id}/retry"), ("GET", "/batches/{batch_id}/results"),
+    ("GET", "/chat/completions"), ("GET", "/chat/completions/{completion_id}"),
+    ("POST", "/chat/completions/{completion_id}"), ("DELETE", "/chat/completions/{completion_id}"),
+    ("GET", "/chat/completions/{completion_id}/messages"), ("GET", "/chat/completions/{completion_id}/events"),
 ]  # fmt: skip
 JOBS = [("POST", path) for kind in KINDS.values() for path in both(kind.path)]
 

@@ -22,6 +22,7 @@ from tests.matrix.server import OTHER_FORM, serving
 from tests.support.chat import CHAT
 from tests.support.node import node_script
 from tests.support.processes import RedisServer
+from tests.support.streams import completion_id, read_events, resumed
 from tests.support.system import System
 
 CASES = cases()
@@ -41,7 +42,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer)
                 models[f"{name}{suffix}"] = {"backends": [backend], "max_attempts": 1}
                 models[f"{name}-folded{suffix}"] = {"backends": [{**backend, "fold_streams": True}], "max_attempts": 1}
         folder = tmp_path_factory.mktemp("matrix")
-        with System(folder, redis_url=module_redis.url, backend_url=url, models=models) as system:
+        with System(
+            folder, redis_url=module_redis.url, backend_url=url, models=models,
+            settings={"storage": {"url": f"file://{folder}/store"}},
+        ) as system:  # fmt: skip
             yield system
 
 
@@ -122,6 +126,16 @@ def test_its_stream_keeps_the_contract(gateway: System, client: httpx.Client, ca
         assert isinstance(choice["delta"], dict)
         assert choice["finish_reason"] in (None, *FINISH_REASONS)
     check_calls(choices)
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_its_stored_stream_is_kept_as_the_answer_it_told(client: httpx.Client, case: Case) -> None:
+    with client.stream("POST", CHAT, json={**asked(case, "streamed"), "stream": True, "store": True}) as answer:
+        told, made = [*read_events(answer)], completion_id(answer)
+    chunks = [json.loads(event.data) for event in told[:-1]]
+    found = client.get(f"{CHAT}/{made}").raise_for_status().json()
+    assert reading.of_answer(found) == reading.of_chunks(chunks)
+    assert resumed(client, made, after=0) == told[1:]
 
 
 def check_calls(choices: list[dict[str, Any]]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.protocol import LIVE_WORKER_MS, PROMISE_MS
+from shared.protocol import LIVE_WORKER_MS, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
-from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, weights_of
+from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, weights_of
 from tests.shared.room_upkeep import Upkeep
 
 
@@ -60,9 +60,9 @@ class Model(Upkeep):
         ends = self.token_jobs.get(asked.token, {}).values()
         if asked.concurrent_jobs and sum(end > self.now for end in ends) >= asked.concurrent_jobs:
             return "jobs"
-        if not asked.sink and not self._is_served(asked):
+        if not is_line(asked.sink) and not self._is_served(asked):
             return "no_worker"
-        if asked.lane == "batch" and asked.must_finish:
+        if asked.lane == "batch" and asked.must_finish and asked.sink != STORED:
             return "ok"
         ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         prefix = "batch:" if asked.lane == "batch" else ""
@@ -102,7 +102,8 @@ class Model(Upkeep):
     def _accept(self, asked: AdmitArguments) -> None:
         limits = ADMIT_LIMITS[asked.model]
         room, now = self.rooms[asked.model], self.now
-        owners, deadline = [asked.owner] if asked.owner else [], math.inf if asked.sink else now + asked.max_wait_ms
+        owners = [asked.owner] if asked.owner else []
+        deadline = math.inf if is_line(asked.sink) else now + asked.max_wait_ms
         job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
         self.open_lane(job)
@@ -137,7 +138,7 @@ class Model(Upkeep):
             return "n"
         if job.state == "ended" or owner not in (job.owners or [""]):
             return "n"
-        if job.owners not in ([owner], []):
+        if job.owners not in ([owner], []) or (job.must_finish and owner):
             job.owners.remove(owner)
             self.owned[owner].discard(job_id)
             return "o"
@@ -160,15 +161,53 @@ class Model(Upkeep):
         self.logs.pop(job_id, None)
         return 1
 
-    def acknowledge(self, batch: str, job_id: str) -> int:
-        """Drop a result that is kept elsewhere."""
-        ids, until = self.results.get(batch, ([], 0.0))
+    def hear(self, owner: str, job_id: str, tenant: str) -> list[str]:
+        """Have one owner more; returns what it is told."""
+        job = self.load(job_id)
+        if job is None or job.sink != STORED or job.asked.tenant != tenant or job.is_cancelled:
+            return []
+        if job.state != "ended" and owner not in job.owners:
+            job.owners.append(owner)
+            self.owned.setdefault(owner, set()).add(job_id)
+        return [job.state, "spec"]
+
+    def drop(self, job_id: str, tenant: str) -> str:
+        """Forget a job whose answer is stored."""
+        job = self.load(job_id)
+        if job is None or job.sink != STORED or tenant not in ("", job.asked.tenant):
+            return "n"
+        if job.state == "ended":
+            self._take_from_sink(STORED, job_id)
+            for held in (self.jobs, self.logs, self.bodies):
+                held.pop(job_id, None)
+            return "e"
+        if job.state == "waiting":
+            self.leave_room(job)
+            self.finish(job, 0)
+            return "w"
+        self.free(job)
+        job.is_cancelled = True
+        self.told.append(("", job_id))
+        return "r"
+
+    def _take_from_sink(self, sink: str, job_id: str) -> None:
+        ids, until = self.results.get(sink, ([], 0.0))
         if job_id in ids:
             ids.remove(job_id)
-        self.results[batch] = (ids, until)
+        self.results[sink] = (ids, until)
+
+    def acknowledge(self, batch: str, job_id: str, keep_ms: int = 0) -> int:
+        """Drop a result that is kept elsewhere."""
+        self._take_from_sink(batch, job_id)
         job = self.jobs.get(job_id)
         if job is None or job.state != "ended":
             return 0
+        if keep_ms:
+            job.expires = self.ttl_now + keep_ms
+            if job_id in self.logs:
+                self.logs[job_id].expires = job.expires
+            self.bodies.pop(job_id, None)
+            return 1
         del self.jobs[job_id]
         self.logs.pop(job_id, None)
         return 1
@@ -327,7 +366,7 @@ class Model(Upkeep):
             if job.id in self.logs:
                 return "p"
             seen = self.rooms[job.model].workers.get(worker, -math.inf)
-            if not job.sink and self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
+            if not job.is_line and self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
                 return "n"
             self.wait_again(job, max(0, job.tries - 1))
             return "b"

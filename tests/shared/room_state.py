@@ -12,12 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS
+from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS, STORED
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 
 LANES: Final = ("priority", "default", "flex", "batch")
 FAILED: Final = "E"
+
+
+def is_line(sink: str) -> bool:
+    """Say whether a job with this sink is a batch's line."""
+    return sink not in ("", STORED)
 
 
 @dataclass(slots=True)
@@ -54,8 +59,13 @@ class Job:
 
     @property
     def sink(self) -> str:
-        """The batch that hears of its end."""
+        """Who hears of its end."""
         return self.asked.sink
+
+    @property
+    def is_line(self) -> bool:
+        """It is a batch's."""
+        return is_line(self.sink)
 
     @property
     def keep_ms(self) -> int:
@@ -70,7 +80,7 @@ class Job:
     @property
     def is_bounded(self) -> bool:
         """Its room's limits hold for it."""
-        return self.lane != "batch" or not self.must_finish
+        return self.lane != "batch" or not self.must_finish or self.sink == STORED
 
 
 @dataclass(slots=True)
@@ -288,7 +298,10 @@ class Rooms:
         return known is not None and known.value.split(" ")[0] == job.id
 
     def finish(self, job: Job, keep_ms: int) -> None:
-        self.free(job)
+        if not keep_ms or job.sink != STORED:
+            self.free(job)
+        elif job.asked.apart and job.id in self.bodies:
+            self.bodies[job.id] = self.ttl_now + keep_ms
         self._leave_running(job)
         for owner in job.owners:
             self.owned.get(owner, set()).discard(job.id)
@@ -323,7 +336,7 @@ class Rooms:
         room, life = self.rooms[job.model], ADMIT_LIMITS[job.model].life_ms
         self._leave_running(job)
         job.state, job.attempt, job.tries = "waiting", "", tries
-        job.deadline = math.inf if job.sink else self.now + KEEP_MS
+        job.deadline = math.inf if job.is_line else self.now + KEEP_MS
         job.expires = self.ttl_now + life
         self.open_lane(job)
         self.wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))

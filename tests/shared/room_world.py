@@ -14,14 +14,16 @@ from random import Random
 from typing import TypeVar
 
 from shared import keys
-from shared.protocol import OWNER_MS
+from shared.protocol import KEEP_MS, OWNER_MS, STORED
 from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
     APPEND,
     BEAT,
     CANCEL,
+    DROP,
     FORGET,
+    HEAR,
     HELLO,
     LEAVE,
     PEEK,
@@ -34,8 +36,10 @@ from shared.room.scripts import (
     BatchArguments,
     BeatArguments,
     ForgetArguments,
+    HearArguments,
     HelloArguments,
     LeaveArguments,
+    NoArguments,
     OwnerArguments,
     PeekArguments,
     ReleaseArguments,
@@ -135,13 +139,14 @@ class World:
             id=job_id, model=model, lane=lane, tenant=tenant, weight=token.weight,
             cost=draw.choice((16, 64, 256, 1024, 2.5)), body=body, apart=flag(is_large),
             size=100 if is_large else len(body) + 4, spec=b"spec", owner=draw.choice(APIS),
-            must_finish=flag(draw.random() < 0.2), ask="", max_wait_ms=draw.choice((limits.max_wait_ms, 4_000)),
+            must_finish=(must_finish := flag(draw.random() < 0.2)), ask="",
+            max_wait_ms=draw.choice((limits.max_wait_ms, 4_000)),
             not_after=10**15 if draw.random() < 0.97 else 1,
             token=tenant, requests_per_minute=token.requests_per_minute,
             concurrent_jobs=token.concurrent_jobs,
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
-            sink="",
+            sink=STORED if must_finish else "",
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
@@ -155,7 +160,7 @@ class World:
     def admit_line(self, draw: Random) -> None:
         """A feeder has a line of its batch accepted, or one that is there already."""
         model, tenant = draw.choice([*MODELS]), draw.choice([*TENANTS])
-        lines = [job.id for job in self.model.jobs.values() if job.sink]
+        lines = [job.id for job in self.model.jobs.values() if job.is_line]
         job_id = draw.choice(lines) if lines and draw.random() < 0.2 else self._id()
         self._admit(AdmitArguments(
             id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
@@ -175,9 +180,28 @@ class World:
                                  for name in wanted])  # fmt: skip
         ids = [name for name in wanted if draw.random() < 0.7] + self._some_ids(draw)[:1]
         ids = [name for name in ids if name not in self.model.jobs or self.model.jobs[name].sink in ("", batch)]
-        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(batch), [(name,) for name in ids])
+        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(batch, 0), [(name,) for name in ids])
         self._ran(seen)
         self.compare(seen, seen.reply, sum(self.model.acknowledge(batch, name) for name in ids))
+
+        self._store(draw)
+
+    def _store(self, draw: Random) -> None:
+        """Answers are stored, read on elsewhere, and deleted."""
+        ids = [name for name in self.model.results.get(STORED, ([], 0.0))[0] if draw.random() < 0.3]
+        seen = self.probe.run(ACKNOWLEDGE, BatchArguments(STORED, KEEP_MS), [(name,) for name in ids])
+        self._ran(seen)
+        self.compare(seen, seen.reply, sum(self.model.acknowledge(STORED, name, KEEP_MS) for name in ids))
+        some = self._some_ids(draw) + [name for name, job in self.model.jobs.items() if job.sink == STORED][:2]
+        for job_id in some:
+            owner, tenant = draw.choice(APIS), draw.choice([*TENANTS])
+            seen = self.probe.run(HEAR, HearArguments(job_id, owner, tenant))
+            self._ran(seen)
+            self.compare(seen, [part.decode() for part in seen.reply], self.model.hear(owner, job_id, tenant))
+        rows = [(job_id, draw.choice(["", *TENANTS])) for job_id in some if draw.random() < 0.2]
+        seen = self.probe.run(DROP, NoArguments(), rows)
+        self._ran(seen)
+        self.compare(seen, seen.reply.decode(), "".join(self.model.drop(*row) for row in rows))
 
     def take_back(self, draw: Random) -> None:
         """A feeder cancels lines."""

@@ -10,6 +10,7 @@ import pytest
 from shared import keys
 from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited
 from shared.jobs import new_id
+from shared.protocol import STORED
 from shared.room.admission import Idempotency, duration
 from shared.room.leases import How
 from tests.support.asynchronous import asynchronous
@@ -142,12 +143,25 @@ async def test_slots_kept_from_batch_work_are_not_free_for_it(room_redis: RedisS
 
 
 @asynchronous
+async def test_what_is_to_be_stored_counts_in_its_room_as_any(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small(max_queue=2, concurrency=1), tenant_share=1) as bench:
+        jobs = [await bench.admit(lane="batch", must_finish=True, sink=STORED) for _ in range(3)]
+        await assert_refused(bench, QueueFull, "full", lane="batch", must_finish=True, sink=STORED)
+        assert await bench.take_ids(1) == jobs[:1]
+        await bench.cancel(*jobs)  # their clients leave
+        assert await bench.redis("HGET", keys.room("m"), "batch:must_finish") is None
+        await assert_refused(bench, QueueFull, "full", lane="batch", must_finish=True, sink=STORED)
+
+
+@asynchronous
 async def test_counters_never_fall_below_nothing(room_redis: RedisServer) -> None:
     limits = {"max_queue": 4, "max_queue_tokens": 500, "max_queue_bytes": 1000}
     async with open_bench(room_redis.url, small(**limits)) as bench:
-        jobs = [await bench.admit(lane="batch", cost=100, must_finish=finish) for finish in (False, True)]
+        request = await bench.admit(lane="batch", cost=100)
+        line = await bench.admit(lane="batch", cost=100, must_finish=True, owner="")
         await bench.redis("DEL", keys.room("m"))  # as if they had come before there were counters
-        await bench.cancel(*jobs)
+        await bench.cancel(request)
+        await bench.cancel(line, owner="")
         counters = await bench.redis("HMGET", keys.room("m"), "batch:tokens", "batch:bytes", "batch:must_finish")
         assert counters == [b"0", b"0", b"0"]
 

@@ -25,11 +25,11 @@ from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, loa
 from shared.batches.results import NotRun, join, not_run, tally
 from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable
+from shared.room.lease import Lease
 from shared.room.lines import Lines, line_id
 from shared.settings import TokenSettings
 from shared.store import StoreError
 from workers.batches.flow import Flow
-from workers.batches.lease import BatchLease
 from workers.batches.segments import Segments, persist
 from workers.batches.source import blocks, kind_of, stored_lines
 from workers.batches.tokens import Tokens
@@ -73,7 +73,7 @@ class Site:
 class Feeder:
     """Carries one batch."""
 
-    def __init__(self, site: Site, tenant: str, batch_id: str, lease: BatchLease) -> None:
+    def __init__(self, site: Site, tenant: str, batch_id: str, lease: Lease) -> None:
         self._site = site
         self._store = site.store
         self._tenant = tenant

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.batches import keys
 from shared.batches.results import Result, Tally
+from shared.room.lease import Lease
 from shared.room.lines import Lines
 from shared.store import StoreError
-from workers.batches.lease import BatchLease
 
 if TYPE_CHECKING:
     from shared.store import Store
@@ -27,7 +27,7 @@ AGAIN_SECONDS: Final = 2.0
 T = TypeVar("T")
 
 
-async def persist(batch_id: str, lease: BatchLease, write: Callable[[], Awaitable[T]]) -> T:
+async def persist(batch_id: str, lease: Lease, write: Callable[[], Awaitable[T]]) -> T:
     """Write to the store, however long it is away or full, as long as the batch is ours; raises LeaseLost."""
     told = False
     while True:
@@ -48,7 +48,7 @@ async def persist(batch_id: str, lease: BatchLease, write: Callable[[], Awaitabl
 class Segments:
     """Writes one batch's results and counts them."""
 
-    def __init__(self, store: Store, lines: Lines, tenant: str, batch_id: str, lease: BatchLease, tally: Tally) -> None:
+    def __init__(self, store: Store, lines: Lines, tenant: str, batch_id: str, lease: Lease, tally: Tally) -> None:
         self._store = store
         self._lines = lines
         self._tenant = tenant

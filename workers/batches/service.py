@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -19,12 +20,12 @@ from shared.catalogue import Catalogue
 from shared.files import Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
-from shared.room.lines import LEASE_MS, Lines
+from shared.room.lease import LEASE_MS, Lease, LeaseLost
+from shared.room.lines import Lines
 from shared.room.scripts import ALL
 from shared.scripting import Scripts
 from shared.store import Store, StoreError, open_store
 from workers.batches.feeder import Feeder, Site
-from workers.batches.lease import BatchLease, LeaseLost
 from workers.batches.notifier import Notifier
 from workers.batches.tokens import Tokens
 from workers.job_events import JobEvents
@@ -129,7 +130,7 @@ class BatchService:
         except (StoreError, RedisUnavailable, RedisRefused, ValueError, KeyError, TypeError) as error:
             log.warning("batch %s not taken: %s", batch_id, type(error).__name__)
             return
-        lease = BatchLease(self._lines, batch_id, asked_at)
+        lease = Lease(partial(self._lines.hold, batch_id), asked_at)
         feeder = Feeder(self._site, tenant, batch_id, lease)
         self._carried[batch_id] = self._background.step(self._carry(feeder, batch_id, lease), f"batch {batch_id}")
 
@@ -144,7 +145,7 @@ class BatchService:
         if not self._closing:
             self._heard(batch_id)
 
-    async def _carry(self, feeder: Feeder, batch_id: str, lease: BatchLease) -> None:
+    async def _carry(self, feeder: Feeder, batch_id: str, lease: Lease) -> None:
         renewals = self._background.step(lease.renew_forever(), "renewals of a batch")
         shows = self._background.step(self._show_forever(feeder, batch_id), "progress of a batch")
         try:

@@ -107,6 +107,7 @@ def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
             "max_tokens_field": request.max_tokens_field,
             **_structured(given, model),
         },
+        store=request.body.get("store") is True,
     )
 
 

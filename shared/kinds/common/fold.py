@@ -54,6 +54,10 @@ class Folder:
     def result(self) -> bytes:
         """Return the body once the stream has ended; raises what `StreamTransformer.finish` raises."""
         self._fold(self._stream.finish())
+        return self.so_far()
+
+    def so_far(self) -> bytes:
+        """Return the body as far as it has come."""
         body = {key: self._body.get(key) for key in ("id", "object", "created", "model")}
         body["object"] = self._answer
         body["choices"] = [self._choices[index].whole(index) for index in sorted(self._choices)]

@@ -74,6 +74,10 @@ local function load_job(id, with_body)
   return job
 end
 
+-- A batch's line: its batch's window alone ends its waiting, and nobody but its feeder listens. Jobs whose answers are
+-- stored have a sink too, and are otherwise as any.
+local function is_line(sink) return sink ~= '' and sink ~= STORED end
+
 -- Owners are names separated by blanks; nearly always there is one.
 local function each_owner(owners) return string.gmatch(owners, '%S+') end
 

@@ -17,8 +17,12 @@ local function holds_key(id, job)
   return job.idempotency ~= '' and string.sub(redis.call('GET', job.idempotency) or '', 1, 32) == id
 end
 
--- How long an ended job is kept for whoever reads its end: a batch's feeder may be away for longer than an API process.
-local function keep_of(job) return job.sink == '' and KEEP_MS or DAY_MS end
+-- How long an ended job is kept for whoever reads its end: a batch's feeder may be away for longer than an API process, and
+-- so may the store that an answer is to be written to. Of such answers only so many wait.
+local function keep_of(job)
+  if job.sink == STORED and redis.call('LLEN', NAMES.results .. STORED) >= MAX_UNSTORED then return KEEP_MS end
+  return job.sink == '' and KEEP_MS or DAY_MS
+end
 
 -- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
 -- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime. `begun` is when its
@@ -29,13 +33,19 @@ local function conclude(id, job, keep_ms, begun)
   if holds_key(id, job) then
     if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
   end
-  if job.apart then redis.call('UNLINK', NAMES.body .. id) end
+  local is_stored = keep_ms > 0 and job.sink == STORED  -- what was asked is stored too
+  if job.apart then
+    if is_stored then redis.call('PEXPIRE', NAMES.body .. id, keep_ms) else redis.call('UNLINK', NAMES.body .. id) end
+  end
   if keep_ms > 0 then
     -- What only a worker needs is emptied, not deleted: one write instead of two.
-    if begun then redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '', 'begun', begun)
+    if is_stored then
+      redis.call('HSET', NAMES.job .. id, 'state', 'ended')
+      if begun then redis.call('HSET', NAMES.job .. id, 'begun', begun) end
+    elseif begun then redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '', 'begun', begun)
     else redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '') end
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
-    if job.sink ~= '' then
+    if job.sink ~= '' and keep_ms > KEEP_MS then
       redis.call('RPUSH', NAMES.results .. job.sink, id)
       redis.call('PEXPIRE', NAMES.results .. job.sink, DAY_MS)
     end
@@ -67,7 +77,7 @@ end
 -- as long as the job does is given its whole life again.
 local function wait_again(id, job, now, tries)
   local key, life = NAMES.job .. id, tonumber(job.life) or DAY_MS
-  local deadline = job.sink == '' and now + KEEP_MS or math.huge
+  local deadline = is_line(job.sink) and math.huge or now + KEEP_MS
   leave_running(id, job)
   redis.call('HSET', key, 'state', 'waiting', 'attempt', '', 'tries', tries, 'deadline', deadline)
   redis.call('PEXPIRE', key, life)

@@ -32,7 +32,7 @@ end
 
 -- A model's limits hold for its batch lane and, apart from it, for its other lanes together: neither can fill the
 -- other's room. What must finish is let into the batch lane without limit, so it takes no place from others either.
-local function is_bounded(lane, must_finish) return lane ~= 'batch' or not must_finish end
+local function is_bounded(lane, must_finish, sink) return lane ~= 'batch' or not must_finish or sink == STORED end
 
 -- The field that counts for a lane's room; no tenant's name has a colon.
 local function room_field(lane, name) return lane == 'batch' and 'batch:' .. name or name end
@@ -45,7 +45,7 @@ end
 -- Counters of what waits.
 local function count_waiting(job, sign)
   local room = NAMES.room .. job.model
-  if not is_bounded(job.lane, job.must_finish) then
+  if not is_bounded(job.lane, job.must_finish, job.sink) then
     count_in(room, 'batch:must_finish', sign)
     return
   end
