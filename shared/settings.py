@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_validator
 
@@ -21,6 +21,9 @@ from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
+
+RESERVED_FROM: Final = 5
+"""With as many places a model keeps one from batch work unless its settings say otherwise: a person finds it free."""
 
 
 def is_usable_name(name: str) -> bool:
@@ -48,7 +51,11 @@ class ModelSettings(Section):
         default=None, description="Limit to a stream's first chunk. Default: `timeout_seconds`."
     )
     stall_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Limit between two reads.")
-    batch_reserve: Annotated[int, Field(ge=0)] = Field(default=0, description="Slots that batch work never takes.")
+    batch_reserve: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Slots that batch work never takes, but for its last one. Default: 1 where more than 4 jobs can "
+        "run at once, else 0.",
+    )
     default_max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
     )
@@ -83,6 +90,13 @@ class ModelSettings(Section):
         caps = [backend.concurrency for backend in self.backends]
         return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
 
+    def kept_from_batch(self, places: int) -> int:
+        """Return how many of so many slots batch work leaves alone; fewer than all, or it never runs."""
+        reserve = self.batch_reserve
+        if reserve is None:
+            reserve = 1 if self.places >= RESERVED_FROM else 0
+        return max(0, min(reserve, places - 1))
+
     @field_validator("backends")
     @classmethod
     def _change_what_the_model_changes(
@@ -95,8 +109,8 @@ class ModelSettings(Section):
 
     @field_validator("batch_reserve")
     @classmethod
-    def _reserve_leaves_room(cls, value: int, info: ValidationInfo) -> int:
-        if value >= info.data.get("concurrency", value + 1):
+    def _reserve_leaves_room(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value >= info.data.get("concurrency", value + 1):
             raise ValueError(f"must be smaller than concurrency, or batch work never runs (is {value})")
         return value
 

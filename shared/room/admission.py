@@ -126,7 +126,7 @@ class Admissions:
             max_queue_bytes=model.max_queue_bytes or 0,
             tenant_share=max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
             concurrency=model.places,
-            batch_reserve=model.batch_reserve,
+            batch_reserve=model.kept_from_batch(model.places),
             grace_ms=round(self._settings.testing.worker_grace_seconds * 1000),
             queue=keys.queue(name),
             ticket=ticket(name),

@@ -124,6 +124,7 @@ class Leases:
         `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
         """
         model, lanes = self._settings.models[model_name], self._settings.lanes
+        places = concurrency or model.concurrency
         reply = await self._scripts.run(
             TAKE,
             TakeArguments(
@@ -132,8 +133,8 @@ class Leases:
                 free_slots=free,
                 mine=mine,
                 surplus=flag(surplus),
-                concurrency=concurrency or model.concurrency,
-                batch_reserve=model.batch_reserve,
+                concurrency=places,
+                batch_reserve=model.kept_from_batch(places),
                 lease_ms=self._lease_ms,
                 timeout_wire=TIMEOUT_WIRE,
                 weight_priority=lanes.priority,

@@ -123,7 +123,7 @@ class Lines:
             max_queue_bytes=0,
             tenant_share=0,
             concurrency=model.places,
-            batch_reserve=model.batch_reserve,
+            batch_reserve=model.kept_from_batch(model.places),
             grace_ms=0,
             queue=keys.queue(name),
             ticket=ticket(name),

@@ -173,6 +173,29 @@ async def test_batch_work_leaves_its_reserve_free(room_redis: RedisServer) -> No
         assert await bench.take_ids(4) == [urgent]
 
 
+@pytest.mark.parametrize(
+    ("given", "capacity", "wanted"),
+    [
+        ({"concurrency": 5}, None, 4),
+        ({"concurrency": 4}, None, 4),
+        ({"concurrency": 32, "backends": [{"url": "http://127.0.0.1:1/v1", "concurrency": 2}]}, 2, 2),
+        ({"concurrency": 8, "batch_reserve": 0}, None, 8),
+        ({"concurrency": 8, "batch_reserve": 7}, 4, 1),
+    ],
+    ids=["by default one", "not of few", "not where the backends take few", "none if so said", "never the last one"],
+)
+def test_how_many_slots_batch_work_may_have(
+    room_redis: RedisServer, given: dict[str, Any], capacity: int | None, wanted: int
+) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url, {"m": given}) as bench:
+            await fill(bench, 12, lane="batch")
+            taken = await bench.leases.take("m", free=12, mine=0, surplus=True, concurrency=capacity)
+            assert len(taken.jobs) == wanted
+
+    asyncio.run(scenario())
+
+
 @asynchronous
 async def test_a_worker_takes_its_fair_part_first_and_the_surplus_later(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, {"m": {"concurrency": 8}}, served=False) as bench:

@@ -249,7 +249,7 @@ class Flow:
 def _limit(model: ModelSettings | None) -> int:
     if model is None:
         return LEAST_WINDOW
-    return max(LEAST_WINDOW, 2 * (model.places - model.batch_reserve))
+    return max(LEAST_WINDOW, 2 * (model.places - model.kept_from_batch(model.places)))
 
 
 def _answer(told: Any) -> tuple[bytes, Usage | None]:
