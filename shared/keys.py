@@ -38,6 +38,8 @@ OWNERS = "aq2:owners"
 """Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
 CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
+CROWD = "aq2:crowd"
+"""Channel to the workers of models that hand batch work back: a model where somebody waits, or what was handed back."""
 SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
 SWEPT = "aq2:swept"
@@ -54,6 +56,7 @@ TOKENS = "aq:tokens"
 SINGLES: dict[str, str] = {
     "owners": OWNERS,
     "control": CONTROL,
+    "crowd": CROWD,
     "sweeper": SWEEPER,
     "swept": SWEPT,
     "hold": HOLD,

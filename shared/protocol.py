@@ -26,6 +26,10 @@ PROMISE_MS: Final = 20
 """For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
+MOST_MOVED: Final = 500
+"""Batch jobs that one step hands back, at most."""
+MOST_LOOKED: Final = 2_000
+"""Running batch jobs among which it looks for the youngest."""
 
 INLINE_BYTES: Final = 64 * 1024
 """Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""

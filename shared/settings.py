@@ -56,6 +56,11 @@ class ModelSettings(Section):
         description="Slots that batch work never takes, but for its last one. Default: 1 where more than 4 jobs can "
         "run at once, else 0.",
     )
+    preempt_batch_after_ms: Annotated[int, Field(ge=10, le=600_000)] | None = Field(
+        default=None,
+        description="Once a request of a higher lane has waited so long without a slot, a job of the batch lane that "
+        "has published nothing makes room for it and runs again later. Batch work begins only while nobody else waits.",
+    )
     default_max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
     )

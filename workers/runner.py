@@ -26,6 +26,7 @@ from shared.room.wires import BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
 from shared.settings import Settings
 from workers.backends import Backends
 from workers.completion import Run
+from workers.crowd import Crowd
 from workers.drain import Drain
 from workers.held import HeldJob, State
 from workers.job_events import JobEvents
@@ -79,6 +80,16 @@ class Runner:
         self._cancelled: dict[str, float] = {}
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
+        self._capacity = {m: partial(self._backends[m].health.capacity, settings.models[m].concurrency) for m in models}
+        self._crowd = Crowd(
+            self._leases,
+            settings,
+            models,
+            capacity=self._capacity,
+            runs=lambda model: model in self._slots and self._slots[model].running > 0,
+            stop=self._stop_handed_back,
+            background=self._background,
+        )
         self._slots = {m: self._make_slots(m) for m in models}
         self._bodies = LargeBodies(self._leases.fetch, settings)
         self._large_bytes = 0
@@ -93,14 +104,14 @@ class Runner:
         """Called on the loop whenever a slot became free."""
 
     def _make_slots(self, model: str) -> Slots:
-        concurrency = self._settings.models[model].concurrency
         return Slots(
             self._leases,
             model,
-            limit=partial(self._backends[model].health.capacity, concurrency),
+            limit=self._capacity[model],
             free_in_process=self.free_slots,
             bulk_bytes=self._bulk_bytes,
             start=self._start,
+            on_crowd=partial(self._crowd.waits, model),
             background=self._background,
         )
 
@@ -121,6 +132,7 @@ class Runner:
         """Connect and say that this worker lives. Raises RedisUnavailable after 10 s, or OtherProtocol."""
         await self._client.open()
         await self._control.open()
+        await self._crowd.open()
         await self._upkeep.open()
         await self._renew()
         self._client.on_connected.append(self._greet)
@@ -266,6 +278,11 @@ class Runner:
             else:
                 self._cancelled[job_id] = now
 
+    def _stop_handed_back(self, job_id: str, attempt: bytes) -> None:
+        held = self._held.get((job_id, attempt))
+        if held is not None:
+            held.stop(Why.HANDED_OVER)
+
     async def _greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear at once what is held here."""
         self._control.follow(self._client)
@@ -288,6 +305,7 @@ class Runner:
                 held.stop(why)
         for model in renewal.waiting:
             self._slots[model].rescue()
+            self._crowd.waits(model)
         self._watch_consumer(renewal.lying)
 
     def _watch_consumer(self, lying: Sequence[str]) -> None:
@@ -356,6 +374,7 @@ class Runner:
         for backends in self._backends.values():
             backends.close()
         await self._control.close()
+        await self._crowd.close()
         await self._bulk.close()
         await self._client.close()
 

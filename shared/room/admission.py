@@ -131,6 +131,7 @@ class Admissions:
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            people_first=flag(model.preempt_batch_after_ms),
         )
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:

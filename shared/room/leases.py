@@ -17,12 +17,14 @@ from shared.redis.bulk import Bulk
 from shared.room.scripts import (
     APPEND,
     LEAVE,
+    MAKE_ROOM,
     RELEASE,
     RENEW,
     TAKE,
     AppendRow,
     HeldRow,
     LeaveArguments,
+    MakeRoomArguments,
     ModelRow,
     ReleaseArguments,
     ReleaseRow,
@@ -81,6 +83,8 @@ class Taken:
     jobs: Sequence[TakenJob]
     more: bool
     """Jobs are left for slots that are free."""
+    crowded: bool = False
+    """No slot is free, and somebody waits behind batch work that makes room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ class Leases:
                 bulk_bytes=bulk_bytes,
                 queue=keys.queue(model_name),
                 ticket=ticket(model_name),
+                people_first=flag(model.preempt_batch_after_ms),
             ),
         )
         jobs: list[TakenJob] = []
@@ -156,7 +161,16 @@ class Leases:
                 unreadable.append(ReleaseRow(reply[at].decode(), reply[at + 1], How.FAIL, UNREADABLE_WIRE))
         if unreadable:
             await self._tell(model_name, unreadable)
-        return Taken(jobs, reply[1] == 1)
+        return Taken(jobs, more=reply[1] == 1, crowded=reply[1] == 2)
+
+    async def make_room(self, model_name: str, patience_ms: int, concurrency: int) -> float | None:
+        """Hand batch work back for who has waited so long; returns the seconds after which to look again, if any.
+
+        Raises RedisUnavailable or RedisRefused.
+        """
+        arguments = MakeRoomArguments(model_name, concurrency, patience_ms, keys.queue(model_name), ticket(model_name))
+        again_ms = await self._scripts.run(MAKE_ROOM, arguments)
+        return None if again_ms < 0 else again_ms / 1000
 
     async def _tell(self, model: str, rows: Sequence[ReleaseRow]) -> None:
         """Release without an answer being needed: what is not told is reclaimed and told after its last try."""

@@ -128,6 +128,7 @@ class Lines:
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            people_first=flag(model.preempt_batch_after_ms),
         )
 
     async def results(self, batch_id: str, start: int, budget_bytes: int) -> list[Result]:

@@ -55,6 +55,8 @@ class AdmitLimits(NamedTuple):
     queue: str
     ticket: bytes
     max_tries: int
+    people_first: Flag
+    """Batch work is handed back for who waits behind it: `preempt_batch_after_ms`."""
 
 
 class AdmitReply(NamedTuple):
@@ -93,6 +95,18 @@ class TakeArguments(NamedTuple):
     awake_ms: int
     bulk_bytes: int
     """How much in bodies of their own this worker can fetch now."""
+    queue: str
+    ticket: bytes
+    people_first: Flag
+    """No batch work begins while anybody of a higher lane waits."""
+
+
+class MakeRoomArguments(NamedTuple):
+    """A model whose batch work is handed back for who has waited too long."""
+
+    model: str
+    concurrency: int
+    patience_ms: int
     queue: str
     ticket: bytes
 
@@ -287,6 +301,7 @@ def _swept(reply: Reply) -> Swept | None:
 
 ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted, AdmitLimits)
 TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
+MAKE_ROOM: Final = Script("make_room", MakeRoomArguments, NoRow, _number)
 APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
 RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)
 RENEW: Final = Script("renew", RenewArguments, HeldRow, _raw)
@@ -304,6 +319,6 @@ RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
 ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 
 ALL: Final = (
-    *(ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
+    *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE),
 )

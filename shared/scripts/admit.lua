@@ -114,5 +114,9 @@ redis.call('ZADD', NAMES.waits .. model, deadline, id)
 if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
 -- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.
-if open > 0 and not stands(NAMES.awake .. model, PROMISE_MS) then push_ticket(queue, ticket, id, live) end
+if open > 0 then
+  if not stands(NAMES.awake .. model, PROMISE_MS) then push_ticket(queue, ticket, id, live) end
+elseif people_first and lane ~= 'batch' and redis.call('SCARD', NAMES.batch_running .. model) > 0 then
+  redis.call('PUBLISH', NAMES.crowd, 'w ' .. model)
+end
 return {'ok', ahead, now, limit, remaining, reset, ''}

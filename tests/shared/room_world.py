@@ -24,6 +24,7 @@ from shared.room.scripts import (
     FORGET,
     HELLO,
     LEAVE,
+    MAKE_ROOM,
     PEEK,
     RELEASE,
     RENEW,
@@ -35,6 +36,7 @@ from shared.room.scripts import (
     BeatArguments,
     HelloArguments,
     LeaveArguments,
+    MakeRoomArguments,
     OwnerArguments,
     PeekArguments,
     ReleaseArguments,
@@ -266,6 +268,7 @@ class World:
             batch_reserve=limits.batch_reserve, lease_ms=LEASE_MS, timeout_wire=b"timeout", weight_priority=8,
             weight_default=4, weight_flex=2, weight_batch=1, awake_ms=draw.choice((0, 0, 20)),
             bulk_bytes=draw.choice((150, 10**6, 10**6)), queue=keys.queue(model), ticket=TICKET,
+            people_first=flag(limits.patience_ms),
         )  # fmt: skip
         seen = self.probe.run(TAKE, asked)
         self._ran(seen)
@@ -274,7 +277,25 @@ class World:
         ids = [job_id.decode() for job_id in reply[2::6]]
         for job_id, attempt in zip(ids, reply[3::6], strict=True):
             self.held[worker].append(Held(job_id, model, attempt.decode(), until=self.model.now + LEASE_MS))
-        self.compare(seen, (ids, reply[1] == 1), expected)
+        self.compare(seen, (ids, reply[1]), expected)
+
+    def make_room(self, draw: Random) -> None:
+        """Some worker looks whether batch work is to make room; those that hold it hear of it, or will at a renewal."""
+        model = next(name for name, limits in MODELS.items() if limits.patience_ms)
+        limits = MODELS[model]
+        concurrency = max(1, limits.concurrency - (draw.random() < 0.1))
+        asked = MakeRoomArguments(model, concurrency, limits.patience_ms, keys.queue(model), TICKET)
+        seen = self.probe.run(MAKE_ROOM, asked)
+        self._ran(seen)
+        expected = self.model.make_room(model, concurrency, limits.patience_ms)
+        told = [message.decode().split(" ")[1:] for name, message in seen.published if name.decode() == keys.CROWD]
+        gone = {pair for words in told for pair in zip(words[::2], words[1::2], strict=True)}
+        for of_worker in self.held.values():
+            for one in [one for one in of_worker if (one.id, one.attempt) in gone]:
+                one.until = -math.inf
+                if draw.random() < 0.9:
+                    of_worker.remove(one)
+        self.compare(seen, seen.reply, expected)
 
     def append(self, draw: Random) -> None:
         """Workers send events of their jobs, anew or again."""
