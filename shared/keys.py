@@ -30,6 +30,7 @@ PREFIXES: dict[str, str] = {
     "results": "aq2:results:",  # list, a batch: ids of its lines that have ended. A day after the last
     "feeder": "aq2:feeder:",  # string, a batch: which process carries it. 15 s, renewed every 3 s
     "batch": "aq2:batch:",  # hash, a batch: live counts, and tries of lines that failed. A day after the last word
+    "order": "aq2:order:",  # hash, <token>:<model>: its batches, whose windows end when. A minute after the last word
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -75,6 +76,11 @@ WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES)
 def job(job_id: str) -> str:
     """Return the key of a job's record."""
     return PREFIXES["job"] + job_id
+
+
+def order(token: str, model: str) -> str:
+    """Return the key of the batches of a token and a model that have lines to begin; no token's name has a colon."""
+    return f"{PREFIXES['order']}{token}:{model}"
 
 
 def body(job_id: str) -> str:

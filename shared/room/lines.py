@@ -42,6 +42,8 @@ from shared.settings import Settings, TokenSettings
 
 LEASE_MS: Final = 15_000
 """Of a batch's feeder; another process may carry the batch so long after one has died."""
+PLACE_MS: Final = 60_000
+"""Of what a token's batches say of their order."""
 MAX_RESULTS: Final = 500
 """Results in one call: it holds up Redis for everybody."""
 _NO_EVENTS: Final = 2**40
@@ -168,6 +170,14 @@ class Lines:
     async def progress(self, batch_id: str) -> dict[str, str]:
         """Return what was told last; empty when nothing was for a day."""
         flat = await self._client.call("HGETALL", keys.batch(batch_id))
+        return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def stand(self, batch_id: str, token: str, model: str, told: str | None) -> dict[str, str]:
+        """Say which place a batch has among those of its token and model, or that it has none; returns all places."""
+        key = keys.order(token, model)
+        say = ("HDEL", key, batch_id) if told is None else ("HSET", key, batch_id, told)
+        calls = (say, ("PEXPIRE", key, PLACE_MS), ("HGETALL", key))
+        flat = (await asyncio.gather(*(self._client.call(*words) for words in calls)))[-1]
         return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     async def clear(self, batch_id: str) -> None:

@@ -113,6 +113,33 @@ async def test_real_usage_replaces_the_estimate(room_redis: RedisServer) -> None
         assert after - before == (10 - 100) + (300 - 100)
 
 
+@pytest.mark.parametrize("lane", ["default", "batch"])
+def test_tokens_that_were_truly_used_are_shared_by_weight_in_every_lane(room_redis: RedisServer, lane: str) -> None:
+    used = {"a": 30.0, "b": 300.0}
+    weights = {"a": 1.0, "b": 3.0}
+
+    async def scenario() -> None:
+        models = {"m": {"concurrency": 4, "batch_reserve": 0, "max_queue": 1000}}
+        async with open_bench(room_redis.url, models) as bench:
+            spent = Counter[str]()
+
+            async def wait(tenant: str) -> None:  # the estimate is ten times what the one uses
+                await bench.admit(lane=lane, tenant=tenant, weight=weights[tenant], cost=300.0, must_finish=True)
+
+            for tenant in ("a", "b"):
+                for _ in range(12):
+                    await wait(tenant)
+            for _ in range(600):
+                for job in await bench.take(4):
+                    tenant = job.spec.tenant
+                    spent[tenant] += round(used[tenant])
+                    await bench.end(job, used[tenant])
+                    await wait(tenant)
+            assert 0.9 * 3 <= spent["b"] / spent["a"] <= 1.1 * 3, spent
+
+    asyncio.run(scenario())
+
+
 @asynchronous
 async def test_cancel_and_expiry_give_the_estimate_back(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, WIDE) as bench:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shared import keys
+from shared.broker import batch_ticket
+from shared.jobs import new_id
 from tests.support.batches import BatchStore
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
@@ -46,6 +49,11 @@ class Site:
             },
         )
         self.system.write_config()
+
+    def ring(self, batch_id: str) -> None:
+        """Wake who carries batches, as the API does; else a new one is found by the next look into the store."""
+        with self.redis.client() as client:
+            client.lpush(keys.BATCH_QUEUE, batch_ticket(batch_id, new_id()))
 
     def logs(self) -> str:
         """Return what the workers wrote."""

@@ -18,6 +18,7 @@ from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Result, line_id, line_number
 from shared.settings import ModelSettings, TokenSettings
+from workers.batches.order import Order
 from workers.batches.segments import AGAIN_SECONDS, Segments
 from workers.batches.source import make_job, may_help
 from workers.batches.window import Flight, Window
@@ -59,6 +60,7 @@ class Flow:
         self._model_name = site.settings.public_names().get(record.model or "")
         self._model = site.settings.models.get(self._model_name or "")
         self._window = Window(_limit(self._model))
+        self._order = Order(site.lines, record, self._model_name or "")
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
         """Rows of the sink that are read and not acknowledged: the next reading begins behind them."""
@@ -85,7 +87,9 @@ class Flow:
             if self._waiting is None:
                 known = await self._lines.ended_lines(self._record.id)
                 self._waiting = known - self._segments.tally.lines
-            await self._fill(self._model)
+            is_busy = self._source is not None and not self._window.is_slack
+            if await self._order.is_next(is_busy=is_busy):
+                await self._fill(self._model)
             await self._admit(seconds_left)
             moved = await self._collect()
             await self._check()

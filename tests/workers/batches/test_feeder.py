@@ -7,9 +7,11 @@ import json
 from collections import Counter
 from typing import Any
 
+from shared import keys
 from shared.batches.record import Status
 from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
+from tests.support.chat import prompt_of
 from tests.support.waiting import wait_until
 
 
@@ -150,3 +152,21 @@ def test_flower_shows_a_batch_as_one_task_with_its_progress(site: Site) -> None:
     assert {event["name"] for event in told} == {"aqueduct.batch"}
     assert [event["type"] for event in told][:2] == ["task-received", "task-started"]
     assert told[-1]["result"] == "completed: 20 completed, 0 failed of 20"
+
+
+def test_of_a_tokens_batches_the_one_whose_window_ends_first_goes_first(site: Site) -> None:
+    later = site.batches.put([chat_line(f"line-{n}", "later", "slow") for n in range(250)], window_seconds=900)
+    site.system.add_worker()
+    wait_until(lambda: site.backend.seen("later"), 20, "the later one to run")
+    sooner = site.batches.put([chat_line(f"line-{n}", "sooner", "slow") for n in range(150)], window_seconds=300)
+    site.ring(sooner)
+    assert site.batches.wait(later, 40, site.logs).record.counts.completed == 250
+    assert site.batches.wait(sooner, 40, site.logs).record.counts.completed == 150
+    with site.redis.client() as client:
+        assert not client.hexists(keys.order("test", "slow"), sooner), "it keeps others waiting"
+    order = [prompt_of(record) for record in site.backend.requests()]
+    order = order[order.index("sooner") :]
+    between = order[: len(order) - order[::-1].index("sooner")].count("later")
+    # What had begun when the other came, for two seconds at most, and what follows once its last line has begun.
+    assert between <= 110, order  # in turns it is as many as the other has
+    assert order[-1] == "later"
