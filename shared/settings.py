@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_vali
 
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
+from shared.batch_hours import BatchHours, batch_hours
 from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
@@ -56,6 +57,11 @@ class ModelSettings(Section):
         description="Slots that batch work never takes, but for its last one. Default: 1 where more than 4 jobs can "
         "run at once, else 0.",
     )
+    batch_hours: str | None = Field(
+        default=None,
+        description="When batch work may begin, as `22:00-06:00 Europe/Vienna`; outside it waits, and what runs ends. "
+        "Default: always.",
+    )
     preempt_batch_after_ms: Annotated[int, Field(ge=10, le=600_000)] | None = Field(
         default=None,
         description="Once a request of a higher lane has waited so long without a slot, a job of the batch lane that "
@@ -95,8 +101,18 @@ class ModelSettings(Section):
         caps = [backend.concurrency for backend in self.backends]
         return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
 
-    def kept_from_batch(self, places: int) -> int:
-        """Return how many of so many slots batch work leaves alone; fewer than all, or it never runs."""
+    @cached_property
+    def hours(self) -> BatchHours | None:
+        """`batch_hours`, as they are asked."""
+        return batch_hours(self.batch_hours) if self.batch_hours else None
+
+    def kept_from_batch(self, places: int, now: float | None = None) -> int:
+        """Return how many of so many slots batch work leaves to others: outside its hours all, else never all.
+
+        Without the time its hours do not count.
+        """
+        if now is not None and self.hours is not None and not self.hours.are_on(now):
+            return places
         reserve = self.batch_reserve
         if reserve is None:
             reserve = 1 if self.places >= RESERVED_FROM else 0
@@ -111,6 +127,13 @@ class ModelSettings(Section):
         if general is None or not general.names:
             return value
         return tuple(one.under(general) for one in value)
+
+    @field_validator("batch_hours")
+    @classmethod
+    def _are_hours(cls, value: str | None) -> str | None:
+        if value is not None:
+            batch_hours(value)
+        return value
 
     @field_validator("batch_reserve")
     @classmethod

@@ -26,7 +26,7 @@ from shared.logging import escaped
 if TYPE_CHECKING:
     from shared.redis import RedisClient
     from shared.room.upkeep import Depth, Upkeep
-    from shared.settings import Settings
+    from shared.settings import ModelSettings, Settings
 
 CONNECT_SECONDS = 3.0
 CLEAR = "\x1b[H\x1b[J"
@@ -102,21 +102,26 @@ async def _rows(settings: Settings, upkeep: Upkeep, client: RedisClient) -> list
     asked = upkeep.depth(), *(client.call("LLEN", keys.queue(name)) for name in settings.models)
     depth, *tickets = await asyncio.gather(*asked)
     return [
-        _row(name, depth[name], int(waiting), model.concurrency)
+        _row(name, depth[name], int(waiting), model)
         for (name, model), waiting in zip(settings.models.items(), tickets, strict=True)
     ]
 
 
-def _row(name: str, depth: Depth, tickets: int, concurrency: int) -> dict[str, Any]:
+def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[str, Any]:
+    hours = model.hours
+    pause = (
+        {} if hours is None or hours.are_on(time.time()) else {"batch_begins_at": f"{hours.begin:%H:%M} {hours.zone}"}
+    )
     return {
         "model": name,
         "waiting": depth.waiting,
         "oldest_wait_seconds": round(depth.oldest_ms / 1000, 1),
         "running": depth.running,
-        "concurrency": concurrency,
+        "concurrency": model.concurrency,
         "live_workers": depth.workers,
         "tickets": tickets,
         "ends_per_minute": round(60_000 / depth.every_ms, 1) if depth.every_ms else None,
+        **pause,
     }
 
 
@@ -128,8 +133,9 @@ def _text(rows: list[dict[str, Any]], *, as_json: bool) -> str:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     waits = row["waiting"]
+    batch = f"{waits['batch']} until {row['batch_begins_at']}" if "batch_begins_at" in row else str(waits["batch"])
     return (
-        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex", "batch")),
+        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex")), batch,
         f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
         f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
         "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -138,7 +139,7 @@ class Leases:
                 mine=mine,
                 surplus=flag(surplus),
                 concurrency=places,
-                batch_reserve=model.kept_from_batch(places),
+                batch_reserve=model.kept_from_batch(places, time.time()),
                 lease_ms=self._lease_ms,
                 timeout_wire=TIMEOUT_WIRE,
                 weight_priority=lanes.priority,

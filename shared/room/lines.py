@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -125,7 +126,7 @@ class Lines:
             max_queue_bytes=0,
             tenant_share=0,
             concurrency=model.places,
-            batch_reserve=model.kept_from_batch(model.places),
+            batch_reserve=model.kept_from_batch(model.places, time.time()),
             grace_ms=0,
             queue=keys.queue(name),
             ticket=ticket(name),
