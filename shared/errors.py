@@ -18,6 +18,7 @@
     │   └── RateLimited                429 rate_limit_error / rate_limit_exceeded
     ├── CapacityError                  ours, for now
     │   ├── QueueFull                  429 rate_limit_error / queue_full
+    │   ├── ResourceUnavailable        429 rate_limit_error / resource_unavailable
     │   ├── NoWorker                   503 service_unavailable_error / no_worker
     │   ├── Draining                   503 service_unavailable_error / draining
     │   └── BrokerUnavailable          503 service_unavailable_error / server_is_overloaded
@@ -247,6 +248,14 @@ class QueueFull(CapacityError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class ResourceUnavailable(CapacityError):
+    """429: no slot is free for a request that asked for `flex`, which is never queued."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "resource_unavailable"
 
 
 class NoWorker(CapacityError):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared import keys
 from shared.broker import ticket
-from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, Unprocessable
+from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, ResourceUnavailable, Unprocessable
 from shared.jobs import JobSpec
 from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
@@ -68,6 +68,8 @@ class Admission:
     cost: float
     """Estimated tokens: prompt bytes / 4 and the longest answer."""
     must_finish: bool = False
+    at_once: bool = False
+    """It is refused where it would have to wait for a slot."""
     idempotency: Idempotency | None = None
 
 
@@ -137,8 +139,8 @@ class Admissions:
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
         """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.
 
-        Raises QueueFull, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may then still be
-        admitted: cancel it).
+        Raises QueueFull, ResourceUnavailable, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may
+        then still be admitted: cancel it).
         """
         try:
             asked, limits = self._arguments(job, not_after_ms), self._limits[job.model]
@@ -184,6 +186,7 @@ class Admissions:
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
             sink="",
+            at_once=flag(job.at_once),
         )
 
     async def cancel(self, job_ids: Sequence[str]) -> bytes:
@@ -241,6 +244,13 @@ def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     if verdict == b"share":
         text = f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
         raise QueueFull(text, retry_after=seconds)
+    if verdict == b"busy":
+        raise ResourceUnavailable(
+            f"No slot of model `{job.model}` is free, and `flex` requests are not queued. Retry after {seconds:.0f} s, "
+            "or leave 'service_tier' out.",
+            param="service_tier",
+            retry_after=seconds,
+        )
     if verdict in (b"rate", b"jobs"):
         raise _rate_limited(job, reply, place)
     if verdict == b"reused":

@@ -212,4 +212,5 @@ def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) ->
         idempotency="",
         body_hash="",
         sink=batch_id,
+        at_once="",
     )

@@ -39,6 +39,8 @@ class AdmitArguments(NamedTuple):
     body_hash: str
     sink: str
     """The batch whose feeder takes its end; empty for none."""
+    at_once: Flag
+    """Not let in where it would wait for a slot."""
 
 
 class AdmitLimits(NamedTuple):
@@ -60,7 +62,7 @@ class AdmitLimits(NamedTuple):
 
 
 class AdmitReply(NamedTuple):
-    """The verdict: ok, join, reused, full, share, rate, jobs, no_worker, late or again."""
+    """The verdict: ok, join, reused, full, share, busy, rate, jobs, no_worker, late or again."""
 
     verdict: bytes
     number: int

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import redis
 
@@ -75,6 +76,26 @@ def test_a_line_makes_room_for_somebody_who_waits_and_runs_again(
     ended = store.wait(batch)
     assert (ended.record.status, ended.ids()) == (Status.COMPLETED, ["first", "second"])
     assert sorted(len(backend.seen(name)) for name in ("first", "second", "a person")) == [1, 1, 2]
+
+
+def test_who_asks_for_flex_has_a_free_slot_or_is_told_that_there_is_none(system: System) -> None:
+    def ask(client: openai.OpenAI) -> openai.types.chat.ChatCompletion:
+        messages: list[Any] = [{"role": "user", "content": "flex"}]
+        return client.chat.completions.create(model="patient", messages=messages, service_tier="flex", max_tokens=1)
+
+    with openai.OpenAI(base_url=f"{system.base_url}/v1", api_key=system.token, max_retries=0) as client:
+        assert ask(client).choices
+        running = [Call(system, "patient", f"running {n}") for n in range(2)]
+        wait_for_content(*running)
+        with pytest.raises(openai.RateLimitError) as refused:
+            ask(client)
+        for call in running:
+            call.leave()
+    error = refused.value.response.json()["error"]
+    assert "No slot of model `patient` is free" in error.pop("message")
+    assert error == {"type": "rate_limit_error", "param": "service_tier", "code": "resource_unavailable"}
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in refused.value.response.headers
 
 
 def test_without_the_setting_a_line_is_let_end(system: System, backend: DemoBackend, store: BatchStore) -> None:

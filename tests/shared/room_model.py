@@ -62,9 +62,11 @@ class Model(Upkeep):
             return "jobs"
         if not asked.sink and not self._is_served(asked):
             return "no_worker"
+        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
+        if asked.at_once and ahead >= open_slots:
+            return "busy"
         if asked.lane == "batch" and asked.must_finish:
             return "ok"
-        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         prefix = "batch:" if asked.lane == "batch" else ""
         is_full = ahead >= limits.max_queue + open_slots
         if ahead >= open_slots:

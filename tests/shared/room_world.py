@@ -143,6 +143,7 @@ class World:
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
             sink="",
+            at_once=flag(lane == "flex" and tenant == "c"),
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
@@ -162,7 +163,7 @@ class World:
             id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
             cost=draw.choice((16, 64)), body=b"b", apart="", size=5, spec=b"spec", owner="", must_finish="1", ask="",
             max_wait_ms=0, not_after=10**15, token=tenant, requests_per_minute=0, concurrent_jobs=0, idempotency="",
-            body_hash="", sink=draw.choice(BATCHES),
+            body_hash="", sink=draw.choice(BATCHES), at_once="",
         ))  # fmt: skip
 
     def results(self, draw: Random) -> None:
@@ -197,7 +198,7 @@ class World:
         self.compare(seen, (verdict.decode(), joined.decode()), expected)
         if verdict == b"ok" and number != ahead:
             raise Broken(f"{number} ahead, where {ahead} wait")
-        if (verdict in (b"full", b"share") and not 1000 <= number <= 60_000) or remaining < 0:
+        if (verdict in (b"full", b"share", b"busy") and not 1000 <= number <= 60_000) or remaining < 0:
             raise Broken(f"refused for {number} ms, {remaining} remain")
         if verdict == b"ok" and not asked.ask:
             self.seen_ids = [*self.seen_ids[-30:], asked.id]
