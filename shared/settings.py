@@ -220,6 +220,16 @@ class BatchSettings(Section):
     line_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=6, description="How often a line that fails is run at most, inside of its batch's window."
     )
+    group_prefix: bool = Field(
+        default=False,
+        description="Run lines that begin alike (tools, system prompt, first messages) behind each other, within 2,000 "
+        "lines or 4 MB: a backend that caches prefixes then reads each once.",
+    )
+    merge_identical: bool = Field(
+        default=False,
+        description="Run lines of one batch that ask the same once while they wait, and give each the answer, where "
+        "`temperature` is 0 or a `seed` is given. Usage counts once.",
+    )
     shortest_window: str = Field(
         default="1h", description="The smallest `completion_window`: a number with m, h or d, for tests with s."
     )

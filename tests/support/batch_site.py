@@ -37,6 +37,7 @@ class Site:
         self.redis = redis
         self.backend = backend
         self.batches = BatchStore(folder / "store")
+        self._settings: dict[str, Any] = {"line_attempts": 3}
         self.system = System(
             folder / "system",
             redis_url=redis.url,
@@ -44,10 +45,15 @@ class Site:
             models=MODELS,
             settings={
                 "storage": {"url": self.batches.url},
-                "batches": {"line_attempts": 3},
+                "batches": self._settings,
                 "worker": {"drain_seconds": 1},
             },
         )
+        self.system.write_config()
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of batches, for workers that start later."""
+        self._settings.update(settings)
         self.system.write_config()
 
     def ring(self, batch_id: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shared import events
@@ -19,8 +20,10 @@ from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Result, line_id, line_number
 from shared.settings import ModelSettings, TokenSettings
 from workers.batches.order import Order
+from workers.batches.prefixes import grouped
 from workers.batches.segments import AGAIN_SECONDS, Segments
 from workers.batches.source import make_job, may_help
+from workers.batches.twins import MAX_TWINS, Twins
 from workers.batches.window import Flight, Window
 
 if TYPE_CHECKING:
@@ -55,7 +58,9 @@ class Flow:
         self._record = record
         self._kind = kind
         self._segments = segments
-        self._source: AsyncIterator[CheckedLine] | None = source
+        settings = site.settings.batches
+        self._source: AsyncIterator[CheckedLine] | None = grouped(source) if settings.group_prefix else source
+        self._twins = Twins(MAX_TWINS if settings.merge_identical else 0)
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
         self._model_name = site.settings.public_names().get(record.model or "")
         self._model = site.settings.models.get(self._model_name or "")
@@ -129,11 +134,13 @@ class Flow:
                 self._begin(line, model)
 
     def _begin(self, line: CheckedLine, model: ModelSettings) -> None:
+        if self._twins.follows(line):
+            return
         try:
             job = make_job(line, self._record, self._kind, model)
         except AqueductError as error:
-            job_id = line_id(self._record.created_us, line.number, self._record.id)
-            self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
+            self._segments.add(refused(line.number, line.custom_id, self._job_id(line.number), error), None)
+            self._twins.ended(line.number)
             return
         tries = 1 + self._tries.get(str(line.number), 0)
         self._window.begin(Flight(line.number, line.custom_id, job, tries))
@@ -182,12 +189,19 @@ class Flow:
                 again.append((flight, error))
                 return
             ended = refused(flight.number, flight.custom_id, result.job_id, error)
+            twin = partial(refused, error=error)
         else:
             body, usage = _answer(result.events)
             ended = answered(flight.number, flight.custom_id, result.job_id, body, usage)
+            twin = partial(answered, body=body, usage=None)
         self._read_rows += 1
         self._segments.add(ended, result.job_id)
+        for number, custom_id in self._twins.ended(flight.number):
+            self._segments.add(twin(number, custom_id, self._job_id(number)), None)
         self._window.end(flight)
+
+    def _job_id(self, number: int) -> str:
+        return line_id(self._record.created_us, number, self._record.id)
 
     async def _try_again(self, failed: list[tuple[Flight, AqueductError]]) -> None:
         """Drop failures from the sink, and have their lines tried again."""
