@@ -12,6 +12,7 @@
     │   ├── MethodNotAllowed           405 invalid_request_error / method_not_allowed
     │   ├── Conflict                   409 invalid_request_error / given by the place that found it
     │   ├── RequestTooLarge            413 invalid_request_error / request_too_large
+    │   │   └── StorageLimit           413 invalid_request_error / storage_limit_exceeded
     │   ├── UnsupportedMediaType       415 invalid_request_error / unsupported_media_type
     │   ├── Unprocessable              422 invalid_request_error / given by the place that found it
     │   ├── HeadersTooLarge            431 invalid_request_error / headers_too_large
@@ -201,6 +202,12 @@ class RequestTooLarge(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class StorageLimit(RequestTooLarge):
+    """413: the token's files would take more than it may store."""
+
+    code = "storage_limit_exceeded"
 
 
 class UnsupportedMediaType(RequestError):

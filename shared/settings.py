@@ -163,6 +163,14 @@ class TokenSettings(Section):
     max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
     )
+    max_enqueued_batch_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Prompt tokens (bytes of input ÷ 4) of its batches that have not ended; a batch past it fails with "
+        "`token_limit_exceeded`.",
+    )
+    max_stored_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Bytes of its files and uploads; an upload past it: 413 `storage_limit_exceeded`."
+    )
 
 
 class ApiSettings(Section):

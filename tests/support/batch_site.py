@@ -56,6 +56,11 @@ class Site:
         self._settings.update(settings)
         self.system.write_config()
 
+    def limit(self, token: str, **settings: Any) -> None:
+        """Change what a token may do, for workers that start later."""
+        self.system._token_settings[token].update(settings)
+        self.system.write_config()
+
     def ring(self, batch_id: str) -> None:
         """Wake who carries batches, as the API does; else a new one is found by the next look into the store."""
         with self.redis.client() as client:

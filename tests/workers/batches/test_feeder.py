@@ -170,3 +170,22 @@ def test_of_a_tokens_batches_the_one_whose_window_ends_first_goes_first(site: Si
     # What had begun when the other came, for two seconds at most, and what follows once its last line has begun.
     assert between <= 110, order  # in turns it is as many as the other has
     assert order[-1] == "later"
+
+
+def test_a_batch_past_the_tokens_limit_fails_and_one_fits_again_later(site: Site) -> None:
+    site.limit("test", max_enqueued_batch_tokens=2000)  # 8,000 bytes
+    first = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(50)])
+    second = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(30)])
+    others = BatchStore(site.batches.folder, "other").put([chat_line(f"line-{n}", "text") for n in range(70)])
+    site.system.add_worker()
+    failed = site.batches.wait(second, 30, site.logs).record
+    assert (failed.status, [error["code"] for error in failed.errors]) == (Status.FAILED, ["token_limit_exceeded"])
+    assert "it may have 2000" in failed.errors[0]["message"] and failed.errors[0]["line"] is None
+    assert site.batches.wait(first, 30, site.logs).record.counts.completed == 50
+    assert BatchStore(site.batches.folder, "other").wait(others).record.counts.completed == 70
+    again = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(30)])
+    site.ring(again)
+    assert site.batches.wait(again, 30, site.logs).record.counts.completed == 30
+    huge = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(70)])
+    site.ring(huge)
+    assert site.batches.wait(huge, 30, site.logs).record.status is Status.FAILED
