@@ -16,24 +16,26 @@ from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
 from api.routes import batches, docs, files, health, index, models
+from shared.catalogue import Catalogue
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 from shared.version import VERSION
 
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
-    "x-aqueduct-run-ms", "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
+    "x-aqueduct-run-ms", "x-aqueduct-structured-output",
+    "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
 )  # fmt: skip
 """What a page's script may read; the SDKs in browsers decide by some of them whether and when to retry."""
 
 
-def create_asgi(settings: Settings) -> tuple[FastAPI, App]:
+def create_asgi(catalogue: Catalogue) -> tuple[FastAPI, App]:
     """Return the application, and what a server runs: the application inside its envelope.
 
     The envelope is not one of the application's middlewares, so that the paths of jobs pass none of them.
     """
-    app = create_app(settings)
+    app, settings = create_app(catalogue), catalogue.settings
     direct: dict[str, App] = {}
     for kind in KINDS.values():
         direct |= dict.fromkeys(both(kind.path), _with_cors(_Endpoint(kind), settings))
@@ -53,12 +55,12 @@ def _with_cors(app: App, settings: Settings) -> App:
     )
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(catalogue: Catalogue) -> FastAPI:
     """Return the application; its lifespan opens Redis and closes it again."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_gateway(settings) as gateway:
+        async with open_gateway(catalogue) as gateway:
             app.state.gateway = gateway
             yield {"gateway": gateway}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
+from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane
 from shared.protocol import MAX_COST
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 
@@ -29,15 +30,14 @@ def choose_lane(token: TokenSettings, service_tier: str | None) -> Lane:
 class Dispatcher:
     """Makes jobs of requests and hands them to the waiting rooms."""
 
-    def __init__(self, admissions: Admissions, settings: Settings, owner: str) -> None:
+    def __init__(self, admissions: Admissions, catalogue: Catalogue, owner: str) -> None:
         self._admissions = admissions
-        self._settings = settings
+        self._catalogue = catalogue
         self._owner = owner
-        self._names = settings.public_names()
 
     def model_name(self, requested: str) -> str:
         """Return the model's own name for a name or alias; raises UnknownModel."""
-        name = self._names.get(requested)
+        name = self._catalogue.names.get(requested)
         if name is None:
             raise UnknownModel(requested)
         return name
@@ -54,7 +54,7 @@ class Dispatcher:
     ) -> Admission:
         """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
-        accepted = kind.accept(request, self._settings.models[name])
+        accepted = kind.accept(request, self._catalogue.models[name])
         spec = JobSpec(
             kind=kind.name,
             stream=request.stream,

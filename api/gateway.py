@@ -22,12 +22,14 @@ from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
+from shared.catalogue import Catalogue
 from shared.errors import NotFound
 from shared.files import Files
 from shared.heap import settle_heap
 from shared.kinds import KINDS
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
+from shared.reloading import Reloading
 from shared.room.admission import Admissions
 from shared.room.lines import Lines
 from shared.room.upkeep import OtherProtocol, Upkeep
@@ -47,12 +49,13 @@ FILES_SWEEP_SECONDS = 1800.0
 class Gateway:
     """The parts of one API process. Use `open_gateway`."""
 
-    def __init__(self, settings: Settings, client: RedisClient, bulk: Bulk) -> None:
-        self.settings = settings
+    def __init__(self, catalogue: Catalogue, client: RedisClient, bulk: Bulk) -> None:
+        self.catalogue = catalogue
+        settings = catalogue.settings
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self.client = client
-        self.admissions = Admissions(client, bulk, settings, self.owner)
-        self.upkeep = Upkeep(client, settings, self.owner)
+        self.admissions = Admissions(client, bulk, catalogue, self.owner)
+        self.upkeep = Upkeep(client, catalogue, self.owner)
         testing = settings.testing
         self.relays = RelayHub(
             self.admissions, silence_seconds=testing.silence_seconds, drop_live_events=testing.drop_live_events
@@ -60,19 +63,20 @@ class Gateway:
         self.events = Subscriber(
             settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
         )
-        self.tokens = TokenTable(settings.tokens, settings.public_names())
+        self.tokens = TokenTable(catalogue)
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.served = ServedModels(self.upkeep)
+        self.reloading = Reloading(catalogue, client, "api", self.owner)
         self.file_desk: FileDesk | None = None
         self.batch_desk: BatchDesk | None = None
         if settings.storage.url is not None:
             store = open_store(settings.storage.url)
-            files, lines = Files(store), Lines(client, bulk, settings, self.owner)
+            files, lines = Files(store), Lines(client, bulk, catalogue, self.owner)
             self.file_desk = FileDesk(store, files)
             self.batch_desk = BatchDesk(store, files, client, lines, settings.batches)
-        bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, settings, self.owner)
+        bodies, dispatcher = Bodies(settings), Dispatcher(self.admissions, catalogue, self.owner)
         self.endpoints = {
             kind.name: JobEndpoint(
                 kind=kind,
@@ -86,6 +90,11 @@ class Gateway:
             )
             for kind in KINDS.values()
         }
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self.catalogue.settings
 
     def files(self) -> FileDesk:
         """Return what serves files; raises NotFound where there is no store."""
@@ -163,23 +172,26 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
     """Open the connections and background tasks of an API process; close them in reverse.
 
     Raises RedisUnavailable when Redis does not answer within 10 s, and OtherProtocol.
     """
     async with AsyncExitStack() as stack:
+        settings = catalogue.settings
         client = RedisClient(settings.redis, "commands")
         await client.open()
         stack.push_async_callback(client.close)
         bulk = Bulk(settings.redis, "bodies")
         stack.push_async_callback(bulk.close)
-        gateway = Gateway(settings, client, bulk)
+        gateway = Gateway(catalogue, client, bulk)
         await gateway.upkeep.open()
         await gateway.admissions.beat()
         client.on_connected.append(gateway.greet)
         await gateway.events.open()
         stack.push_async_callback(gateway.events.close)
+        await gateway.reloading.open()
+        stack.push_async_callback(gateway.reloading.close)
         stack.push_async_callback(gateway.leave)
         background = Background()
         stack.push_async_callback(background.close)

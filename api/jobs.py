@@ -98,6 +98,8 @@ class JobEndpoint:
         exchange.scope["state"].update(
             kind=self._kind.name, model=prepared.admission.model, tenant=token.name, stream=is_stream
         )
+        if is_stream and "structured" in prepared.admission.spec.options:
+            exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
         older = self._open.older(exchange, prepared.identity) if prepared.identity else None
         relay = self._relays.open(older.id if older is not None else prepared.admission.id)
         open_request = (

@@ -21,9 +21,10 @@ from fastapi import FastAPI
 from api.app import create_asgi
 from api.connection import MAX_REFUSED, ClientConnection
 from api.gateway import Gateway
+from shared.catalogue import Catalogue
 from shared.errors import Draining
 from shared.fitness import ready_redis
-from shared.logging import configure_logging, say_no_reload
+from shared.logging import configure_logging
 from shared.redis_url import shown_url
 from shared.settings import ApiSettings, Settings
 from shared.version import VERSION
@@ -55,6 +56,12 @@ class _Server(uvicorn.Server):
                 "pid": os.getpid(),
             },
         )  # fmt: skip
+
+    def hang_up(self) -> None:
+        """Read the configuration again, as SIGHUP asks for."""
+        gateway: Gateway | None = getattr(self._app.state, "gateway", None)
+        if gateway is not None:
+            gateway.reloading.hang_up()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work, give open streams their grace, then close."""
@@ -89,15 +96,16 @@ def with_fitting_connections(settings: ApiSettings, open_files: int) -> ApiSetti
     return settings.model_copy(update={"max_connections": fitting})
 
 
-def run(settings: Settings, listener: socket.socket | None = None) -> None:
+def run(catalogue: Catalogue, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT; open streams get `api.drain_seconds`.
 
     With a `listener`, several processes may share one port; it is closed at the end.
     """
+    settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
     ready_redis(settings)
     limits = with_fitting_connections(settings.api, raise_file_limit())
-    app, outer = create_asgi(settings)
+    app, outer = create_asgi(catalogue)
     config = uvicorn.Config(
         outer,
         host=settings.api.host,
@@ -125,5 +133,5 @@ def run(settings: Settings, listener: socket.socket | None = None) -> None:
 
 async def _serve(server: _Server, config: uvicorn.Config, listener: socket.socket | None) -> None:
     listener = listener or config.bind_socket()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_no_reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.hang_up)
     await server.serve(sockets=[listener])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.catalogue import Catalogue
 from shared.errors import Unauthenticated
 from shared.keys import TOKENS
 from shared.settings import TokenSettings
@@ -33,15 +34,23 @@ LOOK_SECONDS = 1.0
 class TokenTable:
     """Static tokens from the file and created ones from Redis, by hash."""
 
-    def __init__(self, static: Sequence[TokenSettings], public_names: Mapping[str, str]) -> None:
-        self._static = {record.sha256: record for record in static}
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._static: dict[str, TokenSettings] = {}
+        self._created: dict[str, TokenSettings] = {}
         self._dynamic: dict[str, TokenSettings] = {}
-        self._public_names = public_names
+        """Of those the ones that count."""
+        self._changed()
+        catalogue.follow(self._changed)
         self._call: RedisCall | None = None
         self._look: asyncio.Task[None] | None = None
         self._wanted: set[str] = set()
         """Hashes of the unknown tokens that wait for the next look."""
         self._looked_at = float("-inf")
+
+    def _changed(self) -> None:
+        self._static = {record.sha256: record for record in self._catalogue.settings.tokens}
+        self.replace_dynamic(list(self._created.values()))
 
     async def find(self, authorization: bytes | None) -> TokenSettings:
         """Authenticate; an unknown token makes the process look in Redis first: it may have been created just now."""
@@ -67,7 +76,7 @@ class TokenTable:
             async with asyncio.timeout(LOOK_SECONDS):
                 found = zip(wanted, await call("HMGET", TOKENS, *wanted), strict=True)
                 fields = {digest.encode(): record for digest, record in found if record is not None}
-                self.replace_dynamic([*self._dynamic.values(), *parse_records(fields)])
+                self.replace_dynamic([*self._created.values(), *parse_records(fields)])
 
     def authenticate(self, authorization: bytes | None) -> TokenSettings:
         """Return whose token the header holds; raise Unauthenticated without a word of the token."""
@@ -85,12 +94,13 @@ class TokenTable:
         """Whether the token may use the model of this name or alias. Says nothing on whether the model exists."""
         if "*" in token.models or model_name in token.models:
             return True
-        names = self._public_names
+        names = self._catalogue.names
         wanted = names.get(model_name)
         return wanted is not None and any(names.get(name) == wanted for name in token.models)
 
     def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:
         """Take these as the created tokens; one that has a static token's name is left out, the file wins."""
+        self._created = {record.sha256: record for record in records}
         static_names = {record.name for record in self._static.values()}
         self._dynamic = {record.sha256: record for record in records if record.name not in static_names}
 

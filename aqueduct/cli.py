@@ -18,6 +18,7 @@ COMMANDS = {
     "worker": "run a worker process",
     "flower": "run Flower, the view for operators",
     "check": "validate the configuration, probe Redis and every backend",
+    "reload": "have every process read the configuration again",
     "queues": "show what waits and runs, live",
     "token": "create, list, change and revoke bearer tokens",
     "batch": "send files of requests, watch them, fetch the results",

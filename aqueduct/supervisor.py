@@ -89,7 +89,7 @@ class Child:
             env=self._environment,
             pass_fds=self._pass_fds,
             start_new_session=True,  # Ctrl-C is for us: we end the children in their order
-            preexec_fn=die_with_parent(signal.SIGKILL),
+            preexec_fn=_before_exec,
         )
         if self._ending.is_set():
             self._signal(signal.SIGTERM)
@@ -121,6 +121,10 @@ class Child:
         self._ending.set()
         self._signal(signal.SIGTERM)
 
+    def hang_up(self) -> None:
+        """Have it read its configuration again; one that only just begins has."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it and what it started at once, and never start it again."""
         self._ending.set()
@@ -136,3 +140,12 @@ class Child:
 
 def _describe(status: int) -> str:
     return f"status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+_die = die_with_parent(signal.SIGKILL)
+
+
+def _before_exec() -> None:
+    """Tie a child to this process; it is deaf to SIGHUP until it can do as that says."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _die()

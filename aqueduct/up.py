@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shlex
 import signal
 import socket
@@ -24,6 +25,7 @@ from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from aqueduct.errors import CommandError
 from aqueduct.ports import free_port, listen
 from aqueduct.probing.lookup import backend_check
+from aqueduct.reloads import Reloads
 from aqueduct.supervisor import Child, Pause
 from aqueduct.up_plan import TOKEN_NAME, Plan
 from shared.logging import escaped
@@ -35,7 +37,7 @@ KILL_MARGIN_SECONDS = 5
 """Given to a process beyond its own grace time before it is killed."""
 
 
-def up(plan: Plan, *, api_processes: int = 1, with_flower: bool = True) -> int:
+def up(plan: Plan, *, api_processes: int = 1, with_flower: bool = True, watch: bool = False) -> int:
     """Run everything until a signal says to end; returns 0, or 1 when something could not be started.
 
     Raises:
@@ -48,7 +50,7 @@ def up(plan: Plan, *, api_processes: int = 1, with_flower: bool = True) -> int:
             redis.start()
             if plan.token_is_ours and not plan.settings.tokens:
                 _keep_token(plan, redis.url)  # before an API reads the tokens for the first time
-        return asyncio.run(_Up(plan, redis, listener, api_processes, with_flower).run())
+        return asyncio.run(_Up(plan, redis, listener, api_processes, with_flower, watch).run())
     finally:
         if redis is not None:
             redis.stop()
@@ -59,7 +61,13 @@ class _Up:
     """One run of `aqueduct up`."""
 
     def __init__(
-        self, plan: Plan, redis: EmbeddedRedis | None, listener: socket.socket, api_processes: int, with_flower: bool
+        self,
+        plan: Plan,
+        redis: EmbeddedRedis | None,
+        listener: socket.socket,
+        api_processes: int,
+        with_flower: bool,
+        watch: bool,
     ) -> None:
         self._plan = plan
         self._redis = redis
@@ -71,8 +79,13 @@ class _Up:
         self._apis = self._make_apis(api_processes)
         self._workers = self._make_workers()
         self._helpers = self._make_helpers()
+        self._runs: dict[Child, asyncio.Task[int]] = {}
+        self._reloads = Reloads(plan, redis.url if redis else None, watch=watch, grow=self._grow, say=say)
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._over = asyncio.Event()
+        """Set when there is something to look at: a child or a task of ours has ended, or all shall."""
+        self._has_terminal = sys.stdin.isatty()
 
     @property
     def _children(self) -> list[Child]:
@@ -118,37 +131,67 @@ class _Up:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        # A terminal that closes sends it too, and nothing may be left running behind that.
-        loop.add_signal_handler(signal.SIGHUP, self._on_signal if sys.stdin.isatty() else _say_no_reload)
-        runs = {child: asyncio.create_task(child.run()) for child in self._children}
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        for child in self._children:
+            self._run_child(child)
         others: list[asyncio.Task[None]] = [
             asyncio.create_task(self._keep_redis()),
             asyncio.create_task(self._announce()),
+            asyncio.create_task(self._reloads.run()),
         ]
-        ending = asyncio.create_task(self._end.wait())
         try:
-            awaited: list[asyncio.Task[Any]] = [ending, *runs.values(), *others]
-            while not (self._end.is_set() or any(task.done() for task in runs.values())):
-                finished, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished.intersection(others):
-                    task.result()  # an error of ours is no reason to go on
-                    awaited.remove(task)
-            given_up = [child.name for child, task in runs.items() if task.done()]
+            given_up = await self._wait_for_the_end(others)
             if not self._end.is_set():
                 say("up", f"{given_up[0]} cannot run: its last lines are above. Ending." if given_up else "ending")
-            await self._shut_down(runs)
+            await self._shut_down(self._runs)
             return 0 if self._end.is_set() and not given_up else 1
         finally:
             for child in self._children:
                 child.kill()
-            for task in (*others, ending):
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*runs.values(), *others, ending, return_exceptions=True)
+            await asyncio.gather(*self._runs.values(), *others, return_exceptions=True)
+
+    def _run_child(self, child: Child) -> None:
+        self._runs[child] = asyncio.create_task(child.run())
+        self._runs[child].add_done_callback(lambda _: self._over.set())
+
+    async def _wait_for_the_end(self, others: list[asyncio.Task[None]]) -> list[str]:
+        """Wait for a signal, or for a child that is given up; returns the names of such. Raises what `others` raise."""
+        for task in others:
+            task.add_done_callback(lambda _: self._over.set())
+        while not (self._end.is_set() or any(task.done() for task in self._runs.values())):
+            await self._over.wait()
+            self._over.clear()
+            for task in [task for task in others if task.done()]:
+                task.result()  # an error of ours is no reason to go on
+                others.remove(task)
+        return [child.name for child, task in self._runs.items() if task.done()]
+
+    def _grow(self, plan: Plan, models: Sequence[str]) -> None:
+        """Start one more worker, for models that the configuration has got."""
+        self._plan = plan
+        given = plan.environment_for(models=models)
+        name = f"worker-{len(self._workers) + 1}"
+        child = self._child(name, given, "aqueduct", "worker", "--", *models)
+        child.settled = True
+        self._workers.append(child)
+        self._run_child(child)
+
+    def _on_hangup(self) -> None:
+        """End behind a terminal that closes, since nothing may be left running there; else reload, all children too."""
+        if self._has_terminal and _is_hung_up():
+            self._on_signal()
+            return
+        self._reloads.hang_up()
+        for child in (*self._apis, *self._workers):
+            child.hang_up()
 
     def _on_signal(self) -> None:
         if self._end.is_set():
             self._hurry.set()
         self._end.set()
+        self._over.set()
 
     async def _shut_down(self, runs: dict[Child, asyncio.Task[int]]) -> None:
         grace_seconds = self._plan.settings.api.drain_seconds
@@ -311,8 +354,11 @@ def _port_for_flower(host: str, port: int) -> int:
     return port or free_port()
 
 
-def _say_no_reload() -> None:
-    say("up", "SIGHUP: there is no reload yet; restart to apply a changed configuration")
+def _is_hung_up() -> bool:
+    """Whether the terminal that this was started from is gone."""
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), 0)
+    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
 
 def _numbered(name: str, index: int, count: int) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ class Plan:
             if secret.models.isdisjoint(models) and not (flower and secret.flower)
         }
         return {name: value for name, value in self.environment.items() if name not in hidden}
+
+
+def renewed(plan: Plan, settings: Settings) -> Plan:
+    """Return the plan with the settings of a file that was read again, and the secrets that stand in it now."""
+    secrets = secrets_of(Path(plan.environment["AQUEDUCT_CONFIG"]))
+    return replace(plan, settings=settings, secrets=plan.secrets | secrets)
 
 
 def make_plan(

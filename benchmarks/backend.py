@@ -161,6 +161,26 @@ class Stream:
         return b"".join(parts)
 
 
+@dataclass
+class Delayed:
+    """Answers that took their time: from the first on, how much of it all together."""
+
+    busy_seconds: float = 0.0
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+    def begin(self) -> float:
+        """Return the moment."""
+        now = time.monotonic()
+        self.first_at = self.first_at or now
+        return now
+
+    def end(self, began: float) -> None:
+        """Count one that began then."""
+        self.last_at = time.monotonic()
+        self.busy_seconds += self.last_at - began
+
+
 class Server:
     """The streams in progress, what drives them, and the counters."""
 
@@ -168,6 +188,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self.numbers = count(1)
         self.requests = 0
+        self.delayed = Delayed()
         self.open_streams = 0
         self.closed: list[tuple[str, float]] = []
         self._plans: dict[bytes, Plan] = {}
@@ -222,10 +243,12 @@ class Server:
 
     def stats(self, *, clear: bool) -> bytes:
         """Return the counters as JSON; `closed` holds (tag, monotonic time) of each answer the client left."""
-        answer = orjson.dumps({"requests": self.requests, "open_streams": self.open_streams, "closed": self.closed})
+        told = {"requests": self.requests, "open_streams": self.open_streams, "closed": self.closed}
+        answer = orjson.dumps(told | vars(self.delayed))
         if clear:
             self.closed = []
             self.requests = 0
+            self.delayed = Delayed()
         return answer
 
 
@@ -283,9 +306,14 @@ class Connection(asyncio.Protocol):
             server.open_streams += 1
             server.start(Stream(self, plan, next(server.numbers)))
         elif plan.delay_seconds:
-            asyncio.get_running_loop().call_later(plan.delay_seconds, self._answer, plan)
+            began = server.delayed.begin()
+            asyncio.get_running_loop().call_later(plan.delay_seconds, self._answer_late, plan, began)
         else:
             self._answer(plan)
+
+    def _answer_late(self, plan: Plan, began: float) -> None:
+        self._server.delayed.end(began)
+        self._answer(plan)
 
     def _answer(self, plan: Plan) -> None:
         tail = _plain_tail(plan.model, plan.prompt_tokens, plan.tokens)

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.report import Table
 from benchmarks.runner import Runner
 from shared import events
+from shared.catalogue import Catalogue
 from shared.config import load_settings
 from shared.events import Completed
 from shared.jobs import End, JobSpec, TakenJob, new_id
@@ -66,9 +67,10 @@ class _Bench:
         self._taken: list[TakenJob] = []
         self._client = RedisClient(settings.redis, timeout_seconds=30)
         bulk = Bulk(settings.redis, "benchmark")
-        self._admissions = Admissions(self._client, bulk, settings, OWNER)
-        self._leases = Leases(self._client, bulk, settings, WORKER)
-        self._upkeep = Upkeep(self._client, settings, OWNER)
+        catalogue = Catalogue(settings)
+        self._admissions = Admissions(self._client, bulk, catalogue, OWNER)
+        self._leases = Leases(self._client, bulk, catalogue, WORKER)
+        self._upkeep = Upkeep(self._client, catalogue, OWNER)
 
     async def measure(self, depths: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
         """Fill each model's room, then time the steps; returns medians by model and step."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.batches import batches
 from benchmarks.processes import fetch
 from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
@@ -317,4 +318,5 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "models": models,
     "workers": worker_processes,
     "queue": queue,
+    "batches": batches,
 }

@@ -113,7 +113,7 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None, *, bat
         broker_pool_limit=0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_queues=[Queue(name, routing_key=name) for name in queues],
+        task_queues=[ticket_queue(name) for name in queues],
         task_default_queue=keys.queue(served[0]),
         task_default_exchange="aqueduct",
         task_create_missing_queues=True,
@@ -138,6 +138,11 @@ def celery_app(settings: Settings, models: tuple[str, ...] | None = None, *, bat
         enable_utc=True,
     )
     return app
+
+
+def ticket_queue(name: str) -> Queue:
+    """Return a queue as workers consume it."""
+    return Queue(name, routing_key=name)
 
 
 @cache

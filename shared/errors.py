@@ -27,6 +27,7 @@
     │   ├── BackendUnreachable         503 service_unavailable_error / backend_unavailable
     │   ├── BackendTimeout             504 timeout_error / backend_timeout
     │   ├── BadBackendResponse         500 server_error / bad_backend_response
+    │   ├── SchemaBreach               500 server_error / structured_output_mismatch
     │   └── BackendRefused             the status, type, code and param that the backend gave
     └── JobError                       what became of an accepted job
         ├── QueueTimeout               504 timeout_error / queue_timeout
@@ -317,6 +318,26 @@ class BadBackendResponse(BackendError):
 
     code = "bad_backend_response"
     default_message = "The model's backend sent an answer that could not be understood."
+
+
+class SchemaBreach(BackendError):
+    """500: an answer that does not fit its request's schema, where the operator has it checked."""
+
+    code = "structured_output_mismatch"
+    where = ""
+    """The choice, the JSON path and what is wrong there; no word of the answer."""
+
+    @classmethod
+    def at(cls, choice: int, path: str, what: str, said: str) -> SchemaBreach:
+        """Return the breach of one choice; `said` is its text, for a backend that is asked again."""
+        where = f"choice {choice}, {path} {what}"
+        error = cls(
+            f"The model's answer does not fit the schema in 'response_format': {where}. Simplify the schema, or allow "
+            "more tokens.",
+            should_retry=False,
+        )
+        error.where, error.said = where, said
+        return error
 
 
 class BackendRefused(BackendError):

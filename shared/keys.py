@@ -41,6 +41,8 @@ CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
 CROWD = "aq2:crowd"
 """Channel to the workers of models that hand batch work back: a model where somebody waits, or what was handed back."""
+RELOAD = "aq2:reload"
+"""Channel to all processes: the id of a request to read the configuration again."""
 SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
 SWEPT = "aq2:swept"
@@ -141,6 +143,11 @@ def feeder(batch_id: str) -> str:
 def batch(batch_id: str) -> str:
     """Return the key of a batch's live counts."""
     return PREFIXES["batch"] + batch_id
+
+
+def reloaded(request: str) -> str:
+    """Return the key of the answers to a reload: a list, a minute."""
+    return f"{RELOAD}:{request}"
 
 
 def queue(model: str) -> str:

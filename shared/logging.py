@@ -116,8 +116,3 @@ def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace:
     if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
         return
     logging.getLogger("aqueduct").critical("uncaught: %s", kind.__name__, exc_info=(kind, error, trace))
-
-
-def say_no_reload(*_: object) -> None:
-    """Answer SIGHUP, which many send to have a configuration read again: nothing ends by it, and nothing is lost."""
-    logging.getLogger("aqueduct").warning("SIGHUP: there is no reload yet; restart to apply a changed configuration")

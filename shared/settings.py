@@ -85,6 +85,14 @@ class ModelSettings(Section):
         "1, empty lists, `top_logprobs` without `logprobs`, images for system and tools, calls without `arguments`; "
         "of completions 5 `logprobs`, of embeddings 2,048 inputs and no empty ones.",
     )
+    structured_output: Literal["passthrough", "validate", "retry"] = Field(
+        default="passthrough",
+        description="What becomes of a plain answer that does not fit the schema in its `response_format`: handed on, "
+        "500 `structured_output_mismatch`, or asked for again first. Streams pass unchecked.",
+    )
+    structured_output_retries: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=2, description="With `retry`: how often the model is asked again at most, told what was wrong."
+    )
     parameters: ParameterSettings = Field(
         default=ParameterSettings(), description="Changes to requests, whichever backend they go to."
     )

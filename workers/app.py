@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import Coroutine, Sequence
 from types import MethodType
@@ -18,11 +19,12 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from kombu.asynchronous import get_event_loop
 
+from shared import keys
 from shared.background import exit_process
-from shared.broker import celery_app
+from shared.broker import celery_app, ticket_queue
+from shared.catalogue import Catalogue
 from shared.heap import settle_heap
 from shared.logging import configure_logging
-from shared.settings import Settings
 from workers.batches.service import BatchService
 from workers.runner import Runner, worker_name
 from workers.tasks import bind_batch, bind_ticket
@@ -36,8 +38,9 @@ STOP_MARGIN_SECONDS = 10.0
 class Engine:
     """The event loop of the jobs, in a thread beside Celery's consumer."""
 
-    def __init__(self, settings: Settings, models: Sequence[str], app: Celery) -> None:
-        self._settings = settings
+    def __init__(self, catalogue: Catalogue, models: Sequence[str], app: Celery) -> None:
+        self._catalogue = catalogue
+        self._settings = catalogue.settings
         self._models = tuple(models)
         self._app = app
         self._loop = uvloop.new_event_loop()
@@ -45,6 +48,8 @@ class Engine:
         self._runner: Runner | None = None
         self._batches: BatchService | None = None
         self._was_full = False
+        self.consumer: Any = None
+        """Celery's, while it runs."""
 
     def start(self, hostname: str) -> None:
         """Start the loop and connect; raises what `Runner.open` raises."""
@@ -53,12 +58,13 @@ class Engine:
 
     async def _open(self, hostname: str) -> None:
         clock = cast(Any, self._app).clock  # its type stubs do not know it
-        runner = Runner(self._settings, self._models, worker_name(), hostname=hostname, clock=clock.forward)
+        runner = Runner(self._catalogue, self._models, worker_name(), hostname=hostname, clock=clock.forward)
         runner.on_slot_freed = self._slot_freed
+        runner.on_served = self._consume
         await runner.open()
         self._runner = runner
         if (url := self._settings.storage.url) is not None:
-            self._batches = BatchService(self._settings, worker_name(), url, hostname=hostname, clock=clock.forward)
+            self._batches = BatchService(self._catalogue, worker_name(), url, hostname=hostname, clock=clock.forward)
             await self._batches.open()
         settle_heap()
 
@@ -84,6 +90,18 @@ class Engine:
             hub = get_event_loop()
             if hub is not None:
                 hub.call_soon(lambda: None)
+
+    def _consume(self, model: str) -> None:
+        """Fetch the tickets of one more model; called on the jobs' loop, done on Celery's thread."""
+        queue, hub = ticket_queue(keys.queue(model)), get_event_loop()
+        cast(Any, self._app.amqp.queues).select_add(queue)  # for the consumer of each later connection
+        if hub is not None and self.consumer is not None:
+            hub.call_soon(self.consumer.add_task_queue, queue.name)
+
+    def hang_up(self) -> None:
+        """Read the configuration again. Called by a signal, on Celery's thread."""
+        if self._runner is not None:
+            self._loop.call_soon_threadsafe(self._runner.reloading.hang_up)
 
     def stop(self) -> None:
         """Drain the jobs, then stop the loop."""
@@ -119,11 +137,12 @@ class Engine:
             exit_process()
 
 
-def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:
+def create_worker(catalogue: Catalogue, models: Sequence[str] = ()) -> Celery:
     """Return the Celery app that serves these models (default: all). Opens nothing until the worker starts."""
+    settings = catalogue.settings
     served = tuple(models) or tuple(settings.models)
     app = celery_app(settings, served, batches=settings.storage.url is not None)
-    engine = Engine(settings, served, app)
+    engine = Engine(catalogue, models, app)
     bind_ticket(app, engine.wake)
     bind_batch(app, engine.ring)
 
@@ -147,9 +166,11 @@ def create_worker(settings: Settings, models: Sequence[str] = ()) -> Celery:
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, parent: Any) -> None:
+            engine.consumer = parent
             qos = parent.task_consumer.channel.qos
             qos.can_consume = MethodType(lambda _: engine.has_free_slot(), qos)
 
+    signal.signal(signal.SIGHUP, lambda *_: engine.hang_up())
     app.steps["worker"].add(JobsStep)
     app.steps["consumer"].add(SlotGate)
 

@@ -139,12 +139,14 @@ class BackendCall:
 
 
 class Backends:
-    """The servers of one model. Made on the event loop; `close` it."""
+    """The servers of one model. Made on the event loop; `close` it. A run is in `with` them, so that they stay open."""
 
     def __init__(self, name: str, model: ModelSettings, worker: WorkerSettings) -> None:
         self._backends = model.backends
         self.health = BackendHealth(model.backends)
         self._name = name
+        self._runs = 0
+        self._is_retired = False
         self._max_answer_bytes = worker.max_answer_bytes
         self._secrets = secrets_of(model.backends)
         self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
@@ -152,6 +154,21 @@ class Backends:
             open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
         ]
+
+    def __enter__(self) -> Backends:
+        self._runs += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runs -= 1
+        if self._is_retired and not self._runs:
+            self.close()
+
+    def retire(self) -> None:
+        """Close once the last run that has them has ended: others have taken their place."""
+        self._is_retired = True
+        if not self._runs:
+            self.close()
 
     def close(self) -> None:
         """Close every connection."""

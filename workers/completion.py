@@ -12,11 +12,20 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from shared import events
 from shared.deadline import Deadline
-from shared.errors import AqueductError, BackendError, BackendTimeout, BackendUnreachable, BadBackendResponse, JobLost
+from shared.errors import (
+    AqueductError,
+    BackendError,
+    BackendTimeout,
+    BackendUnreachable,
+    BadBackendResponse,
+    JobLost,
+    SchemaBreach,
+)
 from shared.events import Completed
 from shared.jobs import End, TakenJob, Usage, request_id
 from shared.kinds import KINDS, Kind
@@ -26,6 +35,7 @@ from shared.settings import ModelSettings
 from workers.backends import Answer, Backends
 from workers.large_bodies import LargeBodies
 from workers.outbox import JobOutput
+from workers.structured import Structured, structured_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +78,7 @@ class Run:
         self._began = time.monotonic()
         # Each run that was lost with its worker has cost a call at least.
         self._max_calls = max(1, model.max_attempts - (job.tries - 1))
+        self._structured: Structured | None = None
         self.usage: Usage | None = None
 
     async def complete(self) -> End:
@@ -76,11 +87,22 @@ class Run:
             kind = KINDS.get(self._job.spec.kind)
             if kind is None:
                 raise _unknown_kind(self._job.spec.kind)
-            await self._attempts(kind)
+            self._structured = structured_of(kind, self._job, self._model)
+            await self._asks(kind)
         except AqueductError as error:
             self._finish(events.failed(error), status=error.status, code=error.code)
         assert self._output.end is not None  # noqa: S101 - every way out of an attempt has set it
         return self._output.end
+
+    async def _asks(self, kind: Kind) -> None:
+        """Have the job answered; again, where its answer is checked and does not fit."""
+        while True:
+            try:
+                return await self._attempts(kind)
+            except SchemaBreach as breach:
+                if self._structured is None or not self._structured.may_ask_again(breach, self.usage):
+                    raise
+                log.info("asked again: %s", breach.where, extra={"request_id": request_id(self._job.id)})
 
     async def _attempts(self, kind: Kind) -> None:
         """Call a backend, and another one as long as that can help and nobody has seen anything."""
@@ -141,16 +163,24 @@ class Run:
         fold = kind.fold if transformer is None and self._backends.folds(place) else None
         as_stream = transformer is not None or fold is not None
         head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
+        if self._structured is not None:
+            job = replace(job, body=await self._structured.asks(job))
         call = self._backends.call(kind, job, place, stream=as_stream, head_seconds=head_seconds, on_sent=on_sent)
         async with call as answer:
             if transformer is not None:
                 await self._stream(transformer, answer)
-            elif fold is not None and answer.is_stream:
-                await self._fold(fold(job.spec, job.id), answer, self._first_token_seconds())
+                return
+            if fold is not None and answer.is_stream:
+                body = await self._fold(fold(job.spec, job.id), answer, self._first_token_seconds())
             elif kind.fold is not None and answer.is_stream:  # not what was asked for, but an answer
-                await self._fold(kind.fold(job.spec, job.id), answer, self._model.timeout_seconds)
+                body = await self._fold(kind.fold(job.spec, job.id), answer, self._model.timeout_seconds)
             else:
-                await self._plain(kind, answer)
+                body = await self._plain(kind, answer)
+        if on_sent is not None:
+            self._job.body = None  # fetched anew where it is asked for again
+        if self._structured is not None:  # outside of the call: what does not fit is no sign of a backend that ails
+            await self._structured.judge(body)
+        self._finish_whole(body)
 
     async def _stream(self, transformer: Transformer, answer: Answer) -> None:
         job, output = self._job, self._output
@@ -195,7 +225,7 @@ class Run:
         output.put_chunks(tail)
         self._finish(events.completed(self._completed(b"")))
 
-    async def _fold(self, folder: Folder, answer: Answer, first_seconds: float) -> None:
+    async def _fold(self, folder: Folder, answer: Answer, first_seconds: float) -> bytes:
         watch = _watch(answer, first_seconds)
         try:
             while data := await answer.read():
@@ -211,16 +241,16 @@ class Run:
         finally:
             watch.stop()
             self.usage = folder.usage
-        self._finish_whole(body)
+        return body
 
-    async def _plain(self, kind: Kind, answer: Answer) -> None:
+    async def _plain(self, kind: Kind, answer: Answer) -> bytes:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
         raw = await (answer.read() if answer.is_complete else self._rest(answer))
         if kind.fold is not None and looks_like_events(raw):
             body, self.usage = self._understood(_folded, kind.fold(self._job.spec, self._job.id), raw)
         else:
             body, self.usage = self._understood(kind.plain, raw, self._job.spec, self._job.id)
-        self._finish_whole(body)
+        return body
 
     async def _rest(self, answer: Answer) -> bytes:
         # The head may come long before the body; only what stops in the middle is stalled.
@@ -269,7 +299,7 @@ class Run:
 
     def _finish(self, last: bytes, *, status: int = 200, code: str | None = None) -> None:
         """Hand over the last event, with what the job has cost: the real tokens, or the estimate when nobody told."""
-        usage = self.usage
+        usage = self.usage if self._structured is None else self._structured.all_of(self.usage)
         cost = float(usage.total_tokens) if usage else self._estimate
         self._output.finish(last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
 

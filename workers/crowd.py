@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from shared import keys
 from shared.background import Background
+from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable, Subscriber
 from shared.room.leases import Leases
-from shared.settings import Settings
+from workers.slots import Slots
 
 log = logging.getLogger("aqueduct.worker.crowd")
 
@@ -26,45 +27,52 @@ class Crowd:
     def __init__(
         self,
         leases: Leases,
-        settings: Settings,
-        models: Sequence[str],
+        catalogue: Catalogue,
         *,
-        capacity: Mapping[str, Callable[[], int]],
-        runs: Callable[[str], bool],
+        slots: Callable[[str], Slots | None],
         stop: Callable[[str, bytes], None],
         background: Background,
     ) -> None:
-        """Take how many jobs of a model may run, whether any runs here, and what stops one attempt of a job."""
-        patience = {name: settings.models[name].preempt_batch_after_ms for name in models}
-        self._patience_ms = {name: ms for name, ms in patience.items() if ms}
+        """Take what finds the slots of a model that is served here, and what stops one attempt of a job."""
         self._leases = leases
-        self._capacity = capacity
-        self._runs = runs
+        self._catalogue = catalogue
+        self._slots = slots
         self._stop = stop
         self._background = background
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         """When each model is looked at; none where nobody waits."""
-        self._closed = False
         self._subscriber: Subscriber | None = None
-        if self._patience_ms:
-            self._subscriber = Subscriber(settings.redis, [keys.CROWD], self._on_message, name="crowd")
+        self._closed = False
+        catalogue.follow(self._changed)
+
+    def _changed(self) -> None:
+        self._background.step(self.open(), "room for people")
 
     async def open(self) -> None:
-        """Listen, if there is anything to listen for. Raises RedisUnavailable after 10 s."""
-        if self._subscriber is not None:
+        """Listen, if there is anything to listen for by now. Raises RedisUnavailable after 10 s."""
+        is_wanted = any(model.preempt_batch_after_ms for model in self._catalogue.models.values())
+        if is_wanted and self._subscriber is None and not self._closed:
+            redis_url = self._catalogue.settings.redis
+            self._subscriber = Subscriber(redis_url, [keys.CROWD], self._on_message, name="crowd")
             await self._subscriber.open()
 
     def waits(self, model: str) -> None:
         """Take note that somebody may wait behind batch work."""
-        patience_ms = self._patience_ms.get(model)
-        if patience_ms is not None:
+        patience_ms = self._patience_ms(model)
+        if patience_ms:
             self._look_in(model, patience_ms / 1000)
+
+    def _patience_ms(self, model: str) -> int:
+        found = self._catalogue.models.get(model)
+        return (found.preempt_batch_after_ms or 0) if found is not None else 0
 
     def _on_message(self, message: bytes) -> None:
         word, *told = message.decode().split(" ")
-        if word == "w" and self._runs(told[0]):
-            self.waits(told[0])
+        if word == "w":
+            slots = self._slots(told[0])
+            if slots is not None and slots.running > 0:
+                self.waits(told[0])
         elif word == "b":
             for job_id, attempt in zip(told[::2], told[1::2], strict=True):
                 self._stop(job_id, attempt.encode())
@@ -78,8 +86,11 @@ class Crowd:
         self._background.step(self._make_room(model), "room for people")
 
     async def _make_room(self, model: str) -> None:
+        slots, patience_ms = self._slots(model), self._patience_ms(model)
+        if slots is None or not patience_ms:  # no more
+            return
         try:
-            again = await self._leases.make_room(model, self._patience_ms[model], self._capacity[model]())
+            again = await self._leases.make_room(model, patience_ms, slots.limit)
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("no room made: %s", type(error).__name__)
             return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.config import load_settings
+from shared.catalogue import Catalogue, Source
 from workers.app import create_worker
 
 _file = os.environ.get("AQUEDUCT_CONFIG")
-app = create_worker(load_settings(Path(_file) if _file else None))
+app = create_worker(Catalogue.of(Source(Path(_file) if _file else None, resolve_flower_password=True)))

@@ -15,16 +15,16 @@ from functools import partial
 
 from shared import keys
 from shared.background import Background, exit_process
+from shared.catalogue import Catalogue
 from shared.errors import AqueductError
 from shared.jobs import End, TakenJob, request_id
 from shared.protocol import INLINE_BYTES
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
+from shared.reloading import Reloading
 from shared.room.leases import How, Leases, Why
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.room.wires import BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
-from shared.settings import Settings
-from workers.backends import Backends
 from workers.completion import Run
 from workers.crowd import Crowd
 from workers.drain import Drain
@@ -32,6 +32,7 @@ from workers.held import HeldJob, State
 from workers.job_events import JobEvents
 from workers.large_bodies import LargeBodies
 from workers.outbox import Outbox
+from workers.served import ServedModel
 from workers.slots import Slots
 
 log = logging.getLogger("aqueduct.worker")
@@ -60,37 +61,35 @@ class Runner:
     """All jobs of this process. Made and used on its event loop, `wake` apart."""
 
     def __init__(
-        self, settings: Settings, models: Sequence[str], name: str, *, hostname: str, clock: Callable[[], int]
+        self, catalogue: Catalogue, models: Sequence[str], name: str, *, hostname: str, clock: Callable[[], int]
     ) -> None:
-        """Take the models to serve, a name that no other worker has, and what its job events need."""
-        self._settings = settings
-        self._models = tuple(models)
+        """Take the models to serve (none: all, new ones too), a name that no other worker has, and what events need."""
+        self._catalogue = catalogue
+        self._settings = settings = catalogue.settings
+        self._serves_all = not models
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._client = RedisClient(settings.redis, "worker")
         self._bulk = Bulk(settings.redis, "worker-bodies")
         self._job_events = JobEvents(self._client, settings, hostname, clock)
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
-        self._leases = Leases(self._client, self._bulk, settings, name)
-        self._upkeep = Upkeep(self._client, settings, name)
+        self._leases = Leases(self._client, self._bulk, catalogue, name)
+        self._upkeep = Upkeep(self._client, catalogue, name)
         self._outbox = Outbox(self._leases, self._background)
         self._held: dict[tuple[str, bytes], HeldJob] = {}
         self._newest: dict[str, HeldJob] = {}
         """By job id alone, for cancels: the last attempt that was taken here."""
         self._cancelled: dict[str, float] = {}
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
-        self._backends = {m: Backends(m, settings.models[m], settings.worker) for m in models}
-        self._capacity = {m: partial(self._backends[m].health.capacity, settings.models[m].concurrency) for m in models}
         self._crowd = Crowd(
             self._leases,
-            settings,
-            models,
-            capacity=self._capacity,
-            runs=lambda model: model in self._slots and self._slots[model].running > 0,
+            catalogue,
+            slots=lambda model: self.served[model].slots if model in self.served else None,
             stop=self._stop_handed_back,
             background=self._background,
         )
-        self._slots = {m: self._make_slots(m) for m in models}
+        self.served = {model: self._serve(model) for model in models or catalogue.models}
+        self.reloading = Reloading(catalogue, self._client, "worker", name, lambda: list(self.served))
         self._bodies = LargeBodies(self._leases.fetch, settings)
         self._large_bytes = 0
         """Of the large bodies that are held."""
@@ -102,18 +101,35 @@ class Runner:
         """Since when tickets lie beside free slots."""
         self.on_slot_freed: Callable[[], None] = lambda: None
         """Called on the loop whenever a slot became free."""
+        self.on_served: Callable[[str], None] = lambda model: None
+        """Called on the loop with each model that is served from then on."""
+        catalogue.follow(self._changed)
 
-    def _make_slots(self, model: str) -> Slots:
-        return Slots(
+    def _serve(self, model: str) -> ServedModel:
+        make_slots = partial(
+            Slots,
             self._leases,
             model,
-            limit=self._capacity[model],
             free_in_process=self.free_slots,
             bulk_bytes=self._bulk_bytes,
             start=self._start,
             on_crowd=partial(self._crowd.waits, model),
             background=self._background,
         )
+        return ServedModel(
+            model, self._catalogue.models[model], self._settings.worker, lambda limit: make_slots(limit=limit)
+        )
+
+    def _changed(self) -> None:
+        """Serve what the catalogue says now, and say so in Redis at once."""
+        for name, served in self.served.items():
+            served.change(self._catalogue.models[name])
+        if not self._serves_all or self._is_draining:
+            return
+        for name in self._catalogue.models.keys() - self.served.keys():
+            self.served[name] = self._serve(name)
+            self.on_served(name)
+            self._background.step(self._renew_quietly(), "first word for a model")
 
     @property
     def held(self) -> int:
@@ -140,15 +156,15 @@ class Runner:
         self._background.forever(self._sweep_forever(), "sweep")
         self._background.forever(self._announce_forever(), "announcements")
         self._background.forever(self._job_events.run_forever(), "job events")
-        for slots in self._slots.values():
-            slots.wake()
+        await self.reloading.open()
+        self._wake_all()
 
     def wake(self, model: str) -> None:
         """Take jobs of a model: its ticket came. Safe to call from another thread."""
         self._unheard_since = None
-        slots = self._slots.get(model)
-        if slots is not None:
-            self._loop.call_soon_threadsafe(slots.wake)
+        served = self.served.get(model)
+        if served is not None:
+            self._loop.call_soon_threadsafe(served.slots.wake)
 
     # --- one job ----------------------------------------------------------------------------------------------
 
@@ -179,10 +195,11 @@ class Runner:
     async def _complete(self, held: HeldJob) -> End | None:
         """Run a job to its end; None where its body could not be fetched, and it waits again."""
         job = held.job
-        model, backends = self._settings.models[job.model], self._backends[job.model]
-        run = Run(job, model, backends, held.output, self._bodies, partial(self._uncount, held))
+        served = self.served[job.model]
         try:
-            return await run.complete()
+            with served.backends as backends:
+                run = Run(job, served.settings, backends, held.output, self._bodies, partial(self._uncount, held))
+                return await run.complete()
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("body not fetched: %s", type(error).__name__, extra={"request_id": request_id(job.id)})
             held.stop(Why.UNFETCHED)
@@ -197,7 +214,7 @@ class Runner:
             held.output.ended.add_done_callback(lambda _: self._stored(held))
         else:
             self._let_go(held, held.why or held.output.refused)
-        self._slots[held.job.model].freed()
+        self.served[held.job.model].slots.freed()
         self.on_slot_freed()
         if held.why not in (Why.HANDED_OVER, Why.UNFETCHED, Why.STALE):  # else it runs on elsewhere
             self._job_events.ended(held.job, held.began_at, end or held.output.end)
@@ -209,7 +226,7 @@ class Runner:
             return
         self._forget(held)
         if held.output.others_wait:
-            self._slots[held.job.model].wake()
+            self.served[held.job.model].slots.wake()
 
     def _let_go(self, held: HeldJob, why: Why | None) -> None:
         """Tell Redis of what it does not know yet, and hold the job no longer."""
@@ -240,8 +257,7 @@ class Runner:
         if not self._held:
             self._is_empty.set()
         if was_full or was_large:  # when its slot became free the process still counted it
-            for slots in self._slots.values():
-                slots.wake()
+            self._wake_all()
             self.on_slot_freed()
 
     def _uncount(self, held: HeldJob) -> None:
@@ -249,8 +265,11 @@ class Runner:
         if held.large_bytes:
             self._large_bytes -= held.large_bytes
             held.large_bytes = 0
-            for slots in self._slots.values():
-                slots.wake()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for served in self.served.values():
+            served.slots.wake()
 
     def _log_end(self, held: HeldJob, end: End | None) -> None:
         job = held.job
@@ -297,21 +316,21 @@ class Runner:
 
     async def _renew(self) -> None:
         # A draining worker keeps its leases, but must not be taken for one that takes.
-        models = () if self._is_draining else self._models
+        models = () if self._is_draining else tuple(self.served)
         renewal = await self._leases.renew(models, self._held)
         for job_id, attempt, why in renewal.lost:
             held = self._held.get((job_id, attempt))
             if held is not None:
                 held.stop(why)
         for model in renewal.waiting:
-            self._slots[model].rescue()
+            self.served[model].slots.rescue()
             self._crowd.waits(model)
         self._watch_consumer(renewal.lying)
 
     def _watch_consumer(self, lying: Sequence[str]) -> None:
         """Give way to a fresh process when tickets lie there for long though slots are free: nobody fetches them."""
         now = self._loop.time()
-        if not any(self._slots[model].free > 0 for model in lying) or self._is_draining:
+        if not any(self.served[model].slots.free > 0 for model in lying) or self._is_draining:
             self._unheard_since = None
         elif self._unheard_since is None:
             self._unheard_since = now
@@ -358,12 +377,12 @@ class Runner:
         """Take nothing more, and end what runs: see `workers/drain.py`."""
         self._is_draining = True
         # A take under way may still bring jobs, which end as all others.
-        await asyncio.gather(self._leave(), *(slots.close(LAST_TAKE_SECONDS) for slots in self._slots.values()))
+        await asyncio.gather(self._leave(), *(served.slots.close(LAST_TAKE_SECONDS) for served in self.served.values()))
         await Drain(self._leases, self._held.values, self._is_empty).run(grace_seconds)
 
     async def _leave(self) -> None:
         try:
-            await self._leases.leave(self._models)
+            await self._leases.leave(tuple(self.served))
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis")
 
@@ -371,8 +390,9 @@ class Runner:
         """Close every connection."""
         await self._background.close()
         await self._job_events.flush()
-        for backends in self._backends.values():
-            backends.close()
+        await self.reloading.close()
+        for served in self.served.values():
+            served.close()
         await self._control.close()
         await self._crowd.close()
         await self._bulk.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +13,10 @@ from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 
+from shared.catalogue import Catalogue
 from shared.fitness import ready_redis
-from shared.logging import configure_logging, say_no_reload
+from shared.logging import configure_logging
 from shared.redis_url import shown_url
-from shared.settings import Settings
 from shared.version import VERSION
 from workers.app import create_worker
 
@@ -39,21 +38,21 @@ class _Worker(celery_worker.Worker):
         super().install_platform_tweaks(worker)
 
 
-def run(settings: Settings, models: Sequence[str]) -> int:
+def run(catalogue: Catalogue, models: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT, draining within `worker.drain_seconds`; returns the exit status."""
+    settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
-    signal.signal(signal.SIGHUP, say_no_reload)
     vars(celery_worker)["safe_say"] = _say_nothing  # it prints past the log, whatever its format
     # Celery warns of running as root because of pickle, which this app does not accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     ready_redis(settings)
-    app = create_worker(settings, models)
+    app = create_worker(catalogue, models)
 
     @worker_ready.connect(weak=False)
     def _ready(**_: Any) -> None:
         log.info(
             "ready", extra={
-                "version": VERSION, "models": ",".join(models), "slots": settings.worker.slots,
+                "version": VERSION, "models": ",".join(models or settings.models), "slots": settings.worker.slots,
                 "redis": shown_url(settings.redis), "pid": os.getpid(),
             },
         )  # fmt: skip

@@ -58,6 +58,11 @@ class Slots:
         self.running = 0
 
     @property
+    def limit(self) -> int:
+        """How many jobs of the model may run now, over all workers."""
+        return self._limit()
+
+    @property
     def free(self) -> int:
         """How many more jobs may start now."""
         return min(self._limit() - self.running, self._free_in_process())

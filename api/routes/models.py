@@ -27,7 +27,7 @@ def _model(name: str) -> Model:
 @router.get("/models", responses=_ERRORS, operation_id="listModels")
 async def list_models(gateway: GatewayDep, token: TokenDep) -> ModelList:
     """List the models this token may use, aliases included."""
-    names = gateway.settings.public_names()
+    names = gateway.catalogue.names
     return ModelList(
         object="list", data=[_model(name) for name, own in names.items() if gateway.tokens.allows(token, own)]
     )
@@ -36,7 +36,7 @@ async def list_models(gateway: GatewayDep, token: TokenDep) -> ModelList:
 @router.get("/models/{model:path}", responses={**_ERRORS, 404: {"model": ErrorResponse}}, operation_id="retrieveModel")
 async def retrieve_model(model: str, gateway: GatewayDep, token: TokenDep) -> Model:
     """Return one model; ids may hold slashes."""
-    own = gateway.settings.public_names().get(model)
+    own = gateway.catalogue.names.get(model)
     if own is None or not gateway.tokens.allows(token, own):
         raise UnknownModel(model)
     return _model(model)

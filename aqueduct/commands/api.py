@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.commands.common import Overrides, address_options, catalogue_for, config_option, logging_options
 
 
 @click.command("api", help=__doc__)
@@ -19,13 +19,14 @@ from aqueduct.commands.common import Overrides, address_options, config_option, 
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None, fd: int | None) -> int:
     """Serve; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=False)
+    catalogue = catalogue_for(config, overrides, resolve_backend_keys=False)
+    settings = catalogue.settings
     from api.server import run as serve  # noqa: PLC0415 - keeps `--help` fast
     from aqueduct.ports import listen  # noqa: PLC0415
 
     if fd is not None:
-        serve(settings, listener=socket.socket(fileno=fd))
+        serve(catalogue, listener=socket.socket(fileno=fd))
         return 0
     listen(settings.api.host, settings.api.port).close()  # a clear message when the port is taken
-    serve(settings)
+    serve(catalogue)
     return 0

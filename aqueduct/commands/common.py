@@ -12,7 +12,7 @@ import click
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
-    from shared.settings import Settings
+    from shared.catalogue import Catalogue
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Overrides = dict[str, str]
@@ -84,28 +84,24 @@ def address_options(section: str) -> Callable[[Command], Command]:
     return add
 
 
-def settings_for(
+def catalogue_for(
     config: Path | None,
     overrides: Mapping[str, str],
     *,
     resolve_backend_keys: bool | Collection[str],
     resolve_flower_password: bool = False,
-) -> Settings:
-    """Return the settings of a process that serves, and set its logging up.
+) -> Catalogue:
+    """Return the configuration of a process that serves, and set its logging up.
 
     Raises:
         ConfigError: with every problem of the file and the environment.
         CommandError: no Redis is named: only `aqueduct up` starts one.
     """
-    from shared.config import load_settings  # noqa: PLC0415 - see the package's docstring
+    from shared.catalogue import Catalogue, Source  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
-    settings = load_settings(
-        config,
-        environ={**os.environ, **overrides},
-        resolve_backend_keys=resolve_backend_keys,
-        resolve_flower_password=resolve_flower_password,
-    )
+    catalogue = Catalogue.of(Source(config, {**os.environ, **overrides}, resolve_backend_keys, resolve_flower_password))
+    settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
     if settings.redis_url is None:
         raise CommandError(
@@ -113,7 +109,7 @@ def settings_for(
             "Only `aqueduct up` starts a Redis of its own.",
             status=WRONG_USAGE,
         )
-    return settings
+    return catalogue
 
 
 def config_file_here(given: Path | None) -> Path | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import Overrides, address_options, config_option, logging_options, settings_for
+from aqueduct.commands.common import Overrides, address_options, catalogue_for, config_option, logging_options
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PURGE_OFFLINE_WORKERS_SECONDS = 60
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None) -> int:
     """Serve; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True)
+    settings = catalogue_for(config, overrides, resolve_backend_keys=False, resolve_flower_password=True).settings
     if settings.flower.password is None:
         raise CommandError(
             "flower.password is not set, and Flower does not run without a login: write `password: ${FLOWER_PASSWORD}` "

@@ -71,7 +71,8 @@ def command(config: Path | None, once: bool, interval: float, as_json: bool) -> 
 
 
 async def _show(settings: Settings, url: str, manner: _Manner) -> None:
-    from shared.redis import RedisClient, RedisRefused, RedisUnavailable  # noqa: PLC0415 - as above
+    from shared.catalogue import Catalogue  # noqa: PLC0415 - as above
+    from shared.redis import RedisClient, RedisRefused, RedisUnavailable  # noqa: PLC0415
     from shared.room.upkeep import Upkeep  # noqa: PLC0415
 
     client = RedisClient(url, "queues")
@@ -80,7 +81,7 @@ async def _show(settings: Settings, url: str, manner: _Manner) -> None:
     except RedisUnavailable:
         raise CommandError(f"Redis did not answer within {CONNECT_SECONDS:g} s; see `aqueduct check`") from None
     try:
-        upkeep = Upkeep(client, settings, "queues")
+        upkeep = Upkeep(client, Catalogue(settings), "queues")
         while True:
             try:
                 text = _text(await _rows(settings, upkeep, client), as_json=manner.as_json)

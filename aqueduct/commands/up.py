@@ -21,8 +21,11 @@ from aqueduct.commands.common import Overrides, address_options, config_option, 
 @click.option(
     "--api-processes", type=click.IntRange(min=1), default=1, metavar="N", help="API processes that share the port."
 )
+@click.option("--watch", is_flag=True, help="Reload when the configuration file has changed.")
 @click.pass_obj
-def command(overrides: Overrides, config: Path | None, backend: str | None, no_flower: bool, api_processes: int) -> int:
+def command(
+    overrides: Overrides, config: Path | None, backend: str | None, no_flower: bool, api_processes: int, watch: bool
+) -> int:
     """Run until SIGTERM or Ctrl-C; blocks."""
     from aqueduct.up import up  # noqa: PLC0415 - keeps `--help` fast
     from aqueduct.up_plan import make_plan  # noqa: PLC0415
@@ -30,4 +33,4 @@ def command(overrides: Overrides, config: Path | None, backend: str | None, no_f
 
     plan = make_plan(config, overrides, backend=backend)
     read_mirror(plan.settings.data_dir / MIRROR_NAME)  # once here, not from each process that would start and end
-    return up(plan, api_processes=api_processes, with_flower=not no_flower)
+    return up(plan, api_processes=api_processes, with_flower=not no_flower, watch=watch)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from aqueduct.commands.common import Overrides, config_option, logging_options, setting_option, settings_for
+from aqueduct.commands.common import Overrides, catalogue_for, config_option, logging_options, setting_option
 from aqueduct.errors import WRONG_USAGE, CommandError
 
 
@@ -23,8 +23,9 @@ from aqueduct.errors import WRONG_USAGE, CommandError
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None, models: tuple[str, ...]) -> int:
     """Work; blocks."""
-    settings = settings_for(config, overrides, resolve_backend_keys=models or True)
-    served = list(dict.fromkeys(models)) or list(settings.models)
+    catalogue = catalogue_for(config, overrides, resolve_backend_keys=models or True)
+    settings = catalogue.settings
+    served = list(dict.fromkeys(models))
     unknown = [model for model in served if model not in settings.models]
     if unknown:
         known = ", ".join(settings.models)
@@ -33,4 +34,4 @@ def command(overrides: Overrides, config: Path | None, models: tuple[str, ...]) 
         )
     from workers.server import run as work  # noqa: PLC0415 - keeps `--help` fast
 
-    return work(settings, served)
+    return work(catalogue, served)

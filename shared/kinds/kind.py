@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 
 from shared.backend_settings import BackendSettings
-from shared.errors import AqueductError
+from shared.errors import AqueductError, SchemaBreach
 from shared.jobs import JobSpec, TakenJob, Usage
 from shared.settings import ModelSettings
 
@@ -83,6 +83,13 @@ class Folder(Protocol):
         """Return the body; raises an AqueductError if the stream ended early."""
 
 
+class Check(Protocol):
+    """A whole answer in, nothing out."""
+
+    def check(self, answer: bytes) -> None:
+        """Raise SchemaBreach for an answer that is not what was asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """How OpenAPI describes a kind's operation."""
@@ -118,6 +125,10 @@ class Kind:
     """Open a folder for a job and its id. None: plain requests are never called as streams."""
     plain: Callable[[bytes, JobSpec, str], tuple[bytes, Usage | None]]
     """Return the body for our client and its usage; raises an AqueductError for what is no answer."""
+    check: Callable[[bytes], Check] | None
+    """Return what judges answers, from a job's body whose options say `structured`. None: nothing of it is."""
+    asked_again: Callable[[bytes, SchemaBreach], bytes] | None
+    """Return the body that asks once more, given what was wrong."""
     error_event: Callable[[AqueductError], bytes]
     """Return the end of a stream that has failed."""
     description: Description

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from shared import keys
 from shared.broker import ticket
+from shared.catalogue import Catalogue
 from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, ResourceUnavailable, Unprocessable
 from shared.jobs import JobSpec
 from shared.lanes import Lane
@@ -35,7 +36,7 @@ from shared.room.scripts import (
     PeekRow,
 )
 from shared.scripting import Scripts, flag
-from shared.settings import ModelSettings, Settings, TokenSettings
+from shared.settings import ModelSettings, TokenSettings
 
 ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
@@ -110,15 +111,21 @@ class Missed(NamedTuple):
 class Admissions:
     """One API process's side of the waiting rooms."""
 
-    def __init__(self, client: RedisClient, bulk: Bulk, settings: Settings, owner: str) -> None:
+    def __init__(self, client: RedisClient, bulk: Bulk, catalogue: Catalogue, owner: str) -> None:
         self._scripts = Scripts(client)
         self._bulk = bulk
-        self._settings = settings
+        self._catalogue = catalogue
         self._owner = owner
         self._clock_offset_ms = 0.0
-        self._limits = {name: self._limits_of(name, model) for name, model in settings.models.items()}
-        self._life_ms = round(settings.testing.owner_seconds * 1000)
+        self._limits: dict[str, AdmitLimits] = {}
+        self._changed()
+        catalogue.follow(self._changed)
+        self._life_ms = round(catalogue.settings.testing.owner_seconds * 1000)
         self._loop = asyncio.get_running_loop()
+
+    def _changed(self) -> None:
+        """Make what each admission says of its model, so that none has to."""
+        self._limits = {name: self._limits_of(name, model) for name, model in self._catalogue.models.items()}
 
     def _limits_of(self, name: str, model: ModelSettings) -> AdmitLimits:
         return AdmitLimits(
@@ -126,10 +133,10 @@ class Admissions:
             max_queue=model.max_queue,
             max_queue_tokens=model.max_queue_tokens or 0,
             max_queue_bytes=model.max_queue_bytes or 0,
-            tenant_share=max(1, math.ceil(model.max_queue * self._settings.tenant_share)),
+            tenant_share=max(1, math.ceil(model.max_queue * self._catalogue.settings.tenant_share)),
             concurrency=model.places,
             batch_reserve=model.kept_from_batch(model.places),
-            grace_ms=round(self._settings.testing.worker_grace_seconds * 1000),
+            grace_ms=round(self._catalogue.settings.testing.worker_grace_seconds * 1000),
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
@@ -162,7 +169,7 @@ class Admissions:
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
         # Past a plain request's own read timeout nobody listens any more.
-        longest = self._settings.models[job.model].max_wait_seconds
+        longest = self._catalogue.models[job.model].max_wait_seconds
         max_wait_seconds = min(longest, job.spec.client_seconds or longest)
         return AdmitArguments(
             id=job.id,

@@ -11,6 +11,7 @@ from typing import Final
 
 from shared import keys
 from shared.broker import ticket
+from shared.catalogue import Catalogue
 from shared.jobs import JobSpec, TakenJob
 from shared.protocol import NONCE_BYTES, process_name
 from shared.redis import Argument, RedisClient, RedisRefused, RedisUnavailable
@@ -34,7 +35,6 @@ from shared.room.scripts import (
 )
 from shared.room.wires import TIMEOUT_WIRE, UNREADABLE_WIRE
 from shared.scripting import Scripts, flag
-from shared.settings import Settings
 
 
 class Why(StrEnum):
@@ -103,12 +103,12 @@ class Renewal:
 class Leases:
     """One worker process's side of the waiting rooms."""
 
-    def __init__(self, client: RedisClient, bulk: Bulk, settings: Settings, worker: str) -> None:
+    def __init__(self, client: RedisClient, bulk: Bulk, catalogue: Catalogue, worker: str) -> None:
         self._scripts = Scripts(client)
         self._bulk = bulk
-        self._settings = settings
+        self._catalogue = catalogue
         self._worker = worker
-        self._lease_ms = round(settings.testing.lease_seconds * 1000)
+        self._lease_ms = round(catalogue.settings.testing.lease_seconds * 1000)
 
     async def take(
         self,
@@ -128,7 +128,7 @@ class Leases:
         promises to take again within that time, so that no tickets need be pushed. Once the jobs' own bodies exceed
         `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
         """
-        model, lanes = self._settings.models[model_name], self._settings.lanes
+        model, lanes = self._catalogue.models[model_name], self._catalogue.settings.lanes
         places = concurrency or model.concurrency
         reply = await self._scripts.run(
             TAKE,

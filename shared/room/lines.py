@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from shared import keys
 from shared.broker import batch_ticket, ticket
+from shared.catalogue import Catalogue
 from shared.jobs import JobSpec, new_id
 from shared.protocol import DAY_MS, INLINE_BYTES
 from shared.redis import RedisClient
@@ -39,7 +40,7 @@ from shared.room.scripts import (
     ResultsArguments,
 )
 from shared.scripting import Scripts, flag
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 
 LEASE_MS: Final = 15_000
 """Of a batch's feeder; another process may carry the batch so long after one has died."""
@@ -82,12 +83,12 @@ class Result(NamedTuple):
 class Lines:
     """One process's side of the batches in Redis. Every method raises RedisUnavailable or RedisRefused."""
 
-    def __init__(self, client: RedisClient, bulk: Bulk, settings: Settings, process: str) -> None:
+    def __init__(self, client: RedisClient, bulk: Bulk, catalogue: Catalogue, process: str) -> None:
         """Take the name of this process, which no other has: leases bear it."""
         self._client = client
         self._scripts = Scripts(client)
         self._bulk = bulk
-        self._settings = settings
+        self._catalogue = catalogue
         self._process = process
 
     async def ring(self, batch_id: str) -> None:
@@ -118,7 +119,7 @@ class Lines:
         return [reply.verdict == b"ok" for reply in await asyncio.gather(*calls)]
 
     def _limits(self, name: str, life_seconds: float) -> AdmitLimits:
-        model = self._settings.models[name]
+        model = self._catalogue.models[name]
         return AdmitLimits(
             life_ms=round((life_seconds + model.timeout_seconds) * 1000) + MARGIN_MS,
             max_queue=0,

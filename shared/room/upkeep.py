@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shared import keys
 from shared.broker import ticket
+from shared.catalogue import Catalogue
 from shared.lanes import LANES, Lane
 from shared.protocol import PROTOCOL, process_name
 from shared.redis import RedisClient, Reply
@@ -24,7 +25,6 @@ from shared.room.scripts import (
 )
 from shared.room.wires import EXHAUSTED_WIRE, LOST_WIRE, NO_WORKER_WIRE, TIMEOUT_WIRE
 from shared.scripting import Scripts, flag
-from shared.settings import Settings
 
 log = logging.getLogger("aqueduct.room")
 
@@ -58,20 +58,20 @@ class Depth:
 class Upkeep:
     """The side of the waiting rooms that is everybody's."""
 
-    def __init__(self, client: RedisClient, settings: Settings, process: str) -> None:
+    def __init__(self, client: RedisClient, catalogue: Catalogue, process: str) -> None:
         self._client = client
         self._scripts = Scripts(client)
-        self._settings = settings
+        self._catalogue = catalogue
         self._process = process
         self._run_id = ""
-        self._lease_ms = round(settings.testing.lease_seconds * 1000)
+        self._lease_ms = round(catalogue.settings.testing.lease_seconds * 1000)
 
     async def open(self) -> None:
         """Load every script, make every ticket, and say hello, so that the first request is as fast as the last.
 
         Raises OtherProtocol, RedisUnavailable or RedisRefused.
         """
-        for name in self._settings.models:
+        for name in self._catalogue.models:
             ticket(name)
         await self._scripts.load(*ALL)
         await self.hello()
@@ -90,7 +90,7 @@ class Upkeep:
             knew_another=flag(self._run_id and self._run_id != run_id),
             lease_ms=self._lease_ms,
         )
-        check_protocol(await self._scripts.run(HELLO, hello, map(ModelRow, self._settings.models)))
+        check_protocol(await self._scripts.run(HELLO, hello, map(ModelRow, self._catalogue.models)))
         self._run_id = run_id
 
     @property
@@ -100,7 +100,7 @@ class Upkeep:
 
     async def sweep(self) -> Swept | None:
         """Run the recovery clock if this process is elected; None where another is. Raises as `hello`."""
-        testing = self._settings.testing
+        testing = self._catalogue.settings.testing
         swept = await self._scripts.run(
             SWEEP,
             SweepArguments(
@@ -115,7 +115,7 @@ class Upkeep:
             ),
             [
                 SweepRow(name, model.places, round(model.max_wait_seconds * 1000), keys.queue(name), ticket(name))
-                for name, model in self._settings.models.items()
+                for name, model in self._catalogue.models.items()
             ],
         )
         for failure in swept.failures if swept else ():
@@ -124,7 +124,7 @@ class Upkeep:
 
     async def depth(self) -> dict[str, Depth]:
         """Return what waits and runs, per model."""
-        names = list(self._settings.models)
+        names = list(self._catalogue.settings.models)
         reply = await self._scripts.run(DEPTH, NoArguments(), map(ModelRow, names))
         return {
             name: Depth(

@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 
 from api.tokens import TokenTable
+from shared.backend_settings import BackendSettings
+from shared.catalogue import Catalogue
 from shared.errors import Unauthenticated
-from shared.settings import TokenSettings
+from shared.settings import ModelSettings, Settings, TokenSettings
 from shared.tokens import StoredToken, hash_token
 from tests.support.waiting import wait_until_async
 
-NAMES = {"llama": "llama", "fast": "llama", "other": "other"}
+MODELS = {
+    "llama": ModelSettings(backends=(BackendSettings(url="http://127.0.0.1:9/v1"),), aliases=("fast",)),
+    "other": ModelSettings(backends=(BackendSettings(url="http://127.0.0.1:9/v1"),)),
+}
+
+
+def table_of(*tokens: TokenSettings) -> TokenTable:
+    return TokenTable(Catalogue(Settings(models=MODELS, tokens=tokens)))
 
 
 def token(name: str, **fields: Any) -> TokenSettings:
@@ -33,12 +42,12 @@ def refused(table: TokenTable, header: bytes | None) -> Unauthenticated:
 
 @pytest.mark.parametrize("header", [b"Bearer sk-a", b"bearer sk-a", b"BEARER  sk-a "])
 def test_a_known_token_is_let_in(header: bytes) -> None:
-    assert TokenTable([token("a")], NAMES).authenticate(header).name == "a"
+    assert table_of(token("a")).authenticate(header).name == "a"
 
 
 @pytest.mark.parametrize("header", [None, b"", b"Bearer", b"Bearer ", b"Basic c2stYTo=", b"sk-a", b"Bearer sk-a sk-a"])
 def test_a_missing_or_malformed_header_has_no_code(header: bytes | None) -> None:
-    error = refused(TokenTable([token("a")], NAMES), header)
+    error = refused(table_of(token("a")), header)
     assert (error.status, error.type) == (401, "invalid_request_error")
     assert error.body()["error"]["code"] is None
     assert error.headers == {"www-authenticate": "Bearer"}
@@ -48,22 +57,22 @@ def test_a_missing_or_malformed_header_has_no_code(header: bytes | None) -> None
 @pytest.mark.parametrize("header", [b"Bearer sk-canary", b"Bearer sk-past", b"Bearer \xff\xfe"])
 def test_an_unknown_or_expired_token_is_an_invalid_key(header: bytes) -> None:
     past = token("past", expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    error = refused(TokenTable([past], NAMES), header)
+    error = refused(table_of(past), header)
     assert (error.status, error.body()["error"]["code"]) == (401, "invalid_api_key")
     assert "sk-" not in error.message
 
 
 def test_the_refusal_of_an_unknown_token_begins_with_the_words_that_other_programs_look_for() -> None:
-    assert refused(TokenTable([], NAMES), b"Bearer sk-canary").message.startswith("Incorrect API key provided")
+    assert refused(table_of(), b"Bearer sk-canary").message.startswith("Incorrect API key provided")
 
 
 def test_a_token_is_let_in_until_it_expires() -> None:
-    table = TokenTable([token("a", expires_at=datetime.now(UTC) + timedelta(minutes=1))], NAMES)
+    table = table_of(token("a", expires_at=datetime.now(UTC) + timedelta(minutes=1)))
     assert table.authenticate(b"Bearer sk-a").name == "a"
 
 
 def test_models_are_allowed_by_name_or_alias() -> None:
-    table = TokenTable([], NAMES)
+    table = table_of()
     assert table.allows(token("a"), "anything")
     for named in ("llama", "fast"):
         limited = token("a", models=(named,))
@@ -71,7 +80,7 @@ def test_models_are_allowed_by_name_or_alias() -> None:
 
 
 def test_created_tokens_come_and_go_and_never_take_a_static_name() -> None:
-    table = TokenTable([token("a")], NAMES)
+    table = table_of(token("a"))
     impostor = StoredToken(name="a", sha256=hash_token("sk-x"), created_at=datetime.now(UTC))
     table.replace_dynamic([stored("b"), impostor])
     assert table.authenticate(b"Bearer sk-b").name == "b"
@@ -96,7 +105,7 @@ def test_the_refresher_follows_redis_and_keeps_the_last_good_set() -> None:
         return replies[0]
 
     async def scenario() -> None:
-        table = TokenTable([], NAMES)
+        table = table_of()
 
         async def settled(reply: Any) -> bool:
             """Whether the token is let in after two full reads of this reply."""
@@ -129,7 +138,7 @@ def test_a_token_created_just_now_is_let_in_at_once_and_guesses_share_a_look() -
             name, _, *digests = command
             return {b"changed_at": b"now"} if name == "HGETALL" else [records.get(digest) for digest in digests]
 
-        table = TokenTable([], NAMES)
+        table = table_of()
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             task = group.create_task(table.refresh_forever(call, 600))
             await wait_until_async(lambda: len(looks) == 1)
@@ -164,7 +173,7 @@ def test_a_redis_that_fails_or_hangs_during_the_look_refuses_as_before(
                 raise misfortune
             await asyncio.Event().wait()
 
-        table = TokenTable([token("a")], NAMES)
+        table = table_of(token("a"))
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             task = group.create_task(table.refresh_forever(call, 600))
             await wait_until_async(lambda: table._call is not None)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.catalogue import Catalogue
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
 from shared.lanes import Lane
@@ -50,8 +51,8 @@ def fill(config_file: Path, lanes: list[Lane], take: int) -> None:
         await client.open()
         bulk = Bulk(settings.redis)
         admissions, leases = (
-            Admissions(client, bulk, settings, "owner-1"),
-            Leases(client, bulk, settings, "worker-1"),
+            Admissions(client, bulk, Catalogue(settings), "owner-1"),
+            Leases(client, bulk, Catalogue(settings), "worker-1"),
         )
         await leases.renew(["busy"], [])
         await admissions.beat()

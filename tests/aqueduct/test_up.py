@@ -248,6 +248,27 @@ def test_several_api_processes_share_the_port(tmp_path: Path) -> None:
         up.process.stop(20)
 
 
+def test_a_new_model_gets_a_worker_when_the_watched_file_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    models = {"demo": {"backends": [{"url": f"http://127.0.0.1:{free_port()}/v1"}]}}
+    file.write_text(yaml.safe_dump({"models": models}))
+    up = Up(tmp_path, "--config", str(file), "--no-flower", "--watch")
+    try:
+        up.wait_ready()
+        (first,) = up.children("aqueduct worker")
+        file.write_text("models: nonsense")
+        wait_until(lambda: "up       | the configuration was not reloaded" in up.log, 10, "the refusal")
+        file.write_text(yaml.safe_dump({"models": models | {"new": models["demo"]}}))
+        wait_until(lambda: len(up.children("aqueduct worker")) == 2, 20, "a worker for the new model")
+        assert first in up.children("aqueduct worker")
+        # Its backend is not there, and a worker tells so.
+        wait_until(lambda: up.ask({**BODY, "model": "new"}).json()["error"]["code"] == "backend_unavailable", 20)
+        children = up.children()
+    finally:
+        up.process.stop(20)
+    assert alive(children) == []
+
+
 def test_file_without_tokens_gets_the_printed_one(tmp_path: Path) -> None:
     config = {"models": {"demo": {"backends": [{"url": f"http://127.0.0.1:{free_port()}/v1"}]}}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
@@ -293,7 +314,7 @@ def test_a_dead_backend_is_told_and_a_hangup_ends_nothing(tmp_path: Path) -> Non
         assert "secret" not in started.log
         assert f"export AQUEDUCT_DATA_DIR={tmp_path / 'data'}" in started.log
         started.process.signal(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP: there is no reload yet" in started.log, 10, "the word on SIGHUP")
+        wait_until(lambda: started.log.count("aqueduct.reload reloaded") == 2, 10, "API and worker to reload")
         assert started.process.running
         assert started.ask({**BODY, "model": "m"}).status_code == 503
     finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from openai import OpenAI
 
 from shared.batches.record import Status
 from tests.support.batch_site import MODELS, Site
@@ -19,8 +23,10 @@ from tests.support.waiting import wait_until
 
 MODEL: Final = "slow"
 SLOTS: Final = MODELS[MODEL]["concurrency"]
-PER_SECOND: Final = SLOTS / 0.15
-"""Lines that end in a second: each is three tokens of 50 ms."""
+IN_FLIGHT: Final = 2 * SLOTS
+A_SECOND: Final = 1.5 * SLOTS / 0.15
+"""Lines that end in a second, and half as many: each is three tokens of 50 ms."""
+FULL_SECONDS: Final = 5
 
 
 def kill_feeder(site: Site) -> None:
@@ -58,10 +64,58 @@ def empty_and_kill_all(site: Site) -> None:
     kill_all(site)
 
 
-HARMS: Final[dict[Callable[[Site], None], bool]] = {
-    kill_feeder: False, kill_all: False, restart_redis: True, empty_redis: True, empty_and_kill_all: True,
-}  # fmt: skip
-"""Each with whether Redis forgets; then the last second's lines, which no segment holds yet, run again too."""
+def kill_each_in_turn(site: Site) -> None:
+    """Kill the API, then each worker, then Redis with its file; whoever watches starts each again."""
+    kill_api(site)
+    for worker in list(site.system.workers):
+        worker.kill()
+        site.system.workers.remove(worker)
+        site.system.add_worker()
+        time.sleep(1)
+    restart_redis(site)
+
+
+def kill_api(site: Site) -> None:
+    """Kill the process that took the batch."""
+    assert site.system.api is not None
+    site.system.api.kill()
+    site.system.start_api()
+
+
+def kill_everything(site: Site) -> None:
+    """Kill all processes at once, as when the machine dies; all come back, Redis with its file."""
+    assert site.system.api is not None
+    site.system.api.kill()
+    for worker in site.system.workers:
+        worker.kill()
+    site.system.workers.clear()
+    restart_redis(site)
+    site.system.start_api()
+    site.system.add_worker()
+
+
+def fill_the_disk(site: Site) -> None:
+    """Let no worker write more than 512 bytes into a file, for some seconds."""
+    limits = {worker.pid: resource.prlimit(worker.pid, resource.RLIMIT_FSIZE) for worker in site.system.workers}
+    for pid, (_, hard) in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (512, hard))
+    time.sleep(FULL_SECONDS)
+    for pid, before in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+HARMS: Final[dict[Callable[[Site], None], float]] = {
+    kill_feeder: IN_FLIGHT,
+    kill_all: IN_FLIGHT,
+    restart_redis: IN_FLIGHT + A_SECOND,
+    empty_redis: IN_FLIGHT + A_SECOND,
+    empty_and_kill_all: IN_FLIGHT + A_SECOND,
+    kill_each_in_turn: 3 * IN_FLIGHT + A_SECOND,
+    kill_everything: IN_FLIGHT + A_SECOND,
+    fill_the_disk: 0,
+}
+"""Each with how many lines may be called again: those in flight, and, where Redis forgets or loses the end of its file,
+the last second's, which no segment holds yet."""
 
 
 def run_harm(folder: Path, harm: Callable[[Site], None], lines: int) -> list[str]:
@@ -70,9 +124,11 @@ def run_harm(folder: Path, harm: Callable[[Site], None], lines: int) -> list[str
     with RedisServer(folder / "redis") as redis, DemoBackend(folder) as backend:
         site = Site(folder, redis, backend)
         try:
-            batch = site.batches.put([chat_line(name, f"say {name}", MODEL) for name in names])
+            site.system.start_api()
             site.system.add_worker()
             site.system.add_worker()
+            site.system.wait_ready()
+            batch = _create(site, [chat_line(name, f"say {name}", MODEL) for name in names])
             wait_until(lambda: backend.state()["total_requests"] > lines // 3, 30 + lines / 20, "a third to run")
             harm(site)
             ended = site.batches.wait(batch, 60 + lines / 20, site.logs)
@@ -80,11 +136,20 @@ def run_harm(folder: Path, harm: Callable[[Site], None], lines: int) -> list[str
         finally:
             site.stop()
     again = sum(count - 1 for count in calls.values())
-    allowed = 2 * SLOTS + (1.5 * PER_SECOND if HARMS[harm] else 0)
+    allowed = HARMS[harm]
     problems = _wrong(ended, names)
     if again > allowed:
         problems.append(f"{again} lines were called again, more than {allowed:.0f}")
     return problems
+
+
+def _create(site: Site, lines: list[dict[str, object]]) -> str:
+    """Hand the lines over as a client does."""
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with OpenAI(base_url=site.system.base_url, api_key=site.system.token) as client:
+        file = client.files.create(file=("lines.jsonl", data), purpose="batch")
+        made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    return made.id
 
 
 def _wrong(ended: Ended, names: list[str]) -> list[str]:

@@ -69,7 +69,7 @@ def test_each_process_says_in_one_line_that_it_is_ready_and_with_what(logged: Sy
     assert httpx.get(f"{logged.base_url}/healthz").json()["version"] == api["version"]
 
 
-def test_a_hangup_ends_nothing_and_says_what_to_do(logged: System) -> None:
+def test_a_hangup_ends_nothing_and_reloads(logged: System) -> None:
     assert logged.api is not None
     processes = [logged.api, logged.workers[0]]
     with logged.client() as client:
@@ -82,7 +82,7 @@ def test_a_hangup_ends_nothing_and_says_what_to_do(logged: System) -> None:
         caller.start()
         for process in processes:
             process.signal(signal.SIGHUP)
-            wait_until(partial(says, process, "SIGHUP: there is no reload yet; restart"), 10)
+            wait_until(partial(says, process, "reloaded"), 10)
         caller.join(20)
         assert answer[0].endswith("data: [DONE]\n\n")
         assert client.post(CHAT, json=chat_body("slow")).status_code == 200

@@ -12,7 +12,7 @@ import pytest
 from tests.support.models import model
 from tests.support.node import node_script
 from tests.support.processes import RedisServer
-from tests.support.system import System
+from tests.support.system import DemoBackend, System
 
 pytestmark = pytest.mark.full("node", "npm")
 
@@ -136,3 +136,27 @@ def test_files_and_uploads(tmp_path_factory: pytest.TempPathFactory, tmp_path: P
     assert (told["waited"]["status"], told["content"], told["deleted"]["deleted"]) == ("processed", "b.jsonl", True)
     assert (told["gone"], told["joined"], told["cancelled"]) == (404, "abcdef", "cancelled")
     assert (told["done"]["status"], told["refused"]) == ("completed", [400, "purpose"])
+
+
+def test_batches(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, module_redis: RedisServer) -> None:
+    script = node_script("batches.mjs", tmp_path_factory.mktemp("node"))
+    with DemoBackend(tmp_path) as backend, System(
+        tmp_path, redis_url=module_redis.url, backend_url=backend.url,
+        models={"m": model("prefix=1&tokens=2")}, settings={"storage": {"url": f"file://{tmp_path}/store"}},
+    ) as system:  # fmt: skip
+        command = ["node", str(script), system.base_url, system.token, "m"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told: Report = json.loads(done.stdout)
+    batch = told["done"]
+    assert (told["created"]["status"], batch["status"]) == ("validating", "completed")
+    assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    assert batch["metadata"] == {"night": "1"}
+    texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in told["output"]}
+    assert texts == {"a": "a 0 1 ", "b": "b 0 1 "}
+    assert [(line["custom_id"], line["response"]["status_code"]) for line in told["errors"]] == [("wrong", 400)]
+    assert told["failed"]["status"] == "failed"
+    assert told["failed"]["errors"]["data"][0]["code"] == "duplicate_custom_id"
+    assert told["cancelled"]["status"] == "cancelled"
+    assert told["listed"] == list(reversed(told["made"]))
+    assert (told["gone"], told["window"]) == ([404, "not_found"], [400, "completion_window"])

@@ -18,7 +18,7 @@ BATCH = "batch_1"
 
 
 def lines_of(bench: Bench, process: str = "feeder") -> Lines:
-    return Lines(bench.client, bench.bulk, bench.settings, process)
+    return Lines(bench.client, bench.bulk, bench.catalogue, process)
 
 
 def a_line(number: int, body: bytes = b'{"a":1}') -> LineJob:

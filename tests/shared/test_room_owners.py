@@ -203,7 +203,7 @@ async def test_a_clock_that_was_set_back_holds_no_recovery_up(room_redis: RedisS
 async def test_processes_of_another_protocol_are_told_by_name(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         await bench.upkeep.hello()
-        await Upkeep(bench.client, bench.settings, "another").hello()  # of the same protocol
+        await Upkeep(bench.client, bench.catalogue, "another").hello()  # of the same protocol
         (seconds, _) = await bench.redis("TIME")
         await bench.redis("ZADD", keys.PROCESSES, int(seconds) * 1000, f"{PROTOCOL + 1} newer-api")
         with pytest.raises(OtherProtocol, match=f"protocol {PROTOCOL + 1} .newer-api.") as refused:

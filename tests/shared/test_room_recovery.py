@@ -216,7 +216,7 @@ async def test_after_a_replaced_redis_nothing_is_taken_for_a_lease(room_redis: R
 async def test_a_process_that_has_just_started_does_not_hold_redis(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         await bench.redis("DEL", keys.SWEEPER)
-        await Upkeep(bench.client, bench.settings, "new").open()
+        await Upkeep(bench.client, bench.catalogue, "new").open()
         await bench.redis("DEL", keys.SWEEPER)
         assert await bench.redis("EXISTS", keys.HOLD) == 0
 

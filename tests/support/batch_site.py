@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 class Site:
-    """A Redis, a backend, workers and a store; the API is not needed."""
+    """A Redis, a backend, workers and a store; most need no API."""
 
     def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend) -> None:
         self.redis = redis
@@ -71,6 +71,7 @@ class Site:
         return self.system.logs()
 
     def stop(self) -> None:
-        """End the workers at once."""
-        for worker in self.system.workers:
-            worker.kill()
+        """End all at once."""
+        for process in (self.system.api, *self.system.workers):
+            if process is not None:
+                process.kill()

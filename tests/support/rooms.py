@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared import keys
+from shared.catalogue import Catalogue
 from shared.errors import JobLost
 from shared.events import frames
 from shared.jobs import End, JobSpec, TakenJob, new_id
@@ -43,18 +44,19 @@ class Bench:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self.client = client
         self.settings = settings
+        self.catalogue = Catalogue(settings)
         self.bulk = Bulk(settings.redis, "bench")
         self.admissions = self.api("api")
         self.leases = self.worker("w1")
-        self.upkeep = Upkeep(client, settings, "bench")
+        self.upkeep = Upkeep(client, self.catalogue, "bench")
 
     def api(self, owner: str) -> Admissions:
         """Return what the API process of this name says."""
-        return Admissions(self.client, self.bulk, self.settings, owner)
+        return Admissions(self.client, self.bulk, self.catalogue, owner)
 
     def worker(self, name: str) -> Leases:
         """Return what the worker process of this name says."""
-        return Leases(self.client, self.bulk, self.settings, name)
+        return Leases(self.client, self.bulk, self.catalogue, name)
 
     async def admit(self, job_id: str | None = None, **more: Any) -> str:
         """Admit a job and return its id; `more` are fields of `Admission` and of the token's settings."""

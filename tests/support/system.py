@@ -107,6 +107,7 @@ class System(Startable):
         self.redis_url = redis_url
         self.tokens = {name: new_token() for name in ("test", *(tokens or {}))}
         self._token_settings = {"test": {}, **{name: dict(given) for name, given in (tokens or {}).items()}}
+        self._backend_url = backend_url
         self._models = self._with_backend(models if models is not None else MODELS, backend_url)
         self._settings = dict(settings or {})
         self._worker_models = [list(served) for served in workers]
@@ -170,6 +171,22 @@ class System(Startable):
             "tokens": entries,
         }
         self.config_file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def rewrite(
+        self,
+        *,
+        models: Mapping[str, Mapping[str, Any]] | None = None,
+        tokens: Mapping[str, Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the file anew with other models, settings of tokens, or sections; what is not given stays."""
+        if models is not None:
+            self._models = self._with_backend(models, self._backend_url)
+        self._token_settings |= {name: dict(given) for name, given in (tokens or {}).items()}
+        for name in self._token_settings:
+            self.tokens.setdefault(name, new_token())
+        self._settings |= settings or {}
+        self.write_config()
 
     def start(self) -> System:
         """Start all processes and wait until the API says that it is ready."""

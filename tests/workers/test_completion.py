@@ -38,7 +38,7 @@ async def open_runner(server: RedisServer, url: str, **backend: Any) -> AsyncIte
     models = {"m": {"backends": [{"url": url, **backend}], "max_attempts": 3}}
     testing = {"sweep_seconds": 60, "renew_seconds": 60}
     async with open_bench(server.url, models, served=False, testing=testing) as bench:
-        runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
+        runner = Runner(bench.catalogue, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
         await runner.open()
         try:
             yield bench, runner

@@ -50,7 +50,7 @@ async def open_runner(
 @asynccontextmanager
 async def running(bench: Bench) -> AsyncIterator[Runner]:
     """Open a runner, which looks for jobs at once."""
-    runner = Runner(bench.settings, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
+    runner = Runner(bench.catalogue, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
     await runner.open()
     try:
         yield runner

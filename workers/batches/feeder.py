@@ -23,9 +23,10 @@ from shared.batches.lines import CheckedLine, InputCheck
 from shared.batches.progress import Progress
 from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save
 from shared.batches.results import CreateFile, NotRun, join, not_run, tally
+from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Lines, line_id
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 from shared.store import StoreError
 from workers.batches.enqueued import token_limit_problem
 from workers.batches.flow import Flow
@@ -55,7 +56,7 @@ _LOST: Final = {
 class Site:
     """What all feeders of a process share."""
 
-    settings: Settings
+    catalogue: Catalogue
     store: Store
     lines: Lines
     tokens: Tokens
@@ -115,7 +116,7 @@ class Feeder:
 
     async def _validate(self, record: BatchRecord) -> BatchRecord:
         token = await self._site.tokens.find(record.token)
-        names = self._site.settings.public_names()
+        names = self._site.catalogue.names
 
         def own_name(name: str) -> str | None:
             own = names.get(name)
@@ -124,7 +125,7 @@ class Feeder:
 
         key = keys.input_copy(self._tenant, self._id)
         size = await self._read(lambda: self._store.size(key))
-        check = InputCheck(record.endpoint, own_name, max_lines=self._site.settings.batches.max_lines)
+        check = InputCheck(record.endpoint, own_name, max_lines=self._site.catalogue.settings.batches.max_lines)
         found = await self._read(lambda: check.run(blocks(self._store, key, size or 0)))
         record = replace(record, model=found.model, counts=Counts(total=found.count))
         if found.faults:

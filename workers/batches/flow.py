@@ -58,14 +58,13 @@ class Flow:
         self._record = record
         self._kind = kind
         self._segments = segments
-        settings = site.settings.batches
+        settings = site.catalogue.settings.batches
         self._source: AsyncIterator[CheckedLine] | None = grouped(source) if settings.group_prefix else source
         self._twins = Twins(MAX_TWINS if settings.merge_identical else 0)
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
-        self._model_name = site.settings.public_names().get(record.model or "")
-        self._model = site.settings.models.get(self._model_name or "")
+        self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
-        self._order = Order(site.lines, record, self._model_name or "")
+        self._order = Order(site.lines, record)
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
         """Rows of the sink that are read and not acknowledged: the next reading begins behind them."""
@@ -82,8 +81,15 @@ class Flow:
         """Whether every line of the input has ended."""
         return self._source is None and not len(self._window)
 
+    def _look_up(self) -> tuple[str | None, ModelSettings | None]:
+        """Return the model's own name and what is set for it now; None where the configuration has it no more."""
+        catalogue = self._site.catalogue
+        name = catalogue.names.get(self._record.model or "")
+        return name, catalogue.settings.models.get(name or "")
+
     async def step(self, seconds_left: float) -> None:
         """Begin what there is room for, take what has ended, and wait a little. Raises LeaseLost."""
+        self._model_name, self._model = self._look_up()
         if self._model is None:  # it was taken from the configuration: the lines wait, and then expire
             await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
             return
@@ -93,7 +99,7 @@ class Flow:
                 known = await self._lines.ended_lines(self._record.id)
                 self._waiting = known - self._segments.tally.lines
             is_busy = self._source is not None and not self._window.is_slack
-            if await self._order.is_next(is_busy=is_busy):
+            if await self._order.is_next(self._model_name or "", is_busy=is_busy):
                 await self._fill(self._model)
             await self._admit(seconds_left)
             moved = await self._collect()
@@ -185,7 +191,7 @@ class Flow:
             return
         if result.events[-1][0] == events.FAILED:
             error = from_wire(result.events[-1][1:])
-            if may_help(error) and flight.tries < self._site.settings.batches.line_attempts:
+            if may_help(error) and flight.tries < self._site.catalogue.settings.batches.line_attempts:
                 again.append((flight, error))
                 return
             ended = refused(flight.number, flight.custom_id, result.job_id, error)

@@ -24,16 +24,15 @@ SILENT_SECONDS: Final = 10.0
 class Order:
     """One batch's place."""
 
-    def __init__(self, lines: Lines, record: BatchRecord, model: str) -> None:
+    def __init__(self, lines: Lines, record: BatchRecord) -> None:
         self._lines = lines
         self._record = record
-        self._model = model
         self._loop = asyncio.get_running_loop()
         self._asked_at = -TELL_SECONDS
         self._is_told = False
         self._is_next = True
 
-    async def is_next(self, *, is_busy: bool) -> bool:
+    async def is_next(self, model: str, *, is_busy: bool) -> bool:
         """Say whether lines may begin; `is_busy` says whether there are enough of them for all slots.
 
         Raises RedisUnavailable or RedisRefused.
@@ -44,7 +43,7 @@ class Order:
             return self._is_next
         mine = (self._record.expires_at, self._record.created_us)
         told = f"{mine[0]} {mine[1]} {time.time():.0f}" if is_busy else None
-        standing = await self._lines.stand(self._record.id, self._record.token, self._model, told)
+        standing = await self._lines.stand(self._record.id, self._record.token, model, told)
         self._asked_at, self._is_told = now, is_busy
         self._is_next = not any(self._is_before(words, mine) for words in standing.values())
         return self._is_next

@@ -15,13 +15,13 @@ import orjson
 from shared.background import Background
 from shared.batches import keys
 from shared.batches.record import BatchRecord, Status
+from shared.catalogue import Catalogue
 from shared.files import Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
 from shared.room.lines import LEASE_MS, Lines
 from shared.room.scripts import ALL
 from shared.scripting import Scripts
-from shared.settings import Settings
 from shared.store import Store, StoreError, open_store
 from workers.batches.feeder import Feeder, Site
 from workers.batches.lease import BatchLease, LeaseLost
@@ -40,15 +40,16 @@ SHOW_SECONDS: Final = 3.0
 class BatchService:
     """All feeders of one process. Made and used on one event loop, `ring` apart."""
 
-    def __init__(self, settings: Settings, name: str, url: str, *, hostname: str, clock: Callable[[], int]) -> None:
+    def __init__(self, catalogue: Catalogue, name: str, url: str, *, hostname: str, clock: Callable[[], int]) -> None:
         """Take the file store's URL, a name that no other process has, and what job events need."""
-        self._settings = settings
+        self._catalogue = catalogue
+        settings = catalogue.settings
         self._url = url
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._client = RedisClient(settings.redis, "batches")
         self._bulk = Bulk(settings.redis, "batch-bodies")
-        self._lines = Lines(self._client, self._bulk, settings, name)
+        self._lines = Lines(self._client, self._bulk, catalogue, name)
         self._job_events = JobEvents(self._client, settings, hostname, clock)
         self._carried: dict[str, asyncio.Task[None]] = {}
         self._watched: set[str] = set()
@@ -64,8 +65,8 @@ class BatchService:
         await self._client.open()
         await Scripts(self._client).load(*ALL)
         self._store = open_store(self._url)
-        tokens = Tokens(self._client, self._settings)
-        self._site = Site(self._settings, self._store, self._lines, tokens, self._create_file)
+        tokens = Tokens(self._client, self._catalogue)
+        self._site = Site(self._catalogue, self._store, self._lines, tokens, self._create_file)
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
 

@@ -6,8 +6,9 @@ import time
 from typing import Final
 
 from shared import keys
+from shared.catalogue import Catalogue
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
-from shared.settings import Settings, TokenSettings
+from shared.settings import TokenSettings
 from shared.tokens import MARKER, parse_records
 
 FRESH_SECONDS: Final = 5.0
@@ -17,9 +18,9 @@ NOBODY: Final = "0" * 64
 class Tokens:
     """The configured tokens and those in Redis, by name."""
 
-    def __init__(self, client: RedisClient, settings: Settings) -> None:
+    def __init__(self, client: RedisClient, catalogue: Catalogue) -> None:
         self._client = client
-        self._configured = {token.name: token for token in settings.tokens}
+        self._catalogue = catalogue
         self._created: dict[str, TokenSettings] = {}
         self._is_whole = False
         """The hash of created tokens was there, so that a token which is not in it was revoked."""
@@ -27,8 +28,9 @@ class Tokens:
 
     async def find(self, name: str) -> TokenSettings | None:
         """Return a token's settings, or None when it was revoked. Where Redis has lost its tokens nobody is judged."""
-        if name in self._configured:
-            return self._configured[name]
+        for token in self._catalogue.settings.tokens:
+            if token.name == name:
+                return token
         await self._refresh()
         if name in self._created:
             return self._created[name]

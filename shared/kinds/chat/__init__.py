@@ -8,6 +8,7 @@ from shared.kinds.chat.plain import rewrite
 from shared.kinds.chat.request import request_body
 from shared.kinds.chat.schema import CHAT_REQUEST
 from shared.kinds.chat.stream import open_stream
+from shared.kinds.chat.structured import Checker, asked_again
 from shared.kinds.common.sse import error_event
 from shared.kinds.kind import Description, Kind
 
@@ -27,6 +28,8 @@ CHAT = Kind(
     stream=open_stream,
     fold=open_fold,
     plain=rewrite,
+    check=Checker,
+    asked_again=asked_again,
     error_event=error_event,
     description=Description(
         operation_id="createChatCompletion",

@@ -16,6 +16,7 @@ from shared.kinds.chat.schema import (
     schema_problem,
     without_branch_tags,
 )
+from shared.kinds.chat.structured import refuse_bad_schema
 from shared.kinds.common.body import (
     read_stream_options,
     stream_options_for_job,
@@ -104,8 +105,21 @@ def accept(request: ChatRequest, model: ModelSettings) -> Accepted:
             **stream_options_for_job(given),
             "max_tokens": request.max_tokens,
             "max_tokens_field": request.max_tokens_field,
+            **_structured(given, model),
         },
     )
+
+
+def _structured(body: dict[str, Any], model: ModelSettings) -> dict[str, Any]:
+    """Return the mark of a request whose answer the worker shall check; raises InvalidRequest for a bad schema."""
+    response_format = body.get("response_format") or {"type": "text"}
+    if model.structured_output == "passthrough" or response_format["type"] not in ("json_schema", "json_object"):
+        return {}
+    if (schema := (response_format.get("json_schema") or {}).get("schema")) is not None:
+        refuse_bad_schema(schema)
+    elif response_format["type"] == "json_schema":
+        return {}
+    return {"structured": True}
 
 
 def _fault(body: dict[str, Any]) -> InvalidRequest | None:

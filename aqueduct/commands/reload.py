@@ -1,0 +1,95 @@
+"""`aqueduct reload`: every process reads its configuration again and says what has changed.
+
+What runs and waits notices nothing. A file with a fault changes nothing anywhere; the exit status is 1
+where a process refuses it or does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aqueduct.commands.common import config_file_here, config_option, data_dir_option
+from aqueduct.errors import FAILED, CommandError
+from aqueduct.table import Column, table, terminal_width
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+ANSWER_SECONDS = 10.0
+_COLUMNS = tuple(map(Column, ("PROCESS", "ROLE", "FILE", "RESULT")))
+
+
+@click.command("reload", help=__doc__)
+@config_option
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(config: Path | None, as_json: bool) -> int:
+    """Ask all processes, and show what they say."""
+    from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
+    from shared.config import load_settings  # noqa: PLC0415
+
+    settings = load_settings(config_file_here(config), resolve_backend_keys=False, resolve_flower_password=False)
+    asked, answers = _ask(redis_url_here(settings))
+    if as_json:
+        print(json.dumps({"asked": asked, "answers": answers, "unserved": _unserved(settings, answers)}))
+    else:
+        print(_text(settings, asked, answers))
+    refused = any(answer["error"] for answer in answers)
+    return FAILED if refused or not answers or len(answers) < asked else 0
+
+
+def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many processes heard, and what they answered."""
+    import redis  # noqa: PLC0415 - keeps `--help` fast
+
+    from shared import keys  # noqa: PLC0415
+    from shared.redis_sync import connect  # noqa: PLC0415
+
+    request = secrets.token_hex(8)
+    answers: list[dict[str, Any]] = []
+    try:
+        with connect(url) as client:
+            asked = int(client.publish(keys.RELOAD, request))
+            while len(answers) < asked:
+                found: Any = client.blpop([keys.reloaded(request)], timeout=ANSWER_SECONDS)
+                if found is None:
+                    break
+                answers.append(json.loads(found[1]))
+    except redis.RedisError as error:
+        raise CommandError(f"Redis cannot be asked ({type(error).__name__}); see `aqueduct check`") from None
+    return asked, sorted(answers, key=lambda answer: (answer["role"], answer["process"]))
+
+
+def _unserved(settings: Settings, answers: list[dict[str, Any]]) -> list[str]:
+    """Return the models that no worker serves, nor one that is being started."""
+    served = {model for answer in answers for model in answer["served"]}
+    for answer in answers:
+        if answer["role"] == "up":
+            served |= set(answer["changes"].get("added", "").split(","))
+    return [model for model in settings.models if model not in served]
+
+
+def _text(settings: Settings, asked: int, answers: list[dict[str, Any]]) -> str:
+    if not asked:
+        return "No process listens: nothing of this gateway runs, or only such as knows no reload."
+    rows = [(one["process"], one["role"], one["digest"] or "-", _result(one)) for one in answers]
+    lines = [table(_COLUMNS, rows, terminal_width())]
+    if len(answers) < asked:
+        lines.append(f"{asked - len(answers)} of {asked} processes did not answer within {ANSWER_SECONDS:g} s.")
+    if len({one["digest"] for one in answers}) > 1:
+        lines.append("They run by different files: compare FILE with `sha256sum` of each.")
+    if unserved := _unserved(settings, answers):
+        lines.append(f"No worker serves {', '.join(unserved)}: start one with `aqueduct worker {' '.join(unserved)}`.")
+    return "\n".join(lines)
+
+
+def _result(answer: dict[str, Any]) -> str:
+    if answer["error"]:
+        return "refused: " + "; ".join(answer["error"].splitlines())
+    told = [f"{name.replace('_', ' ')} {what}" for name, what in answer["changes"].items()]
+    return "; ".join(told) or "nothing has changed"
