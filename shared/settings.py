@@ -114,6 +114,13 @@ class ModelSettings(Section):
         """`batch_hours`, as they are asked."""
         return batch_hours(self.batch_hours) if self.batch_hours else None
 
+    @cached_property
+    def reserve(self) -> int:
+        """`batch_reserve`, or its default."""
+        if self.batch_reserve is not None:
+            return self.batch_reserve
+        return 1 if self.places >= RESERVED_FROM else 0
+
     def kept_from_batch(self, places: int, now: float | None = None) -> int:
         """Return how many of so many slots batch work leaves to others: outside its hours all, else never all.
 
@@ -121,10 +128,7 @@ class ModelSettings(Section):
         """
         if now is not None and self.hours is not None and not self.hours.are_on(now):
             return places
-        reserve = self.batch_reserve
-        if reserve is None:
-            reserve = 1 if self.places >= RESERVED_FROM else 0
-        return max(0, min(reserve, places - 1))
+        return max(0, min(self.reserve, places - 1))
 
     @field_validator("backends")
     @classmethod
