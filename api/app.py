@@ -15,7 +15,7 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, both
-from api.routes import batches, docs, files, health, index, models
+from api.routes import batches, docs, files, health, index, models, requests
 from shared.catalogue import Catalogue
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
@@ -23,7 +23,7 @@ from shared.version import VERSION
 
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
-    "x-aqueduct-run-ms", "x-aqueduct-structured-output",
+    "x-aqueduct-run-ms", "x-aqueduct-queue-position", "x-aqueduct-estimated-wait-ms", "x-aqueduct-structured-output",
     "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
 )  # fmt: skip
@@ -80,6 +80,7 @@ def create_app(catalogue: Catalogue) -> FastAPI:
         app.include_router(models.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(files.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(batches.router, prefix=prefix, include_in_schema=not prefix)
+        app.include_router(requests.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
     app.include_router(index.router)
     app.include_router(docs.router)

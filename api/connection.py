@@ -34,12 +34,15 @@ from api.http_1_0 import send_without_chunks
 from api.lingering import STEP_SECONDS, Lingering
 from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
+from shared.header_fields import FIELD_BYTES
 from shared.settings import ApiSettings
 
 log = logging.getLogger("aqueduct.api.connection")
 
 MAX_REFUSED: Final = 64
 """Connections past the limit that hear so; further ones are closed without a word."""
+MAX_LINED_UP: Final = 32
+"""Requests that wait behind the one that is being answered; a client that sends more has to send the rest again."""
 
 
 class State(Enum):
@@ -181,6 +184,8 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserError:
             if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge())
+            elif len(self.pipeline) >= MAX_LINED_UP:
+                self._end_with_this_answer()
             else:
                 self._refuse(InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http"))
             return
@@ -212,6 +217,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Note the first byte of a request."""
+        if len(self.pipeline) >= MAX_LINED_UP:
+            raise ValueError("requests come faster than they are answered")  # ends the parse
         self._header_bytes = self._unheard_bytes = 0
         self._head_has_begun = True
         if self._state is State.IDLE:
@@ -230,7 +237,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer counts as one and is dropped: a proxy in front may not have looked at it."""
         self._unheard_bytes = 0
-        self._header_bytes += len(name) + len(value)
+        self._header_bytes += len(name) + len(value) + FIELD_BYTES
         if self._header_bytes > self._max_header_bytes:
             raise HeadersTooLarge  # ends the parse
         if self._head_has_begun:
@@ -274,13 +281,16 @@ class ClientConnection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._state is State.CLOSING or self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._current, app = self.pipeline.pop()
+            if not self.pipeline:
+                self.flow.resume_reading()
             if self._state is not State.HALF_CLOSED:
                 self._enter(State.BODY if self._current.more_body else State.ANSWERING)
             self._start_asgi_task(self._current, app)
-        elif self._head_has_begun:
+            return
+        self.flow.resume_reading()
+        if self._head_has_begun:
             self._enter(State.HEAD)
             self._limit(self._settings.header_timeout_seconds)
         else:
@@ -335,14 +345,18 @@ class ClientConnection(HttpToolsProtocol):
                 self.transport.abort()  # anything else would be taken for a part of that answer
                 return
             if self._state is not State.BODY:
-                # The request before them was whole: it is answered, as the last.
-                self.pipeline.clear()
-                cycle.keep_alive = False
-                self._enter(State.CLOSING)
+                self._end_with_this_answer()  # the request before them was whole
                 return
             self._leave()
         self.transport.write(error_response(error))
         self._linger()
+
+    def _end_with_this_answer(self) -> None:
+        """Take nothing more; whatever was lined up has to be sent again on another connection (RFC 9112, 9.3.2)."""
+        if self._current is not None:
+            self._current.keep_alive = False
+        self.pipeline.clear()
+        self._enter(State.CLOSING)
 
     def _leave(self) -> None:
         """Tell the present request's application that there is nobody to answer."""

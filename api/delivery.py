@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from api.exchange import Exchange
 from api.relay import Relay
+from api.standing import TELL_SECONDS, UNSURE_SECONDS, Waiting
 from shared import events
-from shared.errors import AqueductError, from_wire
+from shared.errors import AqueductError, QueueTimeout, from_wire
 from shared.kinds.kind import Kind
 from shared.settings import ApiSettings
 
 _SSE_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_KEEP_ALIVE = b": keep-alive\n\n"
 _SSE_TYPE = b"text/event-stream; charset=utf-8"
 
 
@@ -23,7 +27,8 @@ class Delivery:
         self._settings = settings
         self._exchange = exchange
         self._relay = relay
-        self._queue_ms = 0
+        self.queue_ms: int | None = None
+        """How long the job waited, once it is known that its turn has come."""
 
     async def whole(self) -> None:
         """Wait for the job's end and send it as one response; raises ClientGone, or the job's error."""
@@ -31,9 +36,11 @@ class Delivery:
         while True:
             for event in await self._relay.next(None):
                 if event[0] == events.FAILED:
-                    raise from_wire(event[1:])
+                    raise self._failure(event)
                 if event[0] == events.PART:
                     parts.append(event[1:])
+                elif event[0] == events.ATTEMPTS:
+                    self._note_attempts(event)
                 elif event[0] == events.COMPLETED:
                     done = events.read_completed(event)
                     self._note(done)
@@ -41,12 +48,19 @@ class Delivery:
                     await self._exchange.answer(200, body, _times(done.queue_ms, done.run_ms))
                     return
 
-    async def stream(self, read_timeout_seconds: float | None, ahead: int) -> None:
-        """Send events as they come; until the first one the status is still open, and an error raised."""
+    async def stream(self, read_timeout_seconds: float | None, waiting: Waiting | None) -> None:
+        """Send events as they come; until the first one the status is still open, and an error raised.
+
+        The headers are held for the first event, so that an early failure keeps its status; but whoever waits for a
+        slot is told so within a second.
+        """
         exchange, relay = self._exchange, self._relay
         third = read_timeout_seconds / 3 if read_timeout_seconds else 1e9
         silence = min(self._settings.keep_alive_seconds, third)
-        timeout = min(self._settings.hold_headers_seconds, third)
+        hold = min(self._settings.hold_headers_seconds, third)
+        clock = asyncio.get_running_loop().time
+        held_until = clock() + hold
+        timeout = hold if waiting is None else min(hold, TELL_SECONDS)
         while not relay.is_over:
             try:
                 ready = await relay.next(timeout)
@@ -56,11 +70,16 @@ class Delivery:
                 exchange.scope["state"]["error_code"] = cut.code
                 await exchange.write(self._kind.error_event(cut), more=False)
                 return
+            if not ready and waiting is not None and not exchange.started and (left := held_until - clock()) > 0:
+                unsure = waiting.is_unsure(clock())
+                if unsure or not waiting.waits:
+                    timeout = min(left, UNSURE_SECONDS) if unsure else left
+                    continue
             timeout = silence
             # A comment with its own blank line is harmless to every client, as no event ever carries an id.
-            out = self._events(ready) if ready else _comment(0 if exchange.started else ahead)
+            out = self._events(ready) if ready else waiting.comment(clock()) if waiting is not None else _KEEP_ALIVE
             if not exchange.started:
-                await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(self._queue_ms, None)])
+                await exchange.start(200, _SSE_TYPE, [*_SSE_HEADERS, *_times(self.queue_ms, None)])
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
             relay.pass_on_to(exchange.direct_writer())
@@ -73,29 +92,50 @@ class Delivery:
             if kind == events.CHUNKS:
                 out.append(event[1:])
             elif kind == events.STARTED:
-                self._queue_ms = int(event[1:])
+                self._note_start(event)
             elif kind == events.COMPLETED:  # the stream's own end came as a chunk
                 self._note(events.read_completed(event))
+            elif kind == events.ATTEMPTS:
+                self._note_attempts(event)
             elif kind == events.FAILED:
-                error = from_wire(event[1:])
+                error = self._failure(event)
                 if not self._exchange.started and not out:
                     raise error
                 self._exchange.scope["state"]["error_code"] = error.code
                 out.append(self._kind.error_event(error))
         return b"".join(out)
 
+    # --- what the log is told -------------------------------------------------------------------------------------
+
+    def _note_start(self, event: bytes) -> None:
+        """The first token is here."""
+        exchange = self._exchange
+        self.queue_ms = int(event[1:])
+        exchange.scope["state"].update(queue_ms=self.queue_ms, first_ms=exchange.elapsed_ms())
+
+    def _note_attempts(self, event: bytes) -> None:
+        attempts, backend = events.read_attempts(event)
+        self._exchange.scope["state"].update(attempts=attempts, backend=backend)
+
     def _note(self, done: events.Completed) -> None:
-        self._exchange.scope["state"].update(
-            queue_ms=done.queue_ms, run_ms=done.run_ms, completion_tokens=done.completion_tokens
-        )
+        self.queue_ms = done.queue_ms
+        state = self._exchange.scope["state"]
+        state.update(queue_ms=done.queue_ms, run_ms=done.run_ms)
+        state.setdefault("attempts", 1)
+        if done.prompt_tokens >= 0:  # else the backend did not say
+            state.update(prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens)
+
+    def _failure(self, event: bytes) -> AqueductError:
+        error, ran = from_wire(event[1:]), events.read_ran(event)
+        if ran is not None:
+            self._exchange.scope["state"].update(asdict(ran))
+        elif error.code == QueueTimeout.code:
+            self._exchange.scope["state"]["queue_ms"] = self._exchange.elapsed_ms()
+        return error
 
 
-def _comment(ahead: int) -> bytes:
-    return b": queued, %d ahead\n\n" % ahead if ahead else b": keep-alive\n\n"
-
-
-def _times(queue_ms: int, run_ms: int | None) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-aqueduct-queue-ms", b"%d" % queue_ms)]
+def _times(queue_ms: int | None, run_ms: int | None) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-aqueduct-queue-ms", b"%d" % (queue_ms or 0))]
     if run_ms is not None:
         headers.append((b"x-aqueduct-run-ms", b"%d" % run_ms))
     return headers

@@ -19,7 +19,9 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 
 async def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
     value = request.headers.get("authorization")
-    return await gateway.tokens.find(value.encode("latin-1") if value is not None else None)
+    token = await gateway.tokens.find(value.encode("latin-1") if value is not None else None)
+    request.state.tenant = token.name
+    return token
 
 
 TokenDep = Annotated[TokenSettings, Depends(_token)]

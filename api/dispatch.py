@@ -8,7 +8,7 @@ from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, UnknownModel
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
-from shared.lanes import LANES, Lane
+from shared.lanes import LANES, Lane, tier_of
 from shared.protocol import MAX_COST
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import TokenSettings
@@ -42,6 +42,14 @@ class Dispatcher:
             raise UnknownModel(requested)
         return name
 
+    def backend(self, model: str, place: int | None) -> str | None:
+        """Return the host and port of a model's backend at a place of its list; with no place, of its only one."""
+        found = self._catalogue.models.get(model)
+        backends = found.backends if found is not None else ()  # it may be gone meanwhile
+        if place is None:
+            return backends[0].address if len(backends) == 1 else None
+        return backends[place].address if place < len(backends) else None
+
     def prepare(
         self,
         kind: Kind,
@@ -64,6 +72,7 @@ class Dispatcher:
             public_model=request.model,
             client_seconds=None if request.stream else read_timeout_seconds,
             options=accepted.options,
+            tier=tier_of(lane, request.service_tier),
         )
         return Admission(
             id=job_id,

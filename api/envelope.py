@@ -62,11 +62,13 @@ class Envelope:
                 await self._app(_as_routed(scope), receive, send_with_headers)
         except Exception:
             log.exception("unexpected error", extra={"request_id": state["request_id"]})
+            state["error_code"] = AqueductError.code
             if status == 0:
                 await Exchange(scope, receive, send_with_headers).fail(AqueductError())
         finally:
             if scope["path"] not in _QUIET_PATHS and log.isEnabledFor(logging.INFO):
-                fields = {k: state[k] for k in _LOGGED if k in state}
+                get = state.get
+                fields = {name: get(name) for name in (_OF_JOBS if "kind" in state else _OF_OTHERS)}
                 log.info(
                     "%s %s", scope["method"], _path_as_sent(scope),
                     extra={
@@ -83,7 +85,12 @@ def _as_routed(scope: Scope) -> Scope:
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-_LOGGED = ("kind", "tenant", "model", "stream", "queue_ms", "run_ms", "completion_tokens", "error_code")
+_OF_OTHERS = ("tenant", "error_code")
+_OF_JOBS = (
+    "kind", "model", "tenant", "lane", "stream", "error_code", "queue_ms", "first_ms", "run_ms", "prompt_tokens",
+    "completion_tokens", "attempts", "backend",
+)  # fmt: skip
+"""The same on every outcome; None: not known, or not come to."""
 
 
 def _path_as_sent(scope: Scope) -> str:
@@ -92,8 +99,9 @@ def _path_as_sent(scope: Scope) -> str:
     return raw[:200].decode("ascii", "replace")
 
 
-def error_response(error: AqueductError) -> Response:
+def error_response(request: Request, error: AqueductError) -> Response:
     """Return an error as a whole response, for handlers of the framework."""
+    request.state.error_code = error.code
     return Response(error.json(), error.status, error.response_headers(), "application/json")
 
 
@@ -101,27 +109,29 @@ def install_error_handlers(app: FastAPI) -> None:
     """Give every failure, the framework's own included, the OpenAI shape."""
 
     async def known(request: Request, error: Exception) -> Response:
-        return error_response(cast(AqueductError, error))
+        return error_response(request, cast(AqueductError, error))
 
     async def framework(request: Request, error: Exception) -> Response:
         found = cast(HTTPException, error)
         if found.status_code == 405 and request.method == "OPTIONS":
             return Response(status_code=204, headers={"allow": f"{_methods(found)}, OPTIONS"})
-        return error_response(_from_framework(request, found))
+        return error_response(request, _from_framework(request, found))
 
     async def invalid(request: Request, error: Exception) -> Response:
         first = cast(RequestValidationError, error).errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or None
-        return error_response(InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value"))
+        return error_response(
+            request, InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value")
+        )
 
     async def store(request: Request, error: Exception) -> Response:
         full = isinstance(error, StoreFull)
         found = CapacityError(str(error), code="storage_full" if full else "storage_unavailable", retry_after=30)
         found.status = 507 if full else 503
-        return error_response(found)
+        return error_response(request, found)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return error_response(AqueductError())
+        return error_response(request, AqueductError())
 
     app.add_exception_handler(AqueductError, known)
     app.add_exception_handler(HTTPException, framework)

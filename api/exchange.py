@@ -59,6 +59,10 @@ class Exchange:
         self._headers: Headers = []
         self._connection: Connection | None = scope.get("extensions", {}).get("aqueduct.connection")
 
+    def elapsed_ms(self) -> int:
+        """Return how long ago the request began."""
+        return int((time.monotonic() - self.started_at) * 1000)
+
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of that (lower-case) name."""
         for key, value in self.scope["headers"]:
@@ -109,14 +113,13 @@ class Exchange:
     async def start(self, status: int, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Send status and headers."""
         self.started = True
-        elapsed_ms = int((time.monotonic() - self.started_at) * 1000)
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
                 "headers": [
                     (b"content-type", content_type),
-                    (b"openai-processing-ms", b"%d" % elapsed_ms),
+                    (b"openai-processing-ms", b"%d" % self.elapsed_ms()),
                     *self._headers,
                     *headers,
                 ],

@@ -14,10 +14,14 @@ from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
 from api.files.desk import FileDesk
+from api.forgetting import Forgetting
+from api.inquiries import Inquiries
 from api.jobs import JobEndpoint
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
+from api.standing import Standing
+from api.token_uses import TokenUses
 from api.tokens import TokenTable
 from api.unheard import Unheard
 from shared import keys
@@ -63,10 +67,13 @@ class Gateway:
         self.events = Subscriber(
             settings.redis, [keys.events(self.owner)], self.relays.on_message, self.relays.on_subscribed
         )
-        self.tokens = TokenTable(catalogue)
+        self.token_uses = TokenUses(keys.TOKEN_USES)
+        self.tokens = TokenTable(catalogue, self.token_uses.note)
         self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
-        self.forgets = Reports(self.admissions.forget, gather_seconds=FORGET_GATHER_SECONDS)
+        self.forgets = Reports(Forgetting(self.admissions).forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
+        self.standing = Standing(self.admissions)
+        self.inquiries = Inquiries(self.admissions, self.standing)
         self.served = ServedModels(self.upkeep)
         self.reloading = Reloading(catalogue, client, "api", self.owner)
         self.file_desk: FileDesk | None = None
@@ -85,6 +92,7 @@ class Gateway:
                 bodies=bodies,
                 dispatcher=dispatcher,
                 relays=self.relays,
+                standing=self.standing,
                 cancels=self.cancels,
                 forgets=self.forgets,
             )
@@ -167,6 +175,7 @@ class Gateway:
         try:
             await self.cancels.drain()
             await self.admissions.beat(gone=True)
+            await self.token_uses.tell(self.client.call)
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
 
@@ -200,9 +209,11 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         if gateway.file_desk is not None:
             background.forever(gateway.sweep_files_forever(), "files past their end")
         background.forever(gateway.relays.recover_forever(), "log readings")
+        background.forever(gateway.standing.ask_forever(), "places in line")
         background.forever(gateway.unheard.look_forever(), "unheard jobs")
         background.forever(gateway.cancels.run_forever(), "cancels")
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         settle_heap()
         yield gateway

@@ -19,6 +19,7 @@ from api.relay import Relay, State
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.retries import LINGER_SECONDS, OpenRequests, idempotency, identity
+from api.standing import Standing, Waiting
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
 from shared.kinds.common.body import parse_body
@@ -29,6 +30,10 @@ from shared.settings import ApiSettings, TokenSettings
 
 SHORTEST_READ_TIMEOUT_SECONDS = 1.0
 """A client that says less is not believed: its comments would come every millisecond."""
+
+
+MAX_NAME = 128
+"""Of a model that there may not be, in the log."""
 
 
 class _Prepared(NamedTuple):
@@ -52,6 +57,7 @@ class JobEndpoint:
         bodies: Bodies,
         dispatcher: Dispatcher,
         relays: RelayHub,
+        standing: Standing,
         cancels: Reports,
         forgets: Reports,
     ) -> None:
@@ -61,6 +67,7 @@ class JobEndpoint:
         self._bodies = bodies
         self._dispatcher = dispatcher
         self._relays = relays
+        self._standing = standing
         self._cancels = cancels
         self._forgets = forgets
         self._open = OpenRequests()
@@ -68,17 +75,21 @@ class JobEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = Exchange(scope, receive, send)
+        exchange, state = Exchange(scope, receive, send), scope["state"]
+        state["kind"] = self._kind.name
         try:
             await self._answer(exchange)
         except ClientGone:
-            scope["state"]["status"] = 499
+            state["status"] = 499
         except AqueductError as error:
-            scope["state"]["error_code"] = error.code
+            state["error_code"] = error.code
             await exchange.fail(error)
+        if "attempts" in state:
+            state["backend"] = self._dispatcher.backend(state["model"], state.get("backend"))
 
     async def _answer(self, exchange: Exchange) -> None:
         token = await self._tokens.find(exchange.header(b"authorization"))
+        exchange.scope["state"]["tenant"] = token.name
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()
@@ -95,9 +106,7 @@ class JobEndpoint:
         """Have the job done and hand its answer on."""
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
-        exchange.scope["state"].update(
-            kind=self._kind.name, model=prepared.admission.model, tenant=token.name, stream=is_stream
-        )
+        exchange.scope["state"].update(model=prepared.admission.model, lane=prepared.admission.lane, stream=is_stream)
         if is_stream and "structured" in prepared.admission.spec.options:
             exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
         older = self._open.older(exchange, prepared.identity) if prepared.identity else None
@@ -112,22 +121,26 @@ class JobEndpoint:
         try:
             if older is not None:
                 self._relays.join(relay, older.id)
-                ahead = 0
+                waiting = None
             else:
-                ahead = await self._admit(exchange, relay, prepared.admission)
+                waiting = await self._admit(exchange, relay, prepared.admission)
             del prepared, request  # the body is Redis's now
             if place is not None:
                 place.give_back()
             delivery = Delivery(self._kind, self._settings, exchange, relay)
-            await (delivery.stream(read_timeout, ahead) if is_stream else delivery.whole())
+            try:
+                await (delivery.stream(read_timeout, waiting) if is_stream else delivery.whole())
+            finally:
+                if waiting is not None:
+                    self._standing.leave(waiting, delivery.queue_ms)
         finally:
             stop_watching()
             if open_request is not None:
                 self._open.remove(open_request)
             self._part(relay, is_keyed=exchange.header(b"idempotency-key") is not None)
 
-    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> int:
-        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns how many are ahead."""
+    async def _admit(self, exchange: Exchange, relay: Relay, job: Admission) -> Waiting | None:
+        """Have the job accepted, or join the one that its Idempotency-Key stands for; returns it if it must wait."""
         relay.asked()
         try:
             admitted = await self._dispatcher.admit(job)
@@ -139,9 +152,11 @@ class JobEndpoint:
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
             self._relays.join(relay, admitted.job_id)
-        else:
-            relay.accepted()
-        return admitted.ahead
+            return None
+        relay.accepted()
+        if admitted.before is None:
+            return None
+        return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:
         """Stop listening: what nobody here listens to any more is cancelled, or forgotten if it has ended."""
@@ -165,6 +180,7 @@ class JobEndpoint:
 
     def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
         request = self._kind.validate(parse_body(raw))
+        exchange.scope["state"]["model"] = request.model[:MAX_NAME]  # as asked for, until it is found
         name = self._dispatcher.model_name(request.model)
         if not self._tokens.allows(token, name):
             raise UnknownModel(request.model)

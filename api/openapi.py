@@ -38,13 +38,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_components())
         components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `aq-…`."}
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the gateway, such as `sk-aq-…`."}
         }
         for kind in KINDS.values():
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
                 document["paths"][path] = {"post": _operation(kind.description, suffix)}
         for path, item in document["paths"].items():
-            if path.startswith(("/models", "/files", "/uploads", "/batches")):
+            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests")):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document

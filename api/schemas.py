@@ -40,3 +40,26 @@ class ModelList(BaseModel):
 
     object: Literal["list"]
     data: list[Model]
+
+
+class Timeline(BaseModel):
+    """When a request came from one state to the next, in Unix seconds with fractions; null where it has not yet."""
+
+    accepted: float
+    taken: float | None = Field(description="By a worker; the last one, where several tried.")
+    first_token: float | None = Field(description="Of a stream; null for whole answers.")
+    ended: float | None
+
+
+class RequestStatus(BaseModel):
+    """Where one of the caller's requests stands."""
+
+    id: str
+    object: Literal["request"]
+    model: str = Field(description="The model's own name, also where the request used an alias.")
+    state: Literal["waiting", "running", "ended"]
+    lane: str
+    position: int | None = Field(description="How many requests go before it; null where it does not wait.")
+    estimated_wait_ms: int | None = Field(description="How long it waits yet; null where it does not wait.")
+    attempts: int = Field(description="How many workers have taken it.")
+    timeline: Timeline

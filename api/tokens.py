@@ -34,8 +34,10 @@ LOOK_SECONDS = 1.0
 class TokenTable:
     """Static tokens from the file and created ones from Redis, by hash."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, on_use: Callable[[str], object] = lambda _: None) -> None:
+        """Take what holds the tokens of the file; `on_use` is called with the hash of each token let in."""
         self._catalogue = catalogue
+        self._on_use = on_use
         self._static: dict[str, TokenSettings] = {}
         self._created: dict[str, TokenSettings] = {}
         self._dynamic: dict[str, TokenSettings] = {}
@@ -88,6 +90,7 @@ class TokenTable:
             raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
+        self._on_use(digest)
         return record
 
     def allows(self, token: TokenSettings, model_name: str) -> bool:

@@ -42,7 +42,9 @@ class Reloads:
         self._plan = plan
         self._watch = watch
         self._grow = grow
-        self._source = Source(None, environ, resolve_backend_keys=True, resolve_flower_password=True)
+        self._source = Source(
+            None, environ, resolve_backend_keys=True, resolve_flower_password=True, resolve_webhook_secrets=True
+        )
         self._file = Path(environ["AQUEDUCT_CONFIG"])
         self._reloading: Reloading | None = None
         self._served: set[str] = set(plan.settings.models)

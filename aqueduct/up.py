@@ -335,7 +335,9 @@ def _keep_token(plan: Plan, redis_url: str) -> None:
     from shared.redis_sync import connect  # noqa: PLC0415 - rarely needed
     from shared.tokens import StoredToken, TokenStore, hash_token  # noqa: PLC0415
 
-    record = StoredToken(name=TOKEN_NAME, sha256=hash_token(plan.credentials.token), created_at=datetime.now(UTC))
+    now = datetime.now(UTC)
+    digest = hash_token(plan.credentials.token)
+    record = StoredToken(name=TOKEN_NAME, sha256=digest, created_at=now, created_by="aqueduct up")
     with connect(redis_url) as client:
         store = TokenStore(client, plan.settings.data_dir)
         if record.sha256 in {known.sha256 for known in store.list()}:

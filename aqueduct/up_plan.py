@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import yaml
 
-from aqueduct.commands.common import GENERATED_CONFIG, Overrides
+from aqueduct.commands.common import GENERATED_CONFIG, UP_FILES, Overrides
 from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.ports import free_port
-from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, load_settings, variable_of
+from shared.config import FLOWER_PASSWORD, config_path, is_backend_key, is_webhook_secret, load_settings, variable_of
 from shared.config_problems import Path as SettingPath
 from shared.private_files import private_folder, read_private, write_private
 from shared.settings import Settings
@@ -42,10 +42,16 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Secret:
-    """Who needs a variable that holds a secret: the workers of some models, Flower, or both."""
+    """Who needs a variable that holds a secret: the workers of some models, all workers, Flower."""
 
     models: frozenset[str] = frozenset()
     flower: bool = False
+    webhooks: bool = False
+    """Every worker may send them."""
+
+    def is_for(self, models: Collection[str], flower: bool) -> bool:
+        """Whether a worker for these models needs it, where there are any, or Flower."""
+        return not self.models.isdisjoint(models) or (flower and self.flower) or (self.webhooks and bool(models))
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,7 @@ class Plan:
 
     def environment_for(self, *, models: Collection[str] = (), flower: bool = False) -> dict[str, str]:
         """Return the environment of a child: of a worker for these models, of Flower, or of one without secrets."""
-        hidden = {
-            name
-            for name, secret in self.secrets.items()
-            if secret.models.isdisjoint(models) and not (flower and secret.flower)
-        }
+        hidden = {name for name, secret in self.secrets.items() if not secret.is_for(models, flower)}
         return {name: value for name, value in self.environment.items() if name not in hidden}
 
 
@@ -112,7 +114,7 @@ def make_plan(
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
     environment["AQUEDUCT_DATA_DIR"] = str(settings.data_dir)
     if settings.storage.url is None:
-        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / "files").as_uri()
+        environment["AQUEDUCT_STORAGE__URL"] = (settings.data_dir / UP_FILES).as_uri()
     credentials = keep_credentials(settings.data_dir)
     if settings.flower.password is None:
         environment[variable_of(FLOWER_PASSWORD)] = credentials.flower_password
@@ -199,9 +201,11 @@ def secrets_of(file: Path) -> dict[str, Secret]:
         for name in re.findall(r"\$\{(\w+)", value):
             known = found.get(name, Secret())
             if is_backend_key(path):
-                found[name] = Secret(known.models | {str(path[1])}, known.flower)
+                found[name] = replace(known, models=known.models | {str(path[1])})
             elif path == FLOWER_PASSWORD:
-                found[name] = Secret(known.models, flower=True)
+                found[name] = replace(known, flower=True)
+            elif is_webhook_secret(path):
+                found[name] = replace(known, webhooks=True)
             else:
                 used_elsewhere.add(name)
     return {name: secret for name, secret in found.items() if name not in used_elsewhere}

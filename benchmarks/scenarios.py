@@ -16,6 +16,7 @@ from benchmarks.processes import fetch
 from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
 from benchmarks.runner import Row, Runner, cpu_each, median
+from benchmarks.standing import standing
 
 Rows = dict[str, Row]
 
@@ -321,4 +322,5 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "queue": queue,
     "batches": batches,
     "beside": beside,
+    "standing": standing,
 }

@@ -96,14 +96,23 @@ class Stack:
         return next((target for target in self.targets if target.name == name), None)
 
     def start_gateway(
-        self, *, further_models: int = 0, worker_models: Sequence[Sequence[str]] = ((),), job_events: bool = True
+        self,
+        *,
+        further_models: int = 0,
+        worker_models: Sequence[Sequence[str]] = ((),),
+        job_events: bool = True,
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first."""
+        """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first.
+
+        `changes` are sections of the settings that stand in the place of the usual ones.
+        """
         self.stop_gateway()
         self.redis.flushall()
         token, port = new_token(), free_port()
         config = self.folder / "aqueduct.yaml"
-        config.write_text(yaml.safe_dump(self._settings(token, further_models, job_events), sort_keys=False))
+        settings = {**self._settings(token, further_models, job_events), **(changes or {})}
+        config.write_text(yaml.safe_dump(settings, sort_keys=False))
         options = ("--config", config)
         self._gateway["api"] = self._start("api", "--port", str(port), *options)
         for index, models in enumerate(worker_models):

@@ -197,6 +197,11 @@ class BackendSettings(Section):
         }
         return {lane: changes_of(lanes.get(lane, self.parameters)) for lane in ("", *LANES)}
 
+    @cached_property
+    def address(self) -> str:
+        """Host and port, as logs name a backend: without what may be secret in its URL."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
     def changes(self, lane: str) -> Changes | None:
         """Return what becomes of the parameters of a job in this lane; None: nothing."""
         return (self._changes.get(lane) or self._changes[""]) if self._changes else None

@@ -34,6 +34,7 @@ class Source:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     resolve_backend_keys: bool | Collection[str] = True
     resolve_flower_password: bool = False
+    resolve_webhook_secrets: bool = False
 
     def read(self) -> tuple[Settings, str]:
         """Return the settings, and the first digits of the file's SHA-256. Raises ConfigError."""
@@ -44,6 +45,7 @@ class Source:
                 environ=self.environ,
                 resolve_backend_keys=self.resolve_backend_keys,
                 resolve_flower_password=self.resolve_flower_password,
+                resolve_webhook_secrets=self.resolve_webhook_secrets,
             )
             if self._digest() == before:  # else it was changed meanwhile
                 return settings, before

@@ -46,6 +46,7 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     resolve_backend_keys: bool | Collection[str] = True,
     resolve_flower_password: bool = True,
+    resolve_webhook_secrets: bool = True,
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read the configuration; raise ConfigError with every problem found.
@@ -53,15 +54,16 @@ def load_settings(
     Without `path` the file is the one that AQUEDUCT_CONFIG names, if any. `resolve_backend_keys` tells for which
     models it is wanted what only those know who call a backend (`api_key`, `headers`, `proxy`, certificates): all,
     none, or those named; elsewhere it is None, and its variables and files need not exist. So with
-    `resolve_flower_password=False` for Flower's. `base` are values to start from in place of a file's (the demo's
-    models); it is used only when there is no file.
+    `resolve_flower_password=False` for Flower's, and `resolve_webhook_secrets=False` for what signs webhooks. `base`
+    are values to start from in place of a file's (the demo's models); it is used only when there is no file.
     """
     file = config_path(path, environ)
     tree = _read(file) if file else Tree("", data=copy.deepcopy(dict(base or {})))
     if file:
-        fill_variables(tree, environ, _unwanted_secrets(resolve_backend_keys, resolve_flower_password))
+        unwanted = _unwanted_secrets(resolve_backend_keys, resolve_flower_password, resolve_webhook_secrets)
+        fill_variables(tree, environ, unwanted)
     variables = _apply_environment(tree, environ)
-    if not tree.data.get("models") and ("models",) not in tree.broken and not any(not p.path for p in tree.problems):
+    if not tree.data.get("models") and ("models",) not in tree.broken:
         where = "" if file else f"; name a configuration file by --config or {CONFIG_VARIABLE}"
         tree.problem(("models",), f"at least one model is needed{where}")
     _find_clashes(tree)
@@ -83,12 +85,16 @@ def _read(file: Path) -> Tree:
         raise ConfigError([Problem("", f"cannot be read: {error.strerror}", str(file))]) from None
 
 
-def _unwanted_secrets(backend_keys: bool | Collection[str], flower_password: bool) -> Callable[[problems.Path], bool]:
+def _unwanted_secrets(
+    backend_keys: bool | Collection[str], flower_password: bool, webhook_secrets: bool
+) -> Callable[[problems.Path], bool]:
     """Return what tells whether the value at a path is a secret that this process does without."""
 
     def is_unwanted(path: problems.Path) -> bool:
         if path == FLOWER_PASSWORD:
             return not flower_password
+        if is_webhook_secret(path):
+            return not webhook_secrets
         if not is_backend_key(path):
             return False
         return not backend_keys if isinstance(backend_keys, bool) else path[1] not in backend_keys
@@ -99,6 +105,11 @@ def _unwanted_secrets(backend_keys: bool | Collection[str], flower_password: boo
 def is_backend_key(path: problems.Path) -> bool:
     """Whether what only workers may know of a backend stands at this path; its second part is the model."""
     return len(path) >= 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
+
+
+def is_webhook_secret(path: problems.Path) -> bool:
+    """Whether what signs webhooks stands at this path: only workers, which send them, may know it."""
+    return len(path) == 4 and path[0] == "tokens" and path[2:] == ("webhook", "secret")
 
 
 # --- environment ------------------------------------------------------------------------------------------------------

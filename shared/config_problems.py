@@ -14,7 +14,7 @@ from typing import Any
 Path = tuple[str | int, ...]
 """Where a value stands: keys and list indexes from the top of the file."""
 
-_HIDDEN = {"api_key", "headers", "password", "proxy", "redis_url", "sha256", "url"}
+_HIDDEN = {"api_key", "headers", "password", "proxy", "redis_url", "secret", "sha256", "url"}
 """Keys whose values are never shown. A `sha256` may be a token pasted by mistake, a URL may hold a password."""
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
-from shared.config_problems import Path, Problem, dotted
+from shared.config_problems import ConfigError, Path, Problem, dotted
 
 _MAX_VALUES = 100_000
 """Aliases may repeat each other; a file that unfolds to more is a mistake or an attack."""
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")}
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_YAMLS_OWN = re.compile(r"'(.{0,3}|<[a-z ]+>)'")
+"""What YAML's messages may quote: a sign, or the name of a part such as <stream end>."""
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
@@ -48,31 +50,42 @@ class Tree:
 
 
 def read_tree(file: str, content: bytes) -> Tree:
-    """Parse a YAML file; what is wrong with it stands in the tree's `problems`."""
+    """Parse a YAML file; what is wrong with single values stands in the tree's `problems`.
+
+    Raises ConfigError, with that alone, where the file as a whole cannot be read: nothing else is known then.
+    """
     tree = Tree(file)
-    try:
-        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        tree.problems.append(Problem("", "is not UTF-8 text", file, line))
-        return tree
-    except yaml.reader.ReaderError as error:
-        tree.problems.append(Problem("", f"holds a control character (U+{ord(error.character):04X})", file))
-        return tree
+    loader = _loader(file, content)
     try:
         root = loader.get_single_node()
-        if root is None:
-            return tree
-        if not isinstance(root, yaml.MappingNode):
-            tree.problems.append(Problem("", "must hold settings, one `key: value` a line", file, 1))
-            return tree
-        tree.data = _Reader(loader, tree).value(root, ())
+        if root is not None:
+            if not isinstance(root, yaml.MappingNode):
+                raise _unreadable(file, "must hold settings, one `key: value` a line", root.start_mark.line + 1)
+            tree.data = _Reader(loader, tree).value(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        tree.problems.append(Problem("", _syntax_reason(error), file, mark.line + 1 if mark else None))
+        raise _unreadable(file, _syntax_reason(error), mark.line + 1 if mark else None) from None
     finally:
         loader.dispose()
     return tree
+
+
+def _loader(file: str, content: bytes) -> yaml.SafeLoader:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _unreadable(file, "is not UTF-8 text; save it as UTF-8", line) from None
+    try:
+        return yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        reason = f"holds a control character (U+{ord(text[error.position]):04X}); remove it"
+        raise _unreadable(file, reason, line) from None
+
+
+def _unreadable(file: str, reason: str, line: int | None) -> ConfigError:
+    return ConfigError([Problem("", reason, file, line)])
 
 
 def _syntax_reason(error: yaml.MarkedYAMLError) -> str:
@@ -84,8 +97,8 @@ def _syntax_reason(error: yaml.MarkedYAMLError) -> str:
         return "an alias (*name) without its anchor (&name); put text that begins with * in quotes"
     if "but found another document" in problem:
         return "must be one document; remove the line ---"
-    plain = re.sub(r"'[^']{4,}'", "'…'", problem)
-    return f"is not valid YAML: {plain}"
+    plain = re.sub(r"'[^']*'", lambda found: found[0] if _YAMLS_OWN.fullmatch(found[0]) else "'…'", problem)
+    return f"is not valid YAML: {plain}; look here and a line above for a missing quote, bracket or colon"
 
 
 class _Reader:

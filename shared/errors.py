@@ -96,9 +96,12 @@ class AqueductError(Exception):
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
 
-    def to_wire(self) -> bytes:
-        """Return the error as data for a failed event: JSON with status, error object, and retry advice."""
-        wire = {**self.body(), "status": self.status}
+    def to_wire(self, **more: Any) -> bytes:
+        """Return the error as data for a failed event: JSON with status, error object, and retry advice.
+
+        `more` are members that `from_wire` leaves out.
+        """
+        wire = {**self.body(), "status": self.status, **more}
         if self.retry_after is not None:
             wire["retry_after"] = self.retry_after
         if self.should_retry is not None:

@@ -4,8 +4,10 @@ An event is one kind byte and data:
     S  started    `queue_ms`, decimal; first event of a stream
     C  chunks     one or more whole SSE events, as the client gets them
     P  part       the beginning of a large plain body, as it goes on
+    A  attempts   `calls place`, decimal: how many backend calls it took, and which backend answered; only where it was
+                  more than one, and for logs only
     D  completed  `queue_ms run_ms prompt_tokens completion_tokens` (decimal, -1 unknown), a line feed, the plain body
-    E  failed     an error as `AqueductError.to_wire` writes it
+    E  failed     an error as `AqueductError.to_wire` writes it, with `ran` where a worker had the job
 A frame is the job id (32 hex digits), the nonce of the attempt that says it (12 hex digits, or as many dashes), the
 event's number and its length (4 bytes each, big-endian), and the event; length 0xFFFFFFFF says that the event is large
 and stands in the log alone.
@@ -15,12 +17,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import orjson
 
 from shared.errors import AqueductError
 from shared.protocol import LOG_ONLY, NONCE_BYTES
 
-STARTED, CHUNKS, PART, COMPLETED, FAILED = b"SCPDE"
+STARTED, CHUNKS, PART, ATTEMPTS, COMPLETED, FAILED = b"SCPADE"
 ENDINGS = (COMPLETED, FAILED)
 PART_BYTES = 512 * 1024
 """Of a plain body in one event."""
@@ -36,6 +40,18 @@ class Completed:
     prompt_tokens: int
     completion_tokens: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How far a job came before it failed; for logs, nobody decides by it."""
+
+    queue_ms: int
+    run_ms: int
+    attempts: int
+    """Backend calls, those of workers that were lost included."""
+    backend: int | None
+    """The place in the model's list of the backend called last."""
 
 
 def started(queue_ms: int) -> bytes:
@@ -69,9 +85,28 @@ def read_completed(event: bytes) -> Completed:
     return Completed(queue_ms, run_ms, prompt, completion, event[end + 1 :])
 
 
-def failed(error: AqueductError) -> bytes:
+def attempts(calls: int, place: int) -> bytes:
+    """Return the event that tells of several backend calls."""
+    return b"A%d %d" % (calls, place)
+
+
+def read_attempts(event: bytes) -> tuple[int, int]:
+    """Read what `attempts` wrote."""
+    calls, place = event[1:].split()
+    return int(calls), int(place)
+
+
+def failed(error: AqueductError, ran: Ran | None = None) -> bytes:
     """Return the event that ends a job with an error."""
-    return b"E" + error.to_wire()
+    return b"E" + (error.to_wire() if ran is None else error.to_wire(ran=asdict(ran)))
+
+
+def read_ran(event: bytes) -> Ran | None:
+    """Return how far a failed job came; None where no worker had it, or an older one did not say."""
+    told = orjson.loads(event[1:]).get("ran")
+    if told is None:
+        return None
+    return Ran(queue_ms=told["queue_ms"], run_ms=told["run_ms"], attempts=told["attempts"], backend=told["backend"])
 
 
 def frames(message: bytes) -> Iterator[tuple[bytes, bytes, int, bytes | None]]:

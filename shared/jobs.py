@@ -40,6 +40,8 @@ class JobSpec:
     """A plain request's own read timeout: past it nobody listens."""
     options: dict[str, Any] = field(default_factory=dict)
     """What only the kind understands."""
+    tier: str | None = None
+    """The `service_tier` that the answer names: the one used, where the request named any."""
 
     def to_json(self) -> bytes:
         """Return the spec as one line of JSON; raises TypeError for integers over 64 bits in `options`."""
@@ -61,15 +63,18 @@ class JobSpec:
             public_model=get("public_model", ""),
             client_seconds=get("client_seconds"),
             options=get("options", {}),
+            tier=get("tier"),
         )
         texts = type(spec.kind) is type(spec.tenant) is type(spec.lane) is type(spec.public_model) is str
         kinds = (type(spec.stream), type(spec.created), type(spec.options))
-        if not texts or kinds != (bool, int, dict) or type(spec.client_seconds) not in _SECONDS:
+        may_be_none = type(spec.client_seconds) in _SECONDS and type(spec.tier) in _TEXT
+        if not texts or kinds != (bool, int, dict) or not may_be_none:
             raise ValueError("a job's spec has a member of another type than expected")
         return spec
 
 
 _SECONDS = (type(None), int, float)
+_TEXT = (type(None), str)
 
 
 @dataclass(slots=True, kw_only=True)

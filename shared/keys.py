@@ -55,6 +55,8 @@ PROCESSES = "aq:processes"
 """Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
 """Hash: SHA-256 of each created token to its record, whatever the protocol. No lifetime; mirrored to a file."""
+TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
+"""Hash: SHA-256 of each token to when it was used last, in Unix seconds. A year after the last use of any."""
 
 SINGLES: dict[str, str] = {
     "owners": OWNERS,

@@ -15,9 +15,13 @@ import time
 from types import TracebackType
 from typing import Any, Literal
 
+import orjson
+
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls (C0, DEL, C1), what ends a line or turns its direction, and halves of pairs, which cannot be written."""
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
+_PLAIN = re.compile(r"[\w.:/@%+-]+", re.ASCII)
+"""What nearly every value is made of: shown as it is, without a further look."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -25,8 +29,20 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class _Fields(logging.Formatter):
     """Shows the fields given with `extra=` beside the message."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = -1
+        self._stamp = ""
+
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        return {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
+        return {key: value for key, value in vars(record).items() if key not in _STANDARD and key[0] != "_"}
+
+    def stamp(self, record: logging.LogRecord) -> str:
+        """Return when it happened; the part down to the second is made once a second."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._stamp}.{int(record.msecs):03d}Z"
 
 
 def escaped(text: str) -> str:
@@ -42,9 +58,11 @@ def _json_escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 
 
-def _shown(value: str | float) -> str:
+def _shown(value: str | float | None) -> str:
     if not isinstance(value, str):
-        return str(value)
+        return "-" if value is None else str(value)
+    if _PLAIN.fullmatch(value):
+        return value
     if _NEEDS_QUOTES.search(value):
         value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return escaped(value)
@@ -55,19 +73,25 @@ class TextFormatter(_Fields):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and the traceback if there is one."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = "".join(
             f" {key}={_shown(value)}"
             for key, value in self.fields(record).items()
-            if isinstance(value, str | int | float)
+            if value is None or isinstance(value, str | int | float)
         )
         message = escaped(record.getMessage())
-        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {message}{fields}"
+        line = f"{self.stamp(record)} {record.levelname} {record.name} {message}{fields}"
         return line + (self._indented(record.exc_info) if record.exc_info else "")
 
     def _indented(self, exc_info: Any) -> str:
         """Return the traceback set off, so that no line of an exception's text looks like a record."""
         return "".join(f"\n  {escaped(line)}" for line in self.formatException(exc_info).split("\n"))
+
+
+def _json(entry: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(entry, default=str).decode()
+    except TypeError:  # half of a character pair, or an integer of more than 64 bits
+        return json.dumps(entry, ensure_ascii=False, default=str)
 
 
 class JsonFormatter(_Fields):
@@ -76,7 +100,7 @@ class JsonFormatter(_Fields):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line of JSON."""
         entry: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": self.stamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -85,7 +109,7 @@ class JsonFormatter(_Fields):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         # What JSON itself leaves as it is stands inside of its strings, where an escape means the same.
-        return _UNSAFE.sub(_json_escape, json.dumps(entry, ensure_ascii=False, default=str))
+        return _UNSAFE.sub(_json_escape, _json(entry))
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str) -> None:

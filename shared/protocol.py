@@ -24,12 +24,21 @@ PROCESS_MS: Final = 10_000
 """A process that spoke within this time is there."""
 PROMISE_MS: Final = 20
 """For how long Redis believes that a busy worker looks; should it die, a sweep's ticket wakes another."""
+ENDS_SLOT_MS: Final = 20_000
+"""A model's ends are counted in slots of this length: three full ones and a part of a fourth make the last minute."""
+ENDS_SLOT: Final = 1_000_000
+"""A slot's field holds the slot's number times this, and the ends in it: more than there can be."""
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
 MOST_MOVED: Final = 500
 """Batch jobs that one step hands back, at most."""
 MOST_LOOKED: Final = 2_000
 """Running batch jobs among which it looks for the youngest."""
+
+RUNNING_LOOKED: Final = 64
+"""So many running jobs of a model are looked at to judge when slots get free; they stand for all."""
+RUNNING_FEW: Final = 16
+"""At admission they are looked at only where no more run."""
 
 INLINE_BYTES: Final = 64 * 1024
 """Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""

@@ -22,6 +22,7 @@ from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
+from shared.webhook_settings import WebhookSettings
 
 RESERVED_FROM: Final = 5
 """With as many places a model keeps one from batch work unless its settings say otherwise: a person finds it free."""
@@ -185,11 +186,19 @@ class TokenSettings(Section):
     )
 
 
+class ConfiguredToken(TokenSettings):
+    """A token of the configuration file: it may have what is never kept in Redis."""
+
+    webhook: WebhookSettings | None = None
+
+
 class ApiSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port to listen on.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=48 * 1024 * 1024, description="Past it: 413.")
-    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(default=64 * 1024, description="Past it: 431.")
+    max_header_bytes: Annotated[int, Field(ge=4096)] = Field(
+        default=64 * 1024, description="Of one head, and 32 for each header, as HTTP/2 counts. Past it: 431."
+    )
     body_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=30, description="Longest silence inside a body."
     )
@@ -229,7 +238,9 @@ class WorkerSettings(Section):
     )
     connect_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=5, description="To reach a backend.")
     max_answer_bytes: Annotated[int, Field(ge=1024**2, le=256 * 1024**2)] = Field(
-        default=32 * 1024**2, description="The longest whole answer of a backend; past it: 500 `bad_backend_response`."
+        default=32 * 1024**2,
+        description="The longest whole answer of a backend; past it: 500 `bad_backend_response`. A stream that the "
+        "worker makes one of may be eight times as long.",
     )
     job_events: bool = Field(
         default=True, description="Tell Flower of every job. Off: it shows workers and queues only."
@@ -305,6 +316,11 @@ class LaneWeights(Section):
     flex: Annotated[int, Field(ge=1)] = Field(default=2, description="Turns, against the other lanes.")
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Turns, against the other lanes.")
 
+    @property
+    def text(self) -> str:
+        """The weights as scripts take them, in the lanes' order."""
+        return f"{self.priority} {self.default} {self.flex} {self.batch}"
+
 
 class TestSwitches(Section):
     """Only for tests: clocks and deliberate faults. The defaults are what the promises are made of."""
@@ -332,7 +348,7 @@ class Settings(Section):
     """The whole configuration, frozen; made at the edge and handed down."""
 
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
-    tokens: tuple[TokenSettings, ...] = ()
+    tokens: tuple[ConfiguredToken, ...] = ()
     redis_url: SecretStr | None = Field(
         default=None, description="redis://, rediss://, unix:// or sentinel://…; absent: `up` starts one."
     )

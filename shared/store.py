@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
 from shared.private_files import private_folder
@@ -56,6 +56,16 @@ class Store:
     async def put(self, key: str, data: bytes) -> None:
         """Keep these bytes under the key, in the place of what stood there."""
         await _told(obstore.put_async(self._backing, key, data, use_multipart=False))
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """Keep these bytes where nothing stands under the key; False where something does. One of many callers wins."""
+        try:
+            await obstore.put_async(self._backing, key, data, use_multipart=False, mode="create")
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise _meaning(error) from None
+        return True
 
     async def put_stream(self, key: str, parts: AsyncIterator[bytes]) -> int:
         """Keep what comes, of any size, and return how many bytes that were. What `parts` raises leaves nothing behind.
@@ -197,14 +207,19 @@ async def _told(call: Awaitable[T]) -> T:
     """Await a call of the library; raises KeyError for what is not there, and ours for all else."""
     try:
         return await call
-    except (NotFoundError, FileNotFoundError) as error:
-        if any(word in str(error).lower() for word in _NO_PLACE):
-            raise StoreUnavailable("The bucket of the file store does not exist; tell the operator.") from None
-        raise KeyError from None
-    except (PermissionDeniedError, UnauthenticatedError):
-        raise StoreUnavailable("The file store refuses the gateway's credentials; tell the operator.") from None
     except (BaseError, OSError) as error:
-        text = str(error).lower()
-        if any(word in text for word in _FULL):
-            raise StoreFull("The file store is full; tell the operator.") from None
-        raise StoreUnavailable(f"The file store does not work ({type(error).__name__}); tell the operator.") from None
+        raise _meaning(error) from None
+
+
+def _meaning(error: Exception) -> Exception:
+    """Return what to raise for what the library raises."""
+    text = str(error).lower()
+    if isinstance(error, (NotFoundError, FileNotFoundError)):
+        if any(word in text for word in _NO_PLACE):
+            return StoreUnavailable("The bucket of the file store does not exist; tell the operator.")
+        return KeyError()
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return StoreUnavailable("The file store refuses the gateway's credentials; tell the operator.")
+    if any(word in text for word in _FULL):
+        return StoreFull("The file store is full; tell the operator.")
+    return StoreUnavailable(f"The file store does not work ({type(error).__name__}); tell the operator.")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import redis
 from pydantic import AwareDatetime, ConfigDict, ValidationError
 
-from shared.keys import TOKENS
+from shared.keys import TOKEN_USES, TOKENS
 from shared.private_files import read_private, write_private
 from shared.settings import TokenSettings
 
@@ -26,6 +26,7 @@ log = logging.getLogger("aqueduct.tokens")
 
 MARKER: Final = "changed_at"
 MIRROR_NAME: Final = "tokens.json"
+USES_KEPT_MS: Final = 365 * 86_400_000
 _DIGEST_LENGTH: Final = 64
 
 
@@ -48,6 +49,8 @@ class StoredToken(TokenSettings):
     model_config = ConfigDict(extra="ignore")
 
     created_at: AwareDatetime
+    created_by: str = ""
+    """Who made it, as the machine knew them."""
 
 
 def hash_token(token: str | bytes) -> str:
@@ -104,6 +107,11 @@ class TokenStore:
         """Return every record, sorted by name."""
         return parse_records(_hash(self._client))
 
+    def last_uses(self) -> dict[str, datetime]:
+        """Return when each token was used last, a minute ago or so at best, by its hash; nothing of unused ones."""
+        reply: Any = self._client.hgetall(TOKEN_USES)
+        return {digest.decode(): datetime.fromtimestamp(int(at), UTC) for digest, at in reply.items()}
+
     def change(self, name: str, fields: Mapping[str, Any]) -> StoredToken | None:
         """Give the token of this name other values; returns it as it is now, None where there is none.
 
@@ -130,6 +138,7 @@ class TokenStore:
             pipe.multi()
             if found:
                 pipe.hdel(TOKENS, *found)
+                pipe.hdel(TOKEN_USES, *found)
                 pipe.hset(TOKENS, MARKER, _now())
 
         self._change(remove)

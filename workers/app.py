@@ -25,6 +25,7 @@ from shared.broker import celery_app, ticket_queue
 from shared.catalogue import Catalogue
 from shared.heap import settle_heap
 from shared.logging import configure_logging
+from workers import statistics  # noqa: F401 - what Flower may be told
 from workers.batches.service import BatchService
 from workers.runner import Runner, worker_name
 from workers.tasks import bind_batch, bind_ticket

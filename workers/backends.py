@@ -28,17 +28,20 @@ from workers.transport.choice import open_transport
 
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_SECONDS = 10.0
+FOLDED_SHARE = 8
+"""How much longer than a whole answer a stream may be that becomes one: most of a chunk is no text."""
 _REDIRECTS = range(300, 400)
 
 
 class Answer:
     """A backend's 2xx response that is being read."""
 
-    __slots__ = ("_max_bytes", "_response", "is_stream")
+    __slots__ = ("_max_bytes", "_response", "_size", "is_stream")
 
     def __init__(self, response: Response, max_bytes: int) -> None:
         self._response = response
         self._max_bytes = max_bytes
+        self._size = 0
         media_type = response.headers.get(b"content-type", b"").partition(b";")[0]
         self.is_stream = media_type.strip().lower() == b"text/event-stream"
 
@@ -58,18 +61,24 @@ class Answer:
     async def body(self, on_part: Callable[[], None]) -> bytes:
         """Read a plain answer whole, telling of each part; raises BadBackendResponse for one that is too long."""
         parts: list[bytes] = []
-        size = 0
         while part := await self._response.read():
-            size += len(part)
-            if size > self._max_bytes:
-                raise BadBackendResponse(
-                    f"The model's backend sent an answer of more than {self._max_bytes} bytes, which the operator may "
-                    "allow it to (worker.max_answer_bytes). Ask for less at once.",
-                    should_retry=False,
-                )
+            self._count(part, self._max_bytes)
             parts.append(part)
             on_part()
         return b"".join(parts)
+
+    def count_folded(self, part: bytes) -> None:
+        """Count a part of a stream that becomes a whole answer; raises BadBackendResponse when they are too many."""
+        self._count(part, FOLDED_SHARE * self._max_bytes)
+
+    def _count(self, part: bytes, limit: int) -> None:
+        self._size += len(part)
+        if self._size > limit:
+            raise BadBackendResponse(
+                f"The model's backend sent an answer of more than {limit} bytes, which the operator may "
+                "allow it to (worker.max_answer_bytes). Ask for less at once.",
+                should_retry=False,
+            )
 
     def close(self) -> None:
         """Close the connection; a reader that waits for it fails."""

@@ -26,7 +26,7 @@ from shared.errors import (
     JobLost,
     SchemaBreach,
 )
-from shared.events import Completed
+from shared.events import Completed, Ran
 from shared.jobs import End, TakenJob, Usage, request_id
 from shared.kinds import KINDS, Kind
 from shared.kinds.common.sse import looks_like_events
@@ -77,7 +77,11 @@ class Run:
         self._on_sent = on_sent
         self._began = time.monotonic()
         # Each run that was lost with its worker has cost a call at least.
-        self._max_calls = max(1, model.max_attempts - (job.tries - 1))
+        self._calls_before = job.tries - 1
+        self._max_calls = max(1, model.max_attempts - self._calls_before)
+        self._calls = 0
+        self._place: int | None = None
+        """Of the backend called last."""
         self._structured: Structured | None = None
         self.usage: Usage | None = None
 
@@ -90,7 +94,8 @@ class Run:
             self._structured = structured_of(kind, self._job, self._model)
             await self._asks(kind)
         except AqueductError as error:
-            self._finish(events.failed(error), status=error.status, code=error.code)
+            self._finish(events.failed(error, self._ran()), status=error.status, code=error.code)
+            _forget_frames(error)
         assert self._output.end is not None  # noqa: S101 - every way out of an attempt has set it
         return self._output.end
 
@@ -111,6 +116,8 @@ class Run:
         for attempt in range(1, self._max_calls + 1):
             place = self._backends.health.choose(tried)
             tried.add(place)
+            self._calls += 1
+            self._place = place
             try:
                 left = max(0.0, ends_at - time.monotonic())
                 # The call itself has the limit until its head; this one, a little later, is for what follows them.
@@ -223,12 +230,13 @@ class Run:
         if not begun:
             output.put(events.started(job.queue_ms))
         output.put_chunks(tail)
-        self._finish(events.completed(self._completed(b"")))
+        self._complete(b"")
 
     async def _fold(self, folder: Folder, answer: Answer, first_seconds: float) -> bytes:
         watch = _watch(answer, first_seconds)
         try:
             while data := await answer.read():
+                answer.count_folded(data)
                 self._understood(folder.feed, data)
                 watch.extend(self._model.stall_timeout_seconds)
                 if folder.done:
@@ -290,18 +298,27 @@ class Run:
         parts, rest = events.parts(body)
         if parts:
             self._output.put(*parts)
-        self._finish(events.completed(self._completed(rest)))
+        self._complete(rest)
 
-    def _completed(self, body: bytes) -> Completed:
+    def _complete(self, body: bytes) -> None:
         usage = self.usage
         prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (-1, -1)
-        return Completed(self._job.queue_ms, self._run_ms(), prompt, completion, body)
+        done = events.completed(Completed(self._job.queue_ms, self._run_ms(), prompt, completion, body))
+        calls = self._calls_before + self._calls
+        if calls > 1 and self._place is not None:
+            self._finish(events.attempts(calls, self._place), done)
+        else:  # as nearly always: an event costs, and this one would say nothing
+            self._finish(done)
 
-    def _finish(self, last: bytes, *, status: int = 200, code: str | None = None) -> None:
-        """Hand over the last event, with what the job has cost: the real tokens, or the estimate when nobody told."""
+    def _ran(self) -> Ran:
+        calls = self._calls_before + self._calls
+        return Ran(queue_ms=self._job.queue_ms, run_ms=self._run_ms(), attempts=calls, backend=self._place)
+
+    def _finish(self, *last: bytes, status: int = 200, code: str | None = None) -> None:
+        """Hand over the last events, with what the job has cost: the real tokens, or the estimate when nobody told."""
         usage = self.usage if self._structured is None else self._structured.all_of(self.usage)
         cost = float(usage.total_tokens) if usage else self._estimate
-        self._output.finish(last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
+        self._output.finish(*last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
 
     def _run_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)
@@ -326,3 +343,10 @@ def _watch(answer: Answer, seconds: float) -> Deadline:
     deadline = Deadline(answer.close)
     deadline.extend(seconds)
     return deadline
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what a failure's frames hold, and they it: the answer would stay until the garbage collector looks."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -9,4 +9,6 @@ from shared.catalogue import Catalogue, Source
 from workers.app import create_worker
 
 _file = os.environ.get("AQUEDUCT_CONFIG")
-app = create_worker(Catalogue.of(Source(Path(_file) if _file else None, resolve_flower_password=True)))
+app = create_worker(
+    Catalogue.of(Source(Path(_file) if _file else None, resolve_flower_password=True, resolve_webhook_secrets=True))
+)

@@ -11,13 +11,12 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import orjson
-
 from shared.batches import keys
 from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
 from shared.errors import CapacityError, Unprocessable
 from shared.redis import RedisClient
+from shared.settings import ConfiguredToken, TokenSettings
 from shared.store import Store
 
 CLAIM_MS = 30_000
@@ -36,7 +35,7 @@ class Key:
 
 def new_record(
     *,
-    token: str,
+    token: TokenSettings,
     endpoint: str,
     input_file_id: str,
     window: str,
@@ -55,7 +54,8 @@ def new_record(
         completion_window=window,
         created_at=now,
         expires_at=now + (seconds_of(window) or 0),
-        token=token,
+        token=token.name,
+        is_configured=isinstance(token, ConfiguredToken),
         metadata=metadata,
         output_expires_seconds=output_expires_seconds,
         created_us=now_us,
@@ -67,7 +67,7 @@ def new_record(
 async def write_batch(store: Store, tenant: str, record: BatchRecord, lines: AsyncIterator[bytes]) -> None:
     """Write everything of a new batch; what a failure leaves is taken away again."""
     listed = keys.listed_marker(tenant, record.created_us, record.id)
-    marker = orjson.dumps({"tenant": tenant})
+    marker = keys.open_mark(tenant, record.expires_at)
     try:
         await store.put_stream(keys.input_copy(tenant, record.id), lines)
         await store.put(listed, b"")

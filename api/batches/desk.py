@@ -19,7 +19,7 @@ from shared.batches import keys
 from shared.batches.lines import read_lines
 from shared.batches.progress import Progress
 from shared.batches.record import BatchRecord, Status, ask_cancel, cancel_asked, load
-from shared.batches.results import records, results
+from shared.batches.results import records_after, results
 from shared.batches.window import window_problem
 from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from shared.files import FileRecord, Files, tenant_folder
@@ -74,7 +74,7 @@ class BatchDesk:
             await self._check_open(token, tenant)
             expiry = request.get("output_expires_after")
             record = new_record(
-                token=token.name,
+                token=token,
                 endpoint=request["endpoint"],
                 input_file_id=file.id,
                 window=window,
@@ -141,7 +141,7 @@ class BatchDesk:
         """
         tenant = tenant_folder(token.name)
         record = await self._load(tenant, batch_id)
-        return record, records(self._store, tenant, batch_id, after=after)
+        return record, records_after(self._store, tenant, batch_id, after)
 
     async def retry(self, token: TokenSettings, batch_id: str) -> Shown:
         """Make a new batch of the lines that did not succeed; raises NotFound, Conflict, RateLimited."""
@@ -156,7 +156,7 @@ class BatchDesk:
         await self._check_open(token, tenant)
         file = await self._files.create(tenant, f"{batch_id}_retry.jsonl", "batch", self._chosen(old, tenant, wanted))
         record = new_record(
-            token=token.name,
+            token=token,
             endpoint=old.endpoint,
             input_file_id=file.id,
             window=old.completion_window,

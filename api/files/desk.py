@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from api.files.ending import UploadEnd, find_end, settle_end
 from shared.errors import Conflict, InvalidRequest, NotFound, StorageLimit
 from shared.files import FileRecord, Files, tenant_folder
 from shared.files.files import PendingFile
@@ -207,8 +208,27 @@ class FileDesk:
         return part_id
 
     async def complete(self, token: TokenSettings, upload: Upload, part_ids: list[str], md5: str | None) -> Upload:
-        """Join the parts to a file; raises InvalidRequest that names what does not fit."""
+        """Join the parts to a file, one however often this is asked; raises InvalidRequest that names what is wrong."""
         tenant = tenant_folder(token.name)
+        end = await find_end(self._store, tenant, upload.id)
+        if end is None:
+            try:
+                end = await self._join(tenant, upload, part_ids, md5)
+            except (InvalidRequest, KeyError):  # parts go when another call has ended the upload
+                end = await find_end(self._store, tenant, upload.id)
+                if end is None:
+                    raise
+        if end.file is None or end.part_ids != part_ids:
+            raise Conflict(f"The upload is {end.status}; begin another one.", code="invalid_upload_status")
+        done = replace(upload, status="completed", file=end.file.public())
+        if (await self.upload(token, upload.id)).status == "pending":
+            await self.files.enter(tenant, end.file)
+            await self._save(token, done)
+            await self._drop_parts(tenant, upload.id)
+        return done
+
+    async def _join(self, tenant: str, upload: Upload, part_ids: list[str], md5: str | None) -> UploadEnd:
+        """Return how the upload has ended: by this call, or by another at the same time."""
         sizes = []
         for place, part_id in enumerate(part_ids):
             size = (
@@ -226,17 +246,22 @@ class FileDesk:
         if md5 is not None and md5.lower() != digest.hexdigest():
             await pending.drop()
             raise InvalidRequest("The joined parts have another MD5 than 'md5'.", param="md5", code="invalid_value")
-        record = await pending.finish(upload.filename, upload.purpose, expires_seconds=upload.expires_seconds)
-        done = replace(upload, status="completed", file=record.public())
-        await self._save(token, done)
-        await self._drop_parts(tenant, upload.id)
-        return done
+        record = pending.record(upload.filename, upload.purpose, expires_seconds=upload.expires_seconds)
+        mine = UploadEnd(part_ids, record)
+        end = await settle_end(self._store, tenant, upload.id, mine)
+        if end != mine:
+            await pending.drop()
+        return end
 
     async def cancel(self, token: TokenSettings, upload: Upload) -> Upload:
-        """Give an upload up."""
+        """Give an upload up; raises Conflict for one that is being completed."""
+        tenant = tenant_folder(token.name)
+        end = await settle_end(self._store, tenant, upload.id, UploadEnd())
+        if end.file is not None:
+            raise Conflict("The upload is completed; delete its file.", code="invalid_upload_status")
         done = replace(upload, status="cancelled")
         await self._save(token, done)
-        await self._drop_parts(tenant_folder(token.name), upload.id)
+        await self._drop_parts(tenant, upload.id)
         return done
 
     async def _joined(self, tenant: str, upload_id: str, part_ids: list[str], digest: Any) -> AsyncIterator[bytes]:

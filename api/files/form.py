@@ -12,6 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from shared.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from shared.settings import ApiSettings
 
 MAX_FIELDS: Final = 16
 MAX_FIELD_BYTES: Final = 4096
@@ -52,14 +53,14 @@ async def read_form(
     keep: Callable[[AsyncIterator[bytes]], Awaitable[Kept]],
     *,
     max_bytes: int,
-    silence_seconds: float,
+    settings: ApiSettings,
 ) -> Form[Kept]:
     """Read a form whose file is in `file_field`; its bytes go to `keep`, which must take all of them.
 
     Raises UnsupportedMediaType, InvalidRequest and RequestTooLarge; what `keep` has kept by then is its caller's.
     """
     form: Form[Kept] = Form()
-    events = _events(request, silence_seconds, max_bytes + OTHER_BYTES)
+    events = _events(request, settings, max_bytes + OTHER_BYTES)
     async for event in events:
         if not isinstance(event, _Begin):
             continue
@@ -89,7 +90,7 @@ async def _bytes_of(events: AsyncIterator[Any], max_bytes: int, name: str) -> As
         yield event.data
 
 
-async def _events(request: Request, silence_seconds: float, max_bytes: int) -> AsyncIterator[_Begin | _Data | _End]:
+async def _events(request: Request, settings: ApiSettings, max_bytes: int) -> AsyncIterator[_Begin | _Data | _End]:
     """Yield what the form holds; raises InvalidRequest for one that is cut, malformed, or comes too slowly."""
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
@@ -102,20 +103,7 @@ async def _events(request: Request, silence_seconds: float, max_bytes: int) -> A
         parser = MultipartParser(boundary, callbacks)
     except FormParserError:
         raise _malformed() from None
-    size = 0
-    stream = request.stream().__aiter__()
-    while True:
-        try:
-            async with asyncio.timeout(silence_seconds):
-                part = await anext(stream, None)
-        except TimeoutError:
-            message = f"No more of the request body arrived for {silence_seconds:g} s. Send the whole of it."
-            raise InvalidRequest(message, code="request_timeout") from None
-        if part is None:
-            break
-        size += len(part)
-        if size > max_bytes:
-            raise RequestTooLarge(f"The form is larger than {max_bytes} bytes. Send a smaller one.")
+    async for part in _parts(request, settings, max_bytes):
         try:
             parser.write(part)
         except FormParserError:
@@ -125,6 +113,32 @@ async def _events(request: Request, silence_seconds: float, max_bytes: int) -> A
         waiting.clear()
     if not ends:
         raise _malformed()
+
+
+async def _parts(request: Request, settings: ApiSettings, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Only waiting for the client counts against its time, not what is done meanwhile."""
+    silence, rate = settings.body_timeout_seconds, settings.body_bytes_per_second
+    clock = asyncio.get_running_loop().time
+    stream = request.stream().__aiter__()
+    size, waited = 0, 0.0
+    while True:
+        began_at = clock()
+        try:
+            async with asyncio.timeout(min(silence, silence + size / rate - waited)):
+                part = await anext(stream, None)
+        except TimeoutError:
+            raise InvalidRequest(
+                f"The request body did not arrive in time: no more of it came for {silence:g} s, or in all fewer than "
+                f"{rate} bytes a second. Send the whole body, faster.",
+                code="request_timeout",
+            ) from None
+        if part is None:
+            return
+        waited += clock() - began_at
+        size += len(part)
+        if size > max_bytes:
+            raise RequestTooLarge(f"The form is larger than {max_bytes} bytes. Send a smaller one.")
+        yield part
 
 
 def _callbacks(events: list[Any]) -> Any:

@@ -37,7 +37,8 @@ _TEXTS: Final = {
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _TEXTS.items()
 }
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,30})-(\d{0,30})")
+"""Python reads no number of thousands of digits, and no file has so many bytes: such a range is none."""
 
 
 def _form(**properties: Any) -> dict[str, Any]:
@@ -77,8 +78,7 @@ async def create_file(request: Request, gateway: GatewayDep, token: TokenDep, de
         return kept[0]
 
     try:
-        silence = gateway.settings.api.body_timeout_seconds
-        form = await read_form(request, "file", keep, max_bytes=MAX_FILE_BYTES, silence_seconds=silence)
+        form = await read_form(request, "file", keep, max_bytes=MAX_FILE_BYTES, settings=gateway.settings.api)
         if form.kept is None:
             message = "Missing required parameter: 'file'. Send it as a file of the form."
             raise InvalidRequest(message, param="file", code="missing_required_parameter")
@@ -184,8 +184,7 @@ async def add_part(
     async def keep(parts: Any) -> str:
         return await desk.add_part(token, upload, parts)
 
-    silence = gateway.settings.api.body_timeout_seconds
-    form = await read_form(request, "data", keep, max_bytes=MAX_PART_BYTES, silence_seconds=silence)
+    form = await read_form(request, "data", keep, max_bytes=MAX_PART_BYTES, settings=gateway.settings.api)
     if form.kept is None:
         message = "Missing required parameter: 'data'. Send it as a file of the form."
         raise InvalidRequest(message, param="data", code="missing_required_parameter")

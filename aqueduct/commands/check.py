@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from aqueduct.commands.common import config_file_here, config_option, data_dir_option
+from aqueduct.commands.common import config_option, data_dir_option, needed_config_file
 from aqueduct.commands.redis_choice import running_redis_url
+from aqueduct.errors import CommandError
 from aqueduct.probing.lookup import backend_check
 from aqueduct.probing.probe import probe
 from shared.backend_settings import BackendSettings
@@ -43,7 +44,7 @@ from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON list.")
 def command(config: Path | None, as_json: bool, probes: bool) -> int:
     """Print every finding; 0 if none failed, else 1."""
-    checks = list(_all_checks(config_file_here(config), probes=probes))
+    checks = list(_all_checks(config, probes=probes))
     if as_json:
         print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
     else:
@@ -60,7 +61,12 @@ def line(check: Check) -> str:
     return escaped(f"{status:<4}  {check.name}: {check.message}{fix}")  # a backend had a hand in it
 
 
-def _all_checks(path: Path | None, *, probes: bool) -> Iterable[Check]:
+def _all_checks(config: Path | None, *, probes: bool) -> Iterable[Check]:
+    try:
+        path = needed_config_file(config)
+    except CommandError as error:
+        yield Check("configuration", "fail", str(error))
+        return
     try:
         settings = load_settings(path)
         missing: list[Problem] = []
@@ -84,12 +90,14 @@ def _all_checks(path: Path | None, *, probes: bool) -> Iterable[Check]:
     yield from _backends(settings, path if missing else None, probes=probes)
 
 
-def _without_secrets(path: Path | None, error: ConfigError) -> Settings | None:
+def _without_secrets(path: Path, error: ConfigError) -> Settings | None:
     """Return the settings without backend keys and Flower's password where only these are not set here, else None."""
     if not all(problem.missing_variable for problem in error.problems):
         return None
     with contextlib.suppress(ConfigError):
-        return load_settings(path, resolve_backend_keys=False, resolve_flower_password=False)
+        return load_settings(
+            path, resolve_backend_keys=False, resolve_flower_password=False, resolve_webhook_secrets=False
+        )
     return None
 
 
@@ -164,6 +172,8 @@ def _of_backend(name: str, model: ModelSettings, backend: BackendSettings, *, pr
 def _with_keys(name: str, path: Path) -> ModelSettings | None:
     """Return one model with its backends' keys, or None where one of them is not set."""
     try:
-        return load_settings(path, resolve_backend_keys=[name], resolve_flower_password=False).models[name]
+        return load_settings(
+            path, resolve_backend_keys=[name], resolve_flower_password=False, resolve_webhook_secrets=False
+        ).models[name]
     except ConfigError:
         return None

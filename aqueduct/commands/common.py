@@ -20,6 +20,8 @@ Overrides = dict[str, str]
 
 GENERATED_CONFIG = "up.yaml"
 """What `aqueduct up` without a file writes into the data folder and runs from."""
+UP_FILES = "files"
+"""Where `aqueduct up` keeps files in the data folder, where no store is set."""
 
 
 class _Option(click.Option):
@@ -90,6 +92,7 @@ def catalogue_for(
     *,
     resolve_backend_keys: bool | Collection[str],
     resolve_flower_password: bool = False,
+    resolve_webhook_secrets: bool = False,
 ) -> Catalogue:
     """Return the configuration of a process that serves, and set its logging up.
 
@@ -100,7 +103,14 @@ def catalogue_for(
     from shared.catalogue import Catalogue, Source  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
-    catalogue = Catalogue.of(Source(config, {**os.environ, **overrides}, resolve_backend_keys, resolve_flower_password))
+    source = Source(
+        config,
+        {**os.environ, **overrides},
+        resolve_backend_keys,
+        resolve_flower_password=resolve_flower_password,
+        resolve_webhook_secrets=resolve_webhook_secrets,
+    )
+    catalogue = Catalogue.of(source)
     settings = catalogue.settings
     configure_logging(settings.log_format, settings.log_level)
     if settings.redis_url is None:
@@ -120,15 +130,37 @@ def config_file_here(given: Path | None) -> Path | None:
     """
     from shared.config import config_path  # noqa: PLC0415
     from shared.private_files import read_private  # noqa: PLC0415
-    from shared.settings import Settings  # noqa: PLC0415
 
     file = config_path(given)
     if file is not None:
         return file
-    folder = Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)
-    generated = folder / GENERATED_CONFIG
+    generated = _data_dir() / GENERATED_CONFIG
     try:
         read_private(generated)
     except OSError:
         return None
     return generated
+
+
+def needed_config_file(given: Path | None) -> Path:
+    """Return the same, for what cannot do without.
+
+    Raises:
+        CommandError: there is none; the message tells where it was looked for.
+        UntrustedPath: as above.
+    """
+    file = config_file_here(given)
+    if file is None:
+        raise CommandError(
+            "no configuration file is named (--config, AQUEDUCT_CONFIG), and no `aqueduct up` has written one into the "
+            f"data folder {_data_dir().absolute()}; name the folder of a running one with --data-dir "
+            "(AQUEDUCT_DATA_DIR)",
+            status=WRONG_USAGE,
+        )
+    return file
+
+
+def _data_dir() -> Path:
+    from shared.settings import Settings  # noqa: PLC0415
+
+    return Path(os.environ.get("AQUEDUCT_DATA_DIR") or Settings.model_fields["data_dir"].default)

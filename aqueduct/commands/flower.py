@@ -6,6 +6,8 @@ It shows requests and their outcomes, not how many wait: that is in `aqueduct qu
 from __future__ import annotations
 
 import hmac
+import logging
+import os
 import signal
 import sys
 from base64 import b64decode
@@ -20,6 +22,8 @@ from aqueduct.errors import WRONG_USAGE, CommandError
 
 if TYPE_CHECKING:
     from shared.settings import Settings
+
+log = logging.getLogger("aqueduct.flower")
 
 MAX_TASKS = 5000
 TASKS_COLUMNS = "name,uuid,state,routing_key,runtime,result,exception,received,worker"
@@ -52,6 +56,8 @@ def serve(settings: Settings) -> None:
     from tornado.options import options  # noqa: PLC0415
 
     from shared.broker import celery_app  # noqa: PLC0415
+    from shared.redis_url import shown_url  # noqa: PLC0415
+    from shared.version import VERSION  # noqa: PLC0415
 
     _set_options(options, settings)
     (login,) = options.basic_auth
@@ -59,12 +65,18 @@ def serve(settings: Settings) -> None:
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _stay)
     try:
         port = flower.start_http_server()
     except OSError as error:
         address = f"{settings.flower.host}:{settings.flower.port}"
         raise CommandError(f"cannot listen on {address} ({error.strerror}). Choose another with --port.") from None
-    print(f"flower ready on http://{settings.flower.host}:{port or settings.flower.port}", flush=True)
+    log.info(
+        "ready", extra={
+            "version": VERSION, "url": f"http://{settings.flower.host}:{port or settings.flower.port}",
+            "redis": shown_url(settings.redis), "pid": os.getpid(),
+        },
+    )  # fmt: skip
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):
@@ -108,6 +120,10 @@ def is_login(header: str, login: str) -> bool:
     except ValueError:  # not ASCII, or no Base64
         return False
     return scheme.lower() == "basic" and hmac.compare_digest(given, login.encode())
+
+
+def _stay(_signal: int, _frame: FrameType | None) -> None:
+    log.warning("SIGHUP: Flower reads its settings at its start only; restart it to change them")
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`aqueduct queues`: what waits and runs, a line a model; refreshed in place on a terminal until Ctrl-C.
+"""`aqueduct queues`: what waits and runs, a line a model, and the open batches; refreshed in place until Ctrl-C.
 
 Flower shows requests and their outcomes; how many wait is shown here, because a Celery queue holds tickets and not
 requests.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqueduct.commands.common import config_file_here, config_option, data_dir_option
+from aqueduct.commands.common import config_option, data_dir_option, needed_config_file
 from aqueduct.errors import CommandError
-from aqueduct.table import Column, table, terminal_width
-from shared.logging import escaped
+from aqueduct.queues_view import View, away, shown
 
 if TYPE_CHECKING:
+    from aqueduct.batches.open import OpenBatch, OpenBatches
     from shared.redis import RedisClient
     from shared.room.upkeep import Depth, Upkeep
     from shared.settings import ModelSettings, Settings
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 CLEAR = "\x1b[H\x1b[J"
 """To the upper left corner, and erase from there on."""
-_NUMBERS = ("PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN")
-_COLUMNS = (Column("MODEL"), *(Column(heading, is_number=True) for heading in _NUMBERS))
+FEWEST_ENDS = 5
+"""From fewer ends within a minute no rate is told."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,28 @@ class _Manner:
 @click.command("queues")
 @config_option
 @data_dir_option
-@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option("--once", is_flag=True, help="Print once and end.")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
-    help="Between two tables.",
+    help="Between two looks.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list a line in place of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line in place of tables.")
 def command(config: Path | None, once: bool, interval: float, as_json: bool) -> int:
-    """Show for each model what waits in each lane, what runs, and how fast it drains.
+    """Show for each model what waits in each lane, what runs, and how many ended within the last minute.
+
+    Below stand the batches that have not ended, with when the last line should at the rate so far.
 
     On a terminal the table is refreshed in place until Ctrl-C.
     """
     from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(config_file_here(config), resolve_backend_keys=False, resolve_flower_password=False)
+    settings = load_settings(
+        needed_config_file(config),
+        resolve_backend_keys=False,
+        resolve_flower_password=False,
+        resolve_webhook_secrets=False,
+    )
     url = redis_url_here(settings)
     # The table says by itself when Redis is away; a log line would tear it.
     logging.getLogger("aqueduct").addHandler(logging.NullHandler())
@@ -82,13 +88,15 @@ async def _show(settings: Settings, url: str, manner: _Manner) -> None:
         raise CommandError(f"Redis did not answer within {CONNECT_SECONDS:g} s; see `aqueduct check`") from None
     try:
         upkeep = Upkeep(client, Catalogue(settings), "queues")
+        batches = _Batches(settings, client)
         while True:
             try:
-                text = _text(await _rows(settings, upkeep, client), as_json=manner.as_json)
+                rows = await _rows(settings, upkeep, client)
+                text = shown(View(rows, *await batches.look()), as_json=manner.as_json)
             except (RedisUnavailable, RedisRefused) as error:
                 if manner.once:
                     raise CommandError(f"Redis cannot be asked ({error}); see `aqueduct check`") from None
-                text = _away(str(error), as_json=manner.as_json)
+                text = away(str(error), as_json=manner.as_json)
             _print(text, in_place=sys.stdout.isatty() and not (manner.once or manner.as_json))
             if manner.once:
                 return
@@ -121,32 +129,30 @@ def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[st
         "concurrency": model.concurrency,
         "live_workers": depth.workers,
         "tickets": tickets,
-        "ends_per_minute": round(60_000 / depth.every_ms, 1) if depth.every_ms else None,
+        "ends_per_minute": depth.ends if depth.ends >= FEWEST_ENDS else None,
         **pause,
     }
 
 
-def _text(rows: list[dict[str, Any]], *, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(rows)
-    return table(_COLUMNS, [_cells(row) for row in rows], terminal_width())
+class _Batches:
+    """The open batches of the store, if there is one; what is wrong with it harms no other figure."""
 
+    def __init__(self, settings: Settings, client: RedisClient) -> None:
+        self._settings = settings
+        self._client = client
+        self._open: OpenBatches | None = None
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    waits = row["waiting"]
-    batch = f"{waits['batch']} until {row['batch_begins_at']}" if "batch_begins_at" in row else str(waits["batch"])
-    return (
-        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex")), batch,
-        f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
-        f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
-        "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",
-    )  # fmt: skip
+    async def look(self) -> tuple[list[OpenBatch] | None, str | None]:
+        """Return the batches, and why they cannot be told."""
+        from aqueduct.batches.open import open_batches  # noqa: PLC0415 - as above
+        from shared.private_files import UntrustedPath  # noqa: PLC0415
+        from shared.store import StoreError  # noqa: PLC0415
 
-
-def _away(reason: str, *, as_json: bool) -> str:
-    if as_json:
-        return json.dumps({"error": reason})
-    return f"Redis cannot be asked at the moment ({escaped(reason)}); trying again. Ctrl-C ends."
+        try:
+            self._open = self._open or open_batches(self._settings, self._client)
+            return (await self._open.rows() if self._open is not None else None), None
+        except (StoreError, UntrustedPath) as error:
+            return None, str(error)
 
 
 def _print(text: str, *, in_place: bool) -> None:

@@ -33,7 +33,12 @@ def command(config: Path | None, as_json: bool) -> int:
     from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(config_file_here(config), resolve_backend_keys=False, resolve_flower_password=False)
+    settings = load_settings(
+        config_file_here(config),
+        resolve_backend_keys=False,
+        resolve_flower_password=False,
+        resolve_webhook_secrets=False,
+    )
     asked, answers = _ask(redis_url_here(settings))
     if as_json:
         print(json.dumps({"asked": asked, "answers": answers, "unserved": _unserved(settings, answers)}))

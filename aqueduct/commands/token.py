@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +19,11 @@ import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from aqueduct.commands.common import config_option, data_dir_option
+from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
-from shared.config import config_path, load_settings
+from shared.config import load_settings
 from shared.config_problems import reason, suggestion
 from shared.lanes import LANES
 from shared.logging import escaped
@@ -35,8 +37,9 @@ _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}
 _COLUMNS = (
     *map(Column, ("NAME", "MODELS", "LANE")),
     *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "JOBS")),
-    *map(Column, ("EXPIRES", "CREATED")),
+    *map(Column, ("EXPIRES", "LAST USED", "CREATED")),
 )
+_MINUTES = "%Y-%m-%d %H:%M %Z"
 _NO_LIMIT = "none"
 """Takes a limit, or an end, away."""
 
@@ -53,8 +56,14 @@ class _Desk:
 
 @contextmanager
 def _open_desk(config: Path | None) -> Iterator[_Desk]:
-    path = config_path(config)
-    settings = load_settings(path, resolve_backend_keys=False, resolve_flower_password=False, base=_UNNAMED_MODELS)
+    path = config_file_here(config)
+    settings = load_settings(
+        path,
+        resolve_backend_keys=False,
+        resolve_flower_password=False,
+        resolve_webhook_secrets=False,
+        base=_UNNAMED_MODELS,
+    )
     try:
         with connect(redis_url_here(settings)) as client:
             yield _Desk(settings, path is not None, TokenStore(client, settings.data_dir))
@@ -108,7 +117,14 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
     token = new_token()
     expires_at = _expiry(expires, now) if expires else None
     record = _record(
-        {"name": name, "sha256": hash_token(token), "models": wanted, "expires_at": expires_at, "created_at": now}
+        {
+            "name": name,
+            "sha256": hash_token(token),
+            "models": wanted,
+            "expires_at": expires_at,
+            "created_at": now,
+            "created_by": _user(),
+        }
         | limits
     )
     try:
@@ -151,7 +167,7 @@ def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *
         record = desk.store.change(name, changes)
     if record is None:
         raise CommandError(_no_token(desk, name))
-    print(table(_COLUMNS, [_cells(record)], terminal_width()))
+    print(table(_COLUMNS, [_cells(record, desk.store.last_uses())], terminal_width()))
 
 
 @command.command("list", short_help="show the tokens, static ones too")
@@ -160,11 +176,11 @@ def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *
 def list_tokens(desk: _Desk, as_json: bool) -> None:
     """Show the tokens, static ones too."""
     records = [*desk.settings.tokens, *desk.store.list()]
+    uses = desk.store.last_uses()
     if as_json:
-        shown = [record.model_dump(mode="json") | {"static": not isinstance(record, StoredToken)} for record in records]
-        print(json.dumps(shown, indent=1))
+        print(json.dumps([_as_json(record, uses) for record in records], indent=1))
     else:
-        print(table(_COLUMNS, [_cells(record) for record in records], terminal_width()))
+        print(table(_COLUMNS, [_cells(record, uses) for record in records], terminal_width()))
     read_mirror(desk.settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
 
 
@@ -233,10 +249,36 @@ def _expiry(text: str, now: datetime) -> datetime:
     return when
 
 
-def _cells(record: TokenSettings) -> tuple[str, ...]:
-    expires = f"{record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else "never"
+def _user() -> str:
+    """Return who runs this: who became root, if they did; a number where the machine knows no name."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without a line for this user
+        return str(os.getuid())
+
+
+def _as_json(record: TokenSettings, uses: Mapping[str, datetime]) -> dict[str, Any]:
+    used = uses.get(record.sha256)
+    return record.model_dump(mode="json") | {
+        "static": not isinstance(record, StoredToken),
+        "last_used_at": used.isoformat() if used is not None else None,
+    }
+
+
+def _cells(record: TokenSettings, uses: Mapping[str, datetime]) -> tuple[str, ...]:
+    expires = f"{record.expires_at:{_MINUTES}}" if record.expires_at else "never"
     if record.expires_at and record.expires_at <= datetime.now(UTC):
         expires += " (past)"
-    made = f"{record.created_at:%Y-%m-%d}" if isinstance(record, StoredToken) else "in the file"
+    used = uses.get(record.sha256)
     limits = (str(limit or "-") for limit in (record.requests_per_minute, record.concurrent_jobs))
-    return (record.name, ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires, made)
+    return (
+        record.name, ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires,
+        f"{used:{_MINUTES}}" if used is not None else "-", _made(record),
+    )  # fmt: skip
+
+
+def _made(record: TokenSettings) -> str:
+    if not isinstance(record, StoredToken):
+        return "in the file"
+    by = f" by {record.created_by}" if record.created_by else ""
+    return f"{record.created_at:%Y-%m-%d}{by}"

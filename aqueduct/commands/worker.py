@@ -23,7 +23,7 @@ from aqueduct.errors import WRONG_USAGE, CommandError
 @click.pass_obj
 def command(overrides: Overrides, config: Path | None, models: tuple[str, ...]) -> int:
     """Work; blocks."""
-    catalogue = catalogue_for(config, overrides, resolve_backend_keys=models or True)
+    catalogue = catalogue_for(config, overrides, resolve_backend_keys=models or True, resolve_webhook_secrets=True)
     settings = catalogue.settings
     served = list(dict.fromkeys(models))
     unknown = [model for model in served if model not in settings.models]

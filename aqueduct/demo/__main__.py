@@ -8,6 +8,9 @@ import sys
 from aqueduct.demo.options import Options
 from aqueduct.demo.server import serve
 
+_HOW = """options in a model's name, as in demo?tokens=64&token_seconds=0.05. Through `aqueduct up`, which knows only
+the models that it lists, the same in the body's member `demo`: {"model": "demo", "demo": "status=500", ...}"""
+
 
 def main() -> int:
     """Run the demo backend; return the process's exit code."""
@@ -15,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m aqueduct.demo",
         description="A deterministic OpenAI-compatible server. A model's name chooses how it answers.",
-        epilog=f"options in a model's name, as in demo?tokens=64&token_seconds=0.05:\n{options}",
+        epilog=f"{_HOW}\n{options}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

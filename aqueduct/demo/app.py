@@ -14,7 +14,7 @@ from aqueduct.demo.embeddings import embeddings_body
 from aqueduct.demo.faults import GARBAGE, error_body, error_type
 from aqueduct.demo.options import PRESETS, InvalidOption, Options, parse_model
 from aqueduct.demo.presence import Presence, Receive, presence_of
-from aqueduct.demo.request import BadRequest, ChatRequest, read_completion, read_embeddings, read_request
+from aqueduct.demo.request import BadRequest, ChatRequest, behaviour_of, read_completion, read_embeddings, read_request
 from aqueduct.demo.state import Record, State
 from aqueduct.demo.streaming import EventFormat, TextFormat, stream_answer
 from aqueduct.demo.writer import Send, Writer
@@ -88,7 +88,7 @@ async def _complete(state: State, scope: Scope, receive: Receive, send: Send) ->
     try:
         body = json.loads(raw)
         request = endpoint.read(body)
-        options = parse_model(request.model)
+        options = parse_model(behaviour_of(body, request.model))
         answer = make_answer(request, options)
         plain = b"" if request.stream else endpoint.plain(body, request, answer, options)
     except InvalidOption as error:

@@ -1,6 +1,6 @@
 """How a demo model behaves, read from its name: `demo?tokens=64&token_seconds=0.05` in, frozen `Options` out.
 
-Any base name works; what follows `?` is written like a URL query.
+Any base name works; what follows `?` is written like a URL query. A request's member `demo` adds to it.
 """
 
 from __future__ import annotations
@@ -122,5 +122,5 @@ def parse_model(name: str) -> Options:
 def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
     option = location[0] if location else "?"
     if kind == "extra_forbidden":
-        return f"Unknown option `{option}` in the model's name. Known: {', '.join(Options.model_fields)}."
-    return f"Option `{option}` in the model's name: {message}."
+        return f"Unknown option `{option}`. Known: {', '.join(Options.model_fields)}."
+    return f"Option `{option}`: {message}."

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+OPTIONS_MEMBER = "demo"
+"""Of a request's body: options where the model's name cannot hold them."""
+
 
 class BadRequest(ValueError):
     """The body does not fit; `param` is the field."""
@@ -106,6 +109,16 @@ def model_of(body: dict[str, Any]) -> str:
     if not isinstance(model, str) or not model:
         raise BadRequest("You must provide a model parameter.", "model")
     return model
+
+
+def behaviour_of(body: dict[str, Any], model: str) -> str:
+    """Return the model's name with the options that the member `demo` adds: a gateway passes that, but no odd names."""
+    more = body.get(OPTIONS_MEMBER)
+    if more is None:
+        return model
+    if not isinstance(more, str):
+        raise BadRequest(f"`{OPTIONS_MEMBER}` must be a string, such as tokens=64&status=500.", OPTIONS_MEMBER)
+    return f"{model}{'&' if '?' in model else '?'}{more}"
 
 
 def prompts_of(body: dict[str, Any], name: str) -> list[str | list[int]]:

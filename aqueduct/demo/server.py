@@ -66,6 +66,7 @@ class _Server(uvicorn.Server):
         """Unlike uvicorn, do not raise the signal again after a clean end."""
         caught = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._stop) for number in caught}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has nothing to read again
         try:
             yield
         finally:

@@ -5,6 +5,8 @@ Until a feeder has the batch's lease the API writes it, once; afterwards only th
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -98,6 +100,8 @@ class BatchRecord:
     expires_at: int
     token: str
     """The name of the token that made it."""
+    is_configured: bool | None = None
+    """Whether that token stood in the configuration; None where it is not known."""
     status: Status = Status.VALIDATING
     model: str | None = None
     """As the first line names it."""
@@ -122,11 +126,19 @@ class BatchRecord:
     """Its creation in microseconds: what the ids of its jobs begin with."""
     request_hash: str | None = None
     """Of the request that made it, where that had an Idempotency-Key."""
+    files_seed: str = ""
+    """What nobody can guess of the ids of its files, so that files made again take the place of the first ones."""
+    files_us: int = 0
+    """The time that its files bear, in microseconds."""
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.status in ENDED
+
+    def file_id(self, name: str) -> str:
+        """Return the id of its file of this name."""
+        return f"file-{hashlib.sha256(f'{self.files_seed} {name}'.encode()).hexdigest()[:32]}"
 
     def to_json(self) -> bytes:
         """Return the record as one line of JSON."""
@@ -160,6 +172,11 @@ def moved(record: BatchRecord, status: Status, now: float) -> BatchRecord:
     stamp = f"{status}_at"
     stamps: dict[str, Any] = {stamp: int(now)} if stamp in _STAMPS else {}
     return replace(record, status=status, **stamps)
+
+
+def seeded(record: BatchRecord, now_us: int) -> BatchRecord:
+    """Return the record with what the ids of its files are made of; saved before the files are made."""
+    return record if record.files_seed else replace(record, files_seed=secrets.token_hex(16), files_us=now_us)
 
 
 async def load(store: Store, tenant: str, batch_id: str) -> BatchRecord | None:

@@ -1,7 +1,7 @@
 """How a batch's lines ended: one record a line, kept in numbered segments, joined into two files at the end.
 
 A segment's line is our own head and, as its last member, OpenAI's output line as the files hold it. A segment is
-written whole or not at all, and a line may stand in several (a feeder died between writing and telling): the first
+written whole or not at all, and a line may stand in several (two feeders took themselves for the only one): the first
 record of a custom_id counts, everywhere.
 """
 
@@ -110,8 +110,13 @@ def read_segment(data: bytes) -> Iterator[Result]:
 
 async def results(store: Store, tenant: str, batch_id: str) -> AsyncIterator[Result]:
     """Yield each line's result that the segments hold, in the order of their ends, each custom_id once."""
+    async for result in _read(store, await store.list(keys.segments(tenant, batch_id))):
+        yield result
+
+
+async def _read(store: Store, listed: list[str]) -> AsyncIterator[Result]:
     seen: set[bytes] = set()
-    for key in await store.list(keys.segments(tenant, batch_id)):
+    for key in listed:
         for result in read_segment(await store.get(key) or b""):
             mark = fingerprint(result.custom_id)
             if mark not in seen:
@@ -119,22 +124,34 @@ async def results(store: Store, tenant: str, batch_id: str) -> AsyncIterator[Res
                 yield result
 
 
-async def records(
-    store: Store, tenant: str, batch_id: str, *, ok: bool | None = None, after: int = 0
-) -> AsyncIterator[bytes]:
-    """Yield OpenAI's output lines in parts of whole lines: all, or only the good (`ok`) or the failed ones.
+async def records(store: Store, tenant: str, batch_id: str, *, ok: bool) -> AsyncIterator[bytes]:
+    """Yield OpenAI's output lines of the good (`ok`) or the failed ones, in parts of whole lines."""
+    async for part in _parts(one async for one in results(store, tenant, batch_id) if one.ok is ok):
+        yield part
 
-    The first `after` ones are left out.
+
+async def records_after(store: Store, tenant: str, batch_id: str, after: int) -> AsyncIterator[bytes]:
+    """Yield OpenAI's output lines but the first `after` ones, in parts of whole lines.
+
+    Segments that hold none of them are not read.
     """
+    listed, left_out = keys.behind(await store.list(keys.segments(tenant, batch_id)), after)
+
+    async def wanted() -> AsyncIterator[Result]:
+        number = 0
+        async for result in _read(store, listed):
+            number += 1
+            if number > left_out:
+                yield result
+
+    async for part in _parts(wanted()):
+        yield part
+
+
+async def _parts(wanted: AsyncIterator[Result]) -> AsyncIterator[bytes]:
     part: list[bytes] = []
     size = 0
-    number = 0
-    async for result in results(store, tenant, batch_id):
-        if ok is not None and result.ok is not ok:
-            continue
-        number += 1
-        if number <= after:
-            continue
+    async for result in wanted:
         part += result.record, b"\n"
         size += len(result.record) + 1
         if size >= PART_BYTES:
@@ -178,7 +195,7 @@ async def tally(store: Store, tenant: str, batch_id: str) -> Tally:
     found = Tally()
     listed = await store.list(keys.segments(tenant, batch_id))
     if listed:
-        found.next_segment = int(listed[-1].rpartition("/")[2].partition(".")[0]) + 1
+        found.next_segment = keys.segment_number(listed[-1]) + 1
     async for result in results(store, tenant, batch_id):
         found.add(result)
     return found

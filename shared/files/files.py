@@ -38,16 +38,26 @@ class Files:
         parts: AsyncIterator[bytes],
         *,
         expires_seconds: int | None = None,
+        file_id: str | None = None,
+        created_us: int | None = None,
     ) -> FileRecord:
-        """Keep a file of any size. What `parts` raises, or no room, leaves nothing of it."""
-        pending = await self.begin(tenant, parts)
-        return await pending.finish(filename, purpose, expires_seconds=expires_seconds)
+        """Keep a file of any size. What `parts` raises, or no room, leaves nothing of it.
 
-    async def begin(self, tenant: str, parts: AsyncIterator[bytes]) -> PendingFile:
+        Made again with the `file_id` and `created_us` of the first time, a file takes its own place.
+        """
+        pending = await self.begin(tenant, parts, file_id)
+        return await pending.finish(filename, purpose, expires_seconds=expires_seconds, created_us=created_us)
+
+    async def begin(self, tenant: str, parts: AsyncIterator[bytes], file_id: str | None = None) -> PendingFile:
         """Keep a file's bytes before it is known what it is."""
-        file_id = new_file_id()
+        file_id = file_id or new_file_id()
         size = await self._store.put_stream(data_key(tenant, file_id), parts)
         return PendingFile(self._store, tenant, file_id, size)
+
+    async def enter(self, tenant: str, record: FileRecord) -> None:
+        """Make a file of bytes that are there; once more changes nothing."""
+        await self._store.put(marker(tenant, record), b"")
+        await self._store.put(record_key(tenant, record.id), record.to_json())
 
     async def get(self, tenant: str, file_id: str) -> FileRecord | None:
         """Return a file's record, None where the tenant has no such file."""
@@ -124,12 +134,14 @@ class PendingFile:
         self._id = file_id
         self.bytes = size
 
-    async def finish(self, filename: str, purpose: str, *, expires_seconds: int | None = None) -> FileRecord:
-        """Make it a file."""
-        now_us = time.time_ns() // 1000
+    def record(
+        self, filename: str, purpose: str, *, expires_seconds: int | None = None, created_us: int | None = None
+    ) -> FileRecord:
+        """Return the record that makes it a file."""
+        now_us = time.time_ns() // 1000 if created_us is None else created_us
         now = now_us // 1_000_000
         lifetime = LIFETIMES.get(purpose) if expires_seconds is None else expires_seconds
-        record = FileRecord(
+        return FileRecord(
             id=self._id,
             filename=filename,
             purpose=purpose,
@@ -138,9 +150,14 @@ class PendingFile:
             created_us=now_us,
             expires_at=None if lifetime is None else now + lifetime,
         )
+
+    async def finish(
+        self, filename: str, purpose: str, *, expires_seconds: int | None = None, created_us: int | None = None
+    ) -> FileRecord:
+        """Make it a file."""
+        record = self.record(filename, purpose, expires_seconds=expires_seconds, created_us=created_us)
         try:
-            await self._store.put(marker(self._tenant, record), b"")
-            await self._store.put(record_key(self._tenant, self._id), record.to_json())
+            await Files(self._store).enter(self._tenant, record)
         except BaseException:
             await self._store.delete(marker(self._tenant, record))
             await self.drop()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import NamedTuple
 
 from shared import keys
@@ -25,15 +27,21 @@ from shared.room.scripts import (
     BEAT,
     CANCEL,
     FORGET,
+    LOOK,
     PEEK,
+    STAND,
     AdmitArguments,
     AdmitLimits,
     AdmitReply,
     BeatArguments,
+    ForgetArguments,
     IdRow,
+    LookArguments,
     OwnerArguments,
     PeekArguments,
     PeekRow,
+    StandArguments,
+    StandRow,
 )
 from shared.scripting import Scripts, flag
 from shared.settings import ModelSettings, TokenSettings
@@ -74,6 +82,17 @@ class Admission:
     idempotency: Idempotency | None = None
 
 
+class Line(NamedTuple):
+    """How fast a model's line moves."""
+
+    held_ms: int
+    """How long a job holds its slot, on average of the last ones; 0 where none has ended yet."""
+    places: int
+    """How many run at once."""
+    ages_ms: Sequence[int]
+    """How long running jobs have run; of a sample where there are very many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """An accepted job's place, and the token's request limit (0: none)."""
@@ -84,6 +103,10 @@ class Admitted:
     limit: int = 0
     remaining: int = 0
     reset_ms: int = 0
+    before: int | None = None
+    """Jobs that go before it, where it must wait; None where a free slot takes it at once."""
+    line: Line | None = None
+    """How fast the line moves, where it must wait and no more run than could be looked at."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
@@ -106,6 +129,21 @@ class Missed(NamedTuple):
     length: int
     """Of the log: events up to here have happened."""
     events: Sequence[bytes]
+
+
+class Look(NamedTuple):
+    """What is known of a job; times in Unix milliseconds, 0 where there was none yet."""
+
+    tenant: str
+    model: str
+    lane: str
+    state: str
+    tries: int
+    admitted: int
+    taken: int
+    begun: int
+    ended: int
+    now: int
 
 
 class Admissions:
@@ -141,6 +179,7 @@ class Admissions:
             ticket=ticket(name),
             max_tries=model.max_attempts,
             people_first=flag(model.preempt_batch_after_ms),
+            weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
@@ -203,9 +242,34 @@ class Admissions:
         """
         return await self._scripts.run(CANCEL, OwnerArguments(self._owner), map(IdRow, job_ids))
 
-    async def forget(self, job_ids: Sequence[str]) -> int:
-        """Drop what is left of ended jobs that are this process's alone; returns how many. Raises as `cancel`."""
-        return await self._scripts.run(FORGET, OwnerArguments(self._owner), map(IdRow, job_ids))
+    async def forget(self, job_ids: Sequence[str], *, keep: int = 0) -> int:
+        """Drop what is left of ended jobs that are this process's alone; returns how many. Raises as `cancel`.
+
+        The first `keep` of them leave their records for a minute, for whoever asks what became of them.
+        """
+        return await self._scripts.run(FORGET, ForgetArguments(self._owner, keep), map(IdRow, job_ids))
+
+    async def stand(self, model_name: str, jobs: Iterable[tuple[str, str]]) -> tuple[Line, Sequence[int]]:
+        """Return how fast a model's line moves, and for each of these jobs, with its lane, how many go before it.
+
+        -1: it does not wait. Raises as `cancel`.
+        """
+        model = self._catalogue.models.get(model_name)
+        if model is None:  # of a configuration that is no more
+            return Line(0, 1, ()), [-1 for _ in jobs]
+        # Where batch work makes room, none of it goes before others.
+        kept = model.places if model.preempt_batch_after_ms else model.kept_from_batch(model.places, time.time())
+        asked = StandArguments(model_name, model.places, kept, self._catalogue.settings.lanes.text)
+        (held_ms, running, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
+        return Line(held_ms, running or model.places, ages_ms), before
+
+    async def look(self, job_id: str) -> Look | None:
+        """Return what is known of a job; None where there is no record of it. Raises as `cancel`."""
+        reply = await self._scripts.run(LOOK, LookArguments(job_id))
+        if not reply:
+            return None
+        tenant, model, lane, state, *numbers = reply
+        return Look(tenant.decode(), model.decode(), lane.decode(), state.decode(), *map(int, numbers))
 
     async def peek(self, wanted: Sequence[tuple[str, int]], budget_bytes: int) -> list[Missed]:
         """Return, for as many of the (job id, next event number) as the budget allows, the state and missed events."""
@@ -241,7 +305,9 @@ def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
 def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     """Return where the job stands; raises what a refusal means for the caller."""
     verdict, seconds = reply.verdict, reply.number / 1000
-    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms)
+    before = reply.before if reply.before >= 0 else None
+    line = Line(reply.line[0], reply.line[1], reply.line[2:]) if len(reply.line) > 2 else None
+    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms, before, line)
     if verdict == b"ok":
         return place
     if verdict == b"join":

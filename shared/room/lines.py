@@ -133,6 +133,7 @@ class Lines:
             ticket=ticket(name),
             max_tries=model.max_attempts,
             people_first=flag(model.preempt_batch_after_ms),
+            weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def results(self, batch_id: str, start: int, budget_bytes: int) -> list[Result]:
@@ -171,8 +172,7 @@ class Lines:
 
     async def progress(self, batch_id: str) -> dict[str, str]:
         """Return what was told last; empty when nothing was for a day."""
-        flat = await self._client.call("HGETALL", keys.batch(batch_id))
-        return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return await progress_of(self._client, batch_id)
 
     async def stand(self, batch_id: str, token: str, model: str, told: str | None) -> dict[str, str]:
         """Say which place a batch has among those of its token and model, or that it has none; returns all places."""
@@ -185,6 +185,12 @@ class Lines:
     async def clear(self, batch_id: str) -> None:
         """Drop everything of an ended batch: nobody takes its results any more."""
         await self._client.call("DEL", keys.results(batch_id), keys.batch(batch_id))
+
+
+async def progress_of(client: RedisClient, batch_id: str) -> dict[str, str]:
+    """Return what was told last of a batch; empty when nothing was for a day."""
+    flat = await client.call("HGETALL", keys.batch(batch_id))
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) -> AdmitArguments:

@@ -59,6 +59,8 @@ class AdmitLimits(NamedTuple):
     max_tries: int
     people_first: Flag
     """Batch work is handed back for who waits behind it: `preempt_batch_after_ms`."""
+    weights_text: str
+    """The lanes' weights, separated by blanks."""
 
 
 class AdmitReply(NamedTuple):
@@ -74,6 +76,10 @@ class AdmitReply(NamedTuple):
     reset_ms: int
     joined: bytes
     """The id of the job that the idempotency key stands for."""
+    before: int
+    """Jobs that go before it, where it must wait; -1 where a free slot takes it at once."""
+    line: list[int]
+    """How fast the line moves, as `line_now` tells it, for who must wait."""
 
 
 class TakeArguments(NamedTuple):
@@ -165,6 +171,35 @@ class OwnerArguments(NamedTuple):
     """An API process."""
 
     owner: str
+
+
+class ForgetArguments(NamedTuple):
+    """An API process, and of how many jobs the records stay."""
+
+    owner: str
+    keep: int
+
+
+class StandArguments(NamedTuple):
+    """A model whose waiting jobs are asked for."""
+
+    model: str
+    concurrency: int
+    batch_reserve: int
+    weights_text: str
+
+
+class StandRow(NamedTuple):
+    """A job that may wait."""
+
+    id: str
+    lane: str
+
+
+class LookArguments(NamedTuple):
+    """A job."""
+
+    id: str
 
 
 class IdRow(NamedTuple):
@@ -308,7 +343,9 @@ APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
 RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)
 RENEW: Final = Script("renew", RenewArguments, HeldRow, _raw)
 CANCEL: Final = Script("cancel", OwnerArguments, IdRow, _letters)
-FORGET: Final = Script("forget", OwnerArguments, IdRow, _number)
+FORGET: Final = Script("forget", ForgetArguments, IdRow, _number)
+STAND: Final = Script("stand", StandArguments, StandRow, _raw)
+LOOK: Final = Script("look", LookArguments, NoRow, _raw)
 PEEK: Final = Script("peek", PeekArguments, PeekRow, _raw)
 BEAT: Final = Script("beat", BeatArguments, NoRow, _number)
 LEAVE: Final = Script("leave", LeaveArguments, ModelRow, _number)
@@ -322,5 +359,5 @@ ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 
 ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, STAND, LOOK),
 )

@@ -51,8 +51,8 @@ class Depth:
     running: int
     workers: int
     oldest_ms: int
-    every_ms: float
-    """Mean time between two ends, in ms."""
+    ends: int
+    """How many ended within the last minute."""
 
 
 class Upkeep:
@@ -129,7 +129,7 @@ class Upkeep:
         return {
             name: Depth(
                 waiting=dict(zip(LANES, map(int, row[:4]), strict=True)), running=int(row[4]), workers=int(row[5]),
-                oldest_ms=int(row[6]), every_ms=float(row[7]),
+                oldest_ms=int(row[6]), ends=int(row[7]),
             )
             for name, row in zip(names, reply, strict=True)
         }  # fmt: skip

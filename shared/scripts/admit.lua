@@ -13,11 +13,11 @@ local body_key = NAMES.body .. id
 -- What a refused request brought is gone when its refusal leaves.
 local function refuse(verdict, number)
   if apart and not ask then redis.call('UNLINK', body_key) end
-  return {verdict, number or 0, now, limit, remaining, reset, ''}
+  return {verdict, number or 0, now, limit, remaining, reset, '', -1, {}}
 end
 
 if now > not_after then return refuse('late') end
-if redis.call('EXISTS', NAMES.job .. id) == 1 then return {'again', 0, now, 0, 0, 0, ''} end
+if redis.call('EXISTS', NAMES.job .. id) == 1 then return {'again', 0, now, 0, 0, 0, '', -1, {}} end
 
 local key = ''
 if idempotency ~= '' then
@@ -38,7 +38,7 @@ if idempotency ~= '' then
         redis.call('HSET', NAMES.job .. first, 'owners', job.owners == '' and owner or job.owners .. ' ' .. owner)
       end
       refuse('join')
-      return {'join', 0, now, 0, 0, 0, first}
+      return {'join', 0, now, 0, 0, 0, first, -1, {}}
     end
   end
 end
@@ -89,7 +89,7 @@ if is_bounded(lane, must_finish) then
   local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, room_field(lane, tenant)) or 0)
   if mine >= tenant_share + open then return refuse('share', until_free(room[3])) end
 end
-if ask then return {'ok', ahead, now, limit, remaining, reset, ''} end
+if ask then return {'ok', ahead, now, limit, remaining, reset, '', -1, {}} end
 
 if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
 
@@ -122,4 +122,11 @@ if open > 0 then
 elseif people_first and lane ~= 'batch' and redis.call('SCARD', NAMES.batch_running .. model) > 0 then
   redis.call('PUBLISH', NAMES.crowd, 'w ' .. model)
 end
-return {'ok', ahead, now, limit, remaining, reset, ''}
+-- Only who must wait is told where it stands; whom a free slot takes at once pays nothing for it. Where few jobs run, what
+-- they tell of the line is as fresh as the place: a new request often comes just as slots change hands.
+local before, line = -1, {}
+if ahead >= open and owner ~= '' then
+  before = jobs_before(id, model, lane, lanes_now(model, concurrency, people_first and concurrency or batch_reserve), weights_of(weights_text))
+  line = line_now(model, now, RUNNING_FEW)
+end
+return {'ok', ahead, now, limit, remaining, reset, '', before, line}

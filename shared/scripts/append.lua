@@ -7,13 +7,14 @@
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
 -- 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job, 'x' this job makes the script fail.
 local now = clock()
-local out, ends = {}, {}
+local out, ends, busy = {}, {}, {}
 
 local function settle(job, ending)
   local ok, told = pcall(cjson.decode, ending)
   local cost = ok and type(told) == 'table' and tonumber(told.cost) or job.cost
   settle_share(job, math.min(math.max(cost, 0), MAX_COST) - job.cost)
   ends[job.model] = (ends[job.model] or 0) + 1
+  busy[job.model] = (busy[job.model] or 0) + held_ms(job, now)
 end
 
 local function store(id, attempt, number, ending, first, count)
@@ -34,6 +35,7 @@ local function store(id, attempt, number, ending, first, count)
     if not job then return 'u' end
     leave_running(id, job)
   end
+  local begins = length == 0 and count > 0 and string.sub(ARGV[first], 1, 1) == 'S'  -- a stream
   -- The events come before the end, so that no end is stored whose words are not.
   local nonce = nonce_of(attempt)
   for j = length - number, count - 1 do  -- a repeat that overlaps adds only what is new
@@ -42,12 +44,15 @@ local function store(id, attempt, number, ending, first, count)
     frame(known[2], id, nonce, number + j, payload)
   end
   if not job then
-    if length == 0 and count > 0 then redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key))) end
+    if length == 0 and count > 0 then
+      redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key)))
+      if begins then redis.call('HSET', key, 'begun', now) end
+    end
     return 'o'
   end
   local keep_ms = keep_of(job)
   redis.call('PEXPIRE', log, keep_ms)
-  conclude(id, job, keep_ms)
+  conclude(id, job, keep_ms, begins and now)
   pcall(settle, job, ending)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
 end
@@ -61,6 +66,6 @@ for id, attempt, number, ending, first, count in rows() do
   end
   out[#out + 1] = verdict
 end
-for model, number in pairs(ends) do pcall(count_ends, model, now, number) end
+for model, number in pairs(ends) do pcall(count_ends, model, now, number, busy[model]) end
 publish_frames()
 return table.concat(out)

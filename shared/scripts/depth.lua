@@ -1,6 +1,19 @@
 -- What operators look at: for each model {priority, default, flex, batch, running, live workers, oldest wait in ms,
--- every_ms}. The tickets on its queue are asked apart (LLEN).
+-- ends within the last minute}. The tickets on its queue are asked apart (LLEN).
 local now = clock()
+
+-- The slot that began a minute ago, or before, counts by the part of it that lies within.
+local function ends_lately(model)
+  local now_slot, sum = now / ENDS_SLOT_MS, 0
+  for _, value in ipairs(redis.call('HMGET', NAMES.room .. model, 'ends:0', 'ends:1', 'ends:2', 'ends:3')) do
+    local number = tonumber(value or 0)
+    local slot = math.floor(number / ENDS_SLOT)
+    local within = math.min(1, slot + 4 - now_slot)
+    if within > 0 then sum = sum + within * (number - slot * ENDS_SLOT) end
+  end
+  return math.floor(sum + 0.5)
+end
+
 local out = {}
 for model in rows() do
   local lanes = {}
@@ -14,6 +27,6 @@ for model in rows() do
   local job = first and load_job(first)
   local oldest = job and math.max(0, now - (tonumber(job.admitted) or now)) or 0
   out[#out + 1] = {lanes[1], lanes[2], lanes[3], lanes[4], redis.call('ZCARD', NAMES.running .. model),
-    live_workers(model, now, LIVE_WORKER_MS), oldest, redis.call('HGET', NAMES.room .. model, 'every_ms') or '0'}
+    live_workers(model, now, LIVE_WORKER_MS), oldest, ends_lately(model)}
 end
 return out

@@ -21,7 +21,7 @@ end
 local function release(id, job, how, wire)
   if job.cancelled or how == 'end' then
     finish(id, job, 0)
-    count_ends(job.model, now, 1)
+    count_ends(job.model, now, 1, held_ms(job, now))
     return 'e'
   end
   local published = redis.call('LLEN', NAMES.log .. id) > 0
@@ -36,7 +36,7 @@ local function release(id, job, how, wire)
     return 'b'
   end
   fail(id, job, wire)
-  count_ends(job.model, now, 1)
+  count_ends(job.model, now, 1, held_ms(job, now))
   return 'f'
 end
 

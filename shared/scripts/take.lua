@@ -87,11 +87,10 @@ while taken < n and looked < n + 200 do
     else
       local tries = job.tries + 1
       local attempt = tries .. '.' .. nonce
-      redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt, 'tries', tries)
+      redis.call('HSET', NAMES.job .. id, 'state', 'running', 'attempt', attempt, 'tries', tries, 'taken', now)
       redis.call('ZADD', running_key, now + lease_ms, id)
       if lane == 'batch' then
         batch = batch + 1
-        if people_first then redis.call('HSET', NAMES.job .. id, 'taken', now) end
         redis.call('SADD', NAMES.batch_running .. model, id)
       end
       local at = #out

@@ -12,7 +12,7 @@ from api.tokens import TokenTable
 from shared.backend_settings import BackendSettings
 from shared.catalogue import Catalogue
 from shared.errors import Unauthenticated
-from shared.settings import ModelSettings, Settings, TokenSettings
+from shared.settings import ConfiguredToken, ModelSettings, Settings
 from shared.tokens import StoredToken, hash_token
 from tests.support.waiting import wait_until_async
 
@@ -22,12 +22,12 @@ MODELS = {
 }
 
 
-def table_of(*tokens: TokenSettings) -> TokenTable:
+def table_of(*tokens: ConfiguredToken) -> TokenTable:
     return TokenTable(Catalogue(Settings(models=MODELS, tokens=tokens)))
 
 
-def token(name: str, **fields: Any) -> TokenSettings:
-    return TokenSettings(name=name, sha256=hash_token(f"sk-{name}"), **fields)
+def token(name: str, **fields: Any) -> ConfiguredToken:
+    return ConfiguredToken(name=name, sha256=hash_token(f"sk-{name}"), **fields)
 
 
 def stored(name: str) -> StoredToken:

@@ -167,6 +167,37 @@ def test_a_planted_file_of_an_up_that_seems_to_run_here_is_not_read(
     assert f"error: The file {tmp_path / 'up.yaml'} can be written by other users" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["queues", "--once"], ["check"]])
+def test_a_command_that_finds_nothing_tells_where_it_looked(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AQUEDUCT_CONFIG", raising=False)
+    monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path))
+    assert main(words) != 0
+    printed = capsys.readouterr()
+    (line,) = (printed.out + printed.err).splitlines()
+    assert f"into the data folder {tmp_path}; name" in line
+    assert "--config" in line
+    assert "--data-dir (AQUEDUCT_DATA_DIR)" in line
+
+
+@pytest.mark.parametrize("words", [["api"], ["worker"], ["flower"], ["token", "list"]], ids=lambda words: words[0])
+def test_a_redis_that_is_not_named_is_told_in_the_same_words_by_all(
+    words: list[str],
+    config_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AQUEDUCT_REDIS_URL", raising=False)
+    monkeypatch.setenv("AQUEDUCT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("AQUEDUCT_FLOWER__PASSWORD", "x")
+    assert main([*words, "--config", str(config_file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: redis_url is not set")
+    assert "AQUEDUCT_REDIS_URL" in line
+
+
 @pytest.mark.parametrize("command", ["api", "worker"])
 def test_an_unreadable_mirror_of_tokens_is_one_line_and_status_1(
     command: str, config_file: Path, own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -527,6 +527,14 @@ def test_options_may_be_percent_encoded(http: httpx.Client) -> None:
     assert response.json()["error"]["message"] == "a & b"
 
 
+def test_options_may_stand_in_the_body_where_a_gateway_takes_no_odd_names(http: httpx.Client) -> None:
+    asked = body("demo?tokens=2") | {"demo": "tokens=3"}
+    assert http.post("/chat/completions", json=asked).json()["choices"][0]["message"]["content"] == "0 1 2 "
+    refused = http.post("/chat/completions", json=body("demo") | {"demo": ["tokens=3"]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "demo")
+    assert "Unknown option `nothing`" in http.post("/chat/completions", json=body("demo") | {"demo": "nothing"}).text
+
+
 def test_sigterm_ends_it_cleanly_even_with_an_open_stream() -> None:
     process, url = start_demo()
     try:
@@ -534,6 +542,8 @@ def test_sigterm_ends_it_cleanly_even_with_an_open_stream() -> None:
             "POST", f"{url}/chat/completions", json=body("demo?tokens=3&stall_after=1", stream=True)
         ) as one:
             next(one.iter_raw())
+            assert httpx.get(debug(url, "requests")).status_code == 404
+            process.send_signal(signal.SIGHUP)  # says nothing, and ends nothing
             assert httpx.get(debug(url, "requests")).status_code == 404
             process.send_signal(signal.SIGTERM)
             rest, _ = process.communicate(timeout=5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def flower(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) 
         "-m", "aqueduct", "flower", "--config", folder / "aqueduct.yaml",
         log_file=folder / "flower.log", environment={"FLOWER_SECRET": PASSWORD},
     ).start()  # fmt: skip
-    wait_until(lambda: "flower ready on" in process.log() or not process.running, 30, "Flower to listen")
+    wait_until(lambda: "aqueduct.flower ready" in process.log() or not process.running, 30, "Flower to listen")
     assert process.running, process.log()
     yield process, f"http://127.0.0.1:{port}"
     process.stop()
@@ -92,3 +94,32 @@ def test_sigterm_ends_it_without_a_traceback(tmp_path: Path, flower: tuple[Proce
     process, _ = flower
     assert process.stop() == 0
     assert "Traceback" not in process.log()
+
+
+def test_its_log_is_json_alone_and_a_hangup_ends_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
+    port = free_port()
+    config = {
+        "redis_url": redis_server.url,
+        "log_format": "json",
+        "models": {"demo": {"backends": [{"url": "http://127.0.0.1:1/v1"}]}},
+        "flower": {"port": port, "password": PASSWORD},
+    }
+    (tmp_path / "aqueduct.yaml").write_text(yaml.safe_dump(config))
+    process = Process.python(
+        "-m", "aqueduct", "flower", "--config", tmp_path / "aqueduct.yaml", log_file=tmp_path / "flower.log"
+    ).start()
+    try:
+        wait_until(lambda: '"ready"' in process.log() or not process.running, 30, "Flower to listen")
+        process.signal(signal.SIGHUP)
+        wait_until(
+            lambda: "SIGHUP: Flower reads its settings at its start only" in process.log(), 10, "the word on SIGHUP"
+        )
+        assert httpx.get(f"http://127.0.0.1:{port}/workers", auth=("aqueduct", PASSWORD)).status_code == 200
+        process.terminate()
+        process.wait(20)
+    finally:
+        process.stop()
+    entries = [json.loads(line) for line in process.log().splitlines()]
+    (ready,) = [entry for entry in entries if entry["message"] == "ready"]
+    assert (ready["url"], "redis" in ready, "version" in ready) == (f"http://127.0.0.1:{port}", True, True)
+    assert process.returncode == 0

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
+from shared import keys
+from shared.batches.progress import Progress
+from shared.batches.record import Counts, Status
 from shared.catalogue import Catalogue
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
@@ -24,8 +27,10 @@ from shared.lanes import Lane
 from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admission, Admissions
-from shared.room.leases import Leases
+from shared.room.leases import How, Leases
 from shared.settings import TokenSettings
+from tests.support.batches import BatchStore, chat_line
+from tests.support.clock import set_clock
 from tests.support.processes import ROOT, RedisServer
 from tests.support.waiting import wait_until
 
@@ -81,7 +86,9 @@ def test_json_tells_lanes_slots_workers_and_tickets(config_file: Path) -> None:
     fill(config_file, ["priority", "default", "default", "flex", "batch"], take=2)
     ended = queues(config_file, "--once", "--json")
     assert ended.returncode == 0, ended.stderr
-    busy, idle = json.loads(ended.stdout)
+    told = json.loads(ended.stdout)
+    assert (told["batches"], told["batches_error"]) == (None, None)
+    busy, idle = told["models"]
     assert busy["model"] == "busy"
     assert sum(busy["waiting"].values()) == 3
     assert (busy["running"], busy["concurrency"], busy["live_workers"]) == (2, 2, 1)
@@ -109,9 +116,73 @@ def test_a_model_outside_its_batch_hours_says_until_when(config_file: Path) -> N
     content["models"]["busy"]["batch_hours"] = f"{hour:02d}:00-{(hour + 6) % 24:02d}:00 UTC"
     config_file.write_text(yaml.safe_dump(content))
     assert f"2 until {hour:02d}:00 UTC" in queues(config_file, "--once").stdout
-    busy, idle = json.loads(queues(config_file, "--once", "--json").stdout)
+    busy, idle = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
     assert (busy["waiting"]["batch"], busy["batch_begins_at"]) == (2, f"{hour:02d}:00 UTC")
     assert "batch_begins_at" not in idle
+
+
+def end(config_file: Path, number: int) -> None:
+    """Let so many jobs of `busy` begin and end."""
+
+    async def work() -> None:
+        settings = load_settings(config_file)
+        client = RedisClient(settings.redis)
+        await client.open()
+        leases = Leases(client, Bulk(settings.redis), Catalogue(settings), "worker-1")
+        taken = await leases.take("busy", free=number, mine=0, surplus=True)
+        assert len(taken.jobs) == number
+        await leases.release("busy", [(job.id, job.attempt, How.END, b"") for job in taken.jobs])
+        await client.close()
+
+    asyncio.run(work())
+
+
+def test_a_rate_is_that_of_the_last_minute_and_told_from_five_ends_on(
+    config_file: Path, module_redis: RedisServer
+) -> None:
+    def told() -> tuple[object, str]:
+        (busy, _) = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
+        return busy["ends_per_minute"], queues(config_file, "--once").stdout.splitlines()[1].split()[-1]
+
+    fill(config_file, ["default"] * 6, take=0)
+    for ended, rate in ((2, (None, "-")), (2, (None, "-")), (2, (6, "6"))):
+        end(config_file, ended)
+        assert told() == rate
+    with module_redis.client() as client:
+        set_clock(client, 80)
+    assert told() == (None, "-")
+
+
+def test_open_batches_stand_below_the_models(config_file: Path, tmp_path: Path, module_redis: RedisServer) -> None:
+    content: dict[str, Any] = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**content, "storage": {"url": f"file://{tmp_path}/store"}}))
+    assert json.loads(queues(config_file, "--once", "--json").stdout)["batches"] is None
+    assert not (tmp_path / "store").exists()
+    store = BatchStore(tmp_path / "store", token="team-a")
+    first = store.put([chat_line("a", "x")], model="busy", status=Status.IN_PROGRESS, counts=Counts(9, 2, 1))
+    second = store.put([chat_line("a", "x")])
+    finish_at = int(time.time()) + 10_800
+    with module_redis.client() as client:
+        client.hset(keys.batch(first), mapping=Progress(Counts(9, 5, 1), finish_at).fields())
+    one, two = json.loads(queues(config_file, "--once", "--json").stdout)["batches"]
+    assert (one["id"], one["token"], one["model"], one["status"]) == (first, "team-a", "busy", "in_progress")
+    assert (one["completed"], one["failed"], one["total"], one["finish_at"]) == (5, 1, 9, finish_at)
+    assert (two["id"], two["model"], two["status"], two["finish_at"]) == (second, None, "validating", None)
+    *_, headings, in_progress, validating = (line.split() for line in queues(config_file, "--once").stdout.splitlines())
+    assert headings == ["BATCH", "TOKEN", "MODEL", "STATUS", "DONE", "FAILED", "TOTAL", "ENDS", "IN"]
+    assert in_progress == [first, "team-a", "busy", "in_progress", "5", "1", "9", "3", "h"]
+    assert validating == [second, "team-a", "-", "validating", "0", "0", "0", "-"]
+
+
+def test_a_store_that_cannot_be_read_harms_no_other_figure(config_file: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**content, "storage": {"url": f"file://{tmp_path}/store"}}))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o777)  # anybody may write there
+    ended = queues(config_file, "--once")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[1].startswith("busy")
+    assert ended.stdout.splitlines()[-1].startswith(f"Batches cannot be told: The folder {tmp_path}/store ")
 
 
 def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
@@ -122,6 +193,20 @@ def test_redis_away_is_said_with_the_next_step(config_file: Path) -> None:
     assert "Redis did not answer" in ended.stderr
     assert "aqueduct check" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("words", [("--once",), ("--json", "--interval", "0.1")], ids=["once", "live"])
+def test_a_reader_that_has_read_enough_ends_it_quietly(config_file: Path, words: tuple[str, ...]) -> None:
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-m", "aqueduct", "queues", "--config", str(config_file), *words]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    os.close(ours)
+    _, complaints = child.communicate(timeout=20)
+    assert complaints == b""
+    assert child.returncode == 1
 
 
 def test_interval_out_of_range_is_refused_by_name(config_file: Path) -> None:

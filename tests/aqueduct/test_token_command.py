@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aqueduct.cli import main
+from shared.keys import TOKEN_USES
 from shared.redis_sync import connect
 from shared.tokens import StoredToken, TokenStore, hash_token
 from tests.support.processes import RedisServer
@@ -58,11 +59,16 @@ def test_create_prints_the_token_once_and_stores_its_hash(
     assert record.sha256 in json.loads((tmp_path / "data" / "tokens.json").read_text())
 
 
-def test_list_shows_every_token_with_its_limits(token: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_every_token_with_its_limits(
+    token: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "anna")
     token("create", "team-a", "--requests-per-minute", "60")
     secret = capsys.readouterr().out.strip()
     assert token("list") == 0
-    heading, static, created = (line.split() for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].endswith(f"{datetime.now(UTC):%Y-%m-%d} by anna")
+    heading, static, created = (line.split() for line in lines)
     assert heading[4:6] == ["REQ/MIN", "JOBS"]
     assert (static[0], static[4:6]) == ("static", ["-", "-"])
     assert (created[0], created[4:6]) == ("team-a", ["60", "-"])
@@ -116,7 +122,11 @@ def test_set_refuses_with_a_reason_and_changes_nothing(
 
 def test_revoke_removes_the_token(token: Run, own_redis: RedisServer, tmp_path: Path) -> None:
     token("create", "team-a")
-    assert token("revoke", "team-a") == 0
+    (record,) = stored(own_redis, tmp_path)
+    with own_redis.client() as client:
+        client.hset(TOKEN_USES, mapping={record.sha256: 1, "another": 1})
+        assert token("revoke", "team-a") == 0
+        assert client.hkeys(TOKEN_USES) == [b"another"]
     assert stored(own_redis, tmp_path) == []
 
 

@@ -85,7 +85,7 @@ class Up:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "AQUEDUCT_DATA_DIR": str(self.folder / "data")}
         command = [sys.executable, "-m", "aqueduct", "queues", "--once", "--json", *self._config]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
-        rows: list[dict[str, Any]] = json.loads(told.stdout)
+        rows: list[dict[str, Any]] = json.loads(told.stdout)["models"]
         return rows
 
 
@@ -121,11 +121,24 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     assert f"http://127.0.0.1:{up.port}/v1" in up.log
     assert up.token in up.log
     assert "data: [DONE]" in up.stream()
+    assert "It listens on 127.0.0.1 only, this machine's own (--host 0.0.0.0 for all)" in up.log
     flower = re.search(r"Flower  (\S+)\n\s+user (\w+), password (\S+)", up.log)
     assert flower
     address, user, password = flower.groups()
     assert httpx.get(f"{address}/workers", auth=(user, password), timeout=10).status_code == 200
     assert httpx.get(f"{address}/workers", timeout=10).status_code == 401
+
+
+def test_the_demos_faults_can_be_tried_through_it(up: Up) -> None:
+    answer = up.ask({**BODY, "model": "demo", "demo": "status=400&code=teapot"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "teapot")
+    headers = {"authorization": f"Bearer {up.token}"}
+    for path, more in (("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})):
+        body = {"model": "demo", "demo": "status=400&code=teapot", **more}
+        assert (
+            httpx.post(f"http://127.0.0.1:{up.port}/v1/{path}", json=body, headers=headers).json()["error"]["code"]
+            == "teapot"
+        )
 
 
 def test_sigterm_ends_everything_in_order(up: Up) -> None:
@@ -162,7 +175,7 @@ def test_a_request_that_waits_at_the_signal_is_served_within_the_grace(
 ) -> None:
     """Told to end together with the APIs, workers would take nothing more for those who wait there."""
     config = tmp_path / "aqueduct.yaml"
-    backend = {"url": demo_backend.url, "model": "demo?tokens=10&token_seconds=0.15"}
+    backend = {"url": demo_backend.url, "model": "demo?tokens=30&token_seconds=0.15"}
     config.write_text(yaml.safe_dump({"models": {"m": {"concurrency": 1, "backends": [backend]}}}))
     up = Up(tmp_path, "--config", str(config), "--no-flower")
     try:

@@ -117,18 +117,20 @@ def test_each_child_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "  b: {backends: [{url: 'http://h/v1', headers: {api-key: '${KEY_B}'}}, "
         "{url: 'http://h/v1', api_key: '${SHARED}'}]}\n"
         "flower: {password: '${FLOWER_SECRET:-none}'}\n"
+        f"tokens: [{{name: x, sha256: {'ab' * 32}, webhook: {{url: 'http://h/', secret: '${{HOOK}}'}}}}]\n"
     )
-    secrets = {"KEY_A": "ka", "KEY_B": "kb", "SHARED": "ks", "FLOWER_SECRET": "fs"}
+    hook = "whsec_" + "aaaa" * 8
+    secrets = {"KEY_A": "ka", "KEY_B": "kb", "SHARED": "ks", "FLOWER_SECRET": "fs", "HOOK": hook}
     plan = plan_for(tmp_path, {**secrets, "PATH": "/bin", "AQUEDUCT_FLOWER__PASSWORD": "fp"}, config=file)
 
     def seen(environment: dict[str, str]) -> set[str]:
         assert environment["PATH"] == "/bin"
-        return {"ka", "kb", "ks", "fs", "fp"} & set(environment.values())
+        return {"ka", "kb", "ks", "fs", "fp", hook} & set(environment.values())
 
     assert seen(plan.environment_for()) == set()
-    assert seen(plan.environment_for(models=["a"])) == {"ka", "ks"}
-    assert seen(plan.environment_for(models=["b"])) == {"kb", "ks"}
-    assert seen(plan.environment_for(models=["a", "b"])) == {"ka", "kb", "ks"}
+    assert seen(plan.environment_for(models=["a"])) == {"ka", "ks", hook}
+    assert seen(plan.environment_for(models=["b"])) == {"kb", "ks", hook}
+    assert seen(plan.environment_for(models=["a", "b"])) == {"ka", "kb", "ks", hook}
     assert seen(plan.environment_for(flower=True)) == {"fs", "fp"}
 
 

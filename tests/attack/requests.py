@@ -133,10 +133,18 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "trailer value": (CHUNKS + b"0\r\nX-A: ", b"a"),
     "trailer name": (CHUNKS + b"0\r\n", b"a"),
     "trailers": (CHUNKS + b"0\r\n", b"X-A: b\r\n"),
+    "lines before a request": (b"", b"\r\n"),
     "body without a token": (HEAD + b"Content-Length: 900000000\r\n\r\n", b"a"),
     "chunks without a token": (CHUNKS, b"8\r\naaaaaaaa\r\n"),
 }
 """A beginning and what follows without end."""
+
+HUNG_UP: dict[str, bytes] = {
+    "requests": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "the shortest requests": b"GET / HTTP/1.1\r\n\r\n",
+    "requests without a token": HEAD + b"Content-Length: 2\r\n\r\n{}",
+}
+"""Whole requests, one behind the other without end, whose answers nobody reads."""
 
 CROWDS: dict[str, bytes] = {
     "silent": b"",

@@ -136,7 +136,7 @@ def test_a_batch_is_made_in_every_member_and_its_copy_outlives_the_file(
         copy, marker = keys.input_copy(TENANT, batch.id), keys.open_marker(batch.id)
         return await store.get(copy), await store.get(marker), record.output_expires_seconds
 
-    assert asyncio.run(look()) == (_lines(3), json.dumps({"tenant": TENANT}, separators=(",", ":")).encode(), 3600)
+    assert asyncio.run(look()) == (_lines(3), keys.open_mark(TENANT, batch.expires_at or 0), 3600)
 
 
 def test_a_new_batch_rings_for_a_feeder(client: httpx.Client, store: Store, module_redis: RedisServer) -> None:
@@ -288,7 +288,8 @@ def _segments(store: Store, batch_id: str) -> None:
 
     async def write() -> None:
         for number, end in enumerate(ends):
-            await store.put(keys.segment(TENANT, batch_id, number), end.to_line())
+            key = keys.segment(TENANT, batch_id, number, before=number, count=1, writer="0a")
+            await store.put(key, end.to_line())
 
     asyncio.run(write())
 

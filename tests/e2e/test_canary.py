@@ -147,7 +147,9 @@ class Scene(Startable):
     def start(self) -> None:
         self.flower.start()
         self.system.start()
-        wait_until(lambda: "flower ready on" in self.flower.log() or not self.flower.running, 30, "Flower to listen")
+        wait_until(
+            lambda: "aqueduct.flower ready" in self.flower.log() or not self.flower.running, 30, "Flower to listen"
+        )
 
     def stop(self) -> None:
         self.system.stop()

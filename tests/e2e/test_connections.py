@@ -58,9 +58,10 @@ def served(
         "body_bytes_per_second": BODY_RATE,
         "stalled_reader_seconds": STALLED_SECONDS,
     }
+    folder = tmp_path_factory.mktemp("system")
     with System(
-        tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
-        settings={"api": limits},
+        folder, redis_url=module_redis.url, backend_url=backend.url, models=MODELS,
+        settings={"api": limits, "storage": {"url": (folder / "store").as_uri()}},
     ) as running:  # fmt: skip
         yield running
 
@@ -114,6 +115,46 @@ def test_endless_headers_cost_neither_time_nor_memory(served: System) -> None:
             send_until_refused(connection, b"a" * 65536, 64 * MIB)
     assert process.memory_info().rss - before < 20 * MIB
     assert sum(process.cpu_times()[:2]) - cpu_before < 2  # unbounded, this costs more than ten
+
+
+@pytest.mark.parametrize(("count", "status"), [(1500, b"200"), (3000, b"431")])
+def test_the_shortest_headers_count_as_what_they_become(served: System, count: int, status: bytes) -> None:
+    with connect(served) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + b"A:b\r\n" * count + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_requests_that_are_lined_up_are_answered_in_their_order(served: System) -> None:
+    with connect(served) as connection:
+        connection.sendall(chat_request(served, chat_body("short")) + b"GET /healthz HTTP/1.1\r\n\r\n" * 32)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_until_closed(connection)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 33
+    assert answer.index(b'"chat.completion"') < answer.index(b'"status"')
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_past_a_line_of_requests_the_present_answer_is_whole_and_the_last(served: System, stream: bool) -> None:
+    with connect(served) as connection:
+        connection.sendall(chat_request(served, chat_body("slow", stream=stream)))
+        if stream:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" * 1000)
+        answer = read_until_closed(connection)
+    assert b"data: [DONE]" in answer if stream else b'"chat.completion"' in answer
+    assert answer.count(b"HTTP/1.1 ") == (0 if stream else 1)
+
+
+def test_requests_without_end_are_not_read_faster_than_they_are_answered(served: System) -> None:
+    process = api_process(served)
+    piece = b"GET /healthz HTTP/1.1\r\n\r\n" * 2000
+    with connect(served) as connection:
+        took = send_until_refused(connection, piece, 64 * MIB)  # once, for what a process takes at the first time
+    before = process.memory_info().rss
+    with connect(served) as connection:
+        took = max(took, send_until_refused(connection, piece, 64 * MIB))
+    assert took < TAKEN_BYTES
+    assert process.memory_info().rss - before < 5 * MIB  # unbounded, this comes to a gigabyte
 
 
 # --- what is silent or slow ------------------------------------------------------------------------------------------
@@ -186,6 +227,40 @@ def test_a_body_that_drips_is_refused_though_it_never_pauses(served: System) -> 
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert error_code(answer) == "request_timeout"
     assert time.monotonic() - began_at < BODY_SECONDS + 4
+
+
+def file_head(system: System) -> bytes:
+    """Return an upload's head and the beginning of its form."""
+    return (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {system.token}\r\nContent-Length: 100000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    ).encode()
+
+
+def test_a_file_that_drips_is_refused_and_leaves_nothing(served: System) -> None:
+    with connect(served) as connection:
+        connection.sendall(file_head(served))
+        began_at = time.monotonic()
+        answer = drips_until_closed(connection, b"y", 10)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert error_code(answer) == "request_timeout"
+    assert time.monotonic() - began_at < BODY_SECONDS + 4
+    assert not [path for path in (served.folder / "store").rglob("*") if path.is_file() and path.stat().st_size]
+
+
+def test_a_file_that_is_slow_but_steady_is_kept(served: System) -> None:
+    start = file_head(served)
+    end = b'\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n--b--\r\n'
+    piece = b"y" * ((100_000 - len(start.partition(b"\r\n\r\n")[2]) - len(end)) // 10)
+    rest = 100_000 - len(start.partition(b"\r\n\r\n")[2]) - len(end) - 10 * len(piece)
+    with connect(served) as connection:
+        connection.sendall(start + b"y" * rest)
+        for _ in range(10):
+            time.sleep(len(piece) / BODY_RATE / 2)
+            connection.sendall(piece)
+        connection.sendall(end)
+        assert read_response(connection).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_body_that_is_slow_but_steady_is_served(served: System) -> None:

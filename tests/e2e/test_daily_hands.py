@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from aqueduct.cli import main
+from shared.tokens import new_token
 from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
@@ -54,7 +56,9 @@ def test_the_page_of_endpoints_asks_nobody_else(make_system: MakeSystem, accept:
         assert set(re.findall(r'href="#(\w+)"', page.text)) <= named
         assert client.get("/redoc", follow_redirects=False).headers["location"] == "/docs"
         assert client.get("/favicon.ico").status_code == 204
-        assert client.get("/openapi.json").json()["servers"][0]["url"] == "/"
+        described = client.get("/openapi.json").json()
+        assert described["servers"][0]["url"] == "/"
+        assert f"`{new_token()[:6]}" in described["components"]["securitySchemes"]["bearer"]["description"]
 
 
 def test_each_process_says_in_one_line_that_it_is_ready_and_with_what(logged: System) -> None:
@@ -99,6 +103,7 @@ def test_a_log_in_json_holds_nothing_else_from_start_to_end(logged: System) -> N
         last = entries(process)
         assert "draining" in [entry["message"] for entry in last]
         assert {"level", "logger", "time"} <= last[-1].keys()
+        assert not [entry for entry in last if not str(entry["logger"]).startswith("aqueduct")]  # uvicorn's, Celery's
 
 
 def test_a_redis_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
@@ -117,3 +122,21 @@ def test_a_redis_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
         assert len(lines) == 2  # and before it, that it waits
         assert "secret-word" not in process.log()
         assert process.returncode == 1
+
+
+def test_a_tokens_last_use_is_told_to_operators(make_system: MakeSystem, capsys: pytest.CaptureFixture[str]) -> None:
+    system = make_system(models={"m": model("tokens=1")}, tokens={"idle": {}})
+
+    def last_used() -> dict[str, str | None]:
+        assert main(["token", "list", "--json", "--config", str(system.config_file)]) == 0
+        return {one["name"]: one["last_used_at"] for one in json.loads(capsys.readouterr().out)}
+
+    assert last_used() == {"test": None, "idle": None}
+    with system.client() as client:
+        client.get("/v1/models")
+    wait_until(lambda: last_used()["test"], 15, "the use to be told")
+    assert last_used()["idle"] is None
+    assert main(["token", "list", "--config", str(system.config_file)]) == 0
+    used, idle = (re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()[1:])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", used[7])
+    assert idle[7] == "-"

@@ -72,7 +72,7 @@ def view(
     )  # fmt: skip
     system.write_config()
     with system.command("flower") as flower, system:
-        wait_until(lambda: "flower ready on" in flower.log() or not flower.running, 30, "Flower to listen")
+        wait_until(lambda: "aqueduct.flower ready" in flower.log() or not flower.running, 30, "Flower to listen")
         assert flower.running, flower.log()
         view = View(system, f"http://127.0.0.1:{port}")
         wait_until(lambda: len(view.workers()) == 2, 20, "Flower to see both workers", poll_seconds=0.1)

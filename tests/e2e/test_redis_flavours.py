@@ -8,15 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from aqueduct.embedded_redis import find_server
+from shared.broker import celery_app
 from tests.conftest import MakeSystem
 from tests.support.calls import Call, wait_for_content
 from tests.support.models import model
 from tests.support.processes import ROOT, Process, RedisServer, free_port
+from tests.support.rooms import settings_of
 from tests.support.startable import Startable
 from tests.support.system import System
 from tests.support.tls import make_authority, make_certificate
@@ -97,6 +100,17 @@ def assert_serves(make_system: MakeSystem, url: str) -> None:
         Call(system, "short", f"flavour-{stream}", stream=stream).wait(20).assert_complete(4)
     assert "Traceback" not in system.logs()
     assert not re.search(r"NOPERM|no permissions|Cannot connect", system.logs()), system.logs()
+    assert_no_worker_tells_the_password(url)
+
+
+def assert_no_worker_tells_the_password(url: str) -> None:
+    """Ask over Celery's remote control, as Flower does for its pages."""
+    control = celery_app(settings_of({"short": {}}, url)).control.inspect(timeout=3, limit=1)
+    told = {name: getattr(control, name)() for name in ("stats", "conf", "report", "registered", "active_queues")}
+    assert told["stats"], "no worker answers"
+    password = urlsplit(url).password
+    assert password
+    assert password not in str(told)
 
 
 def refusal_at_start(make_system: MakeSystem, url: str, command: str) -> str:

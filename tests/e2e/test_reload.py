@@ -180,6 +180,6 @@ def _says(process: Process, words: str) -> bool:
 def _running(system: System) -> bool:
     process = system.command("queues", "--once", "--json").start()
     process.wait(20)
-    rows = json.loads(process.log().splitlines()[-1])
+    rows = json.loads(process.log().splitlines()[-1])["models"]
     process.log_file.unlink()
     return any(row["running"] for row in rows)

@@ -7,10 +7,12 @@ from typing import Final, NamedTuple
 from shared import keys
 from shared.room.scripts import AdmitLimits
 from shared.scripting import flag
+from shared.settings import LaneWeights
 
 GRACE_MS: Final = 15_000
 TICKET: Final = b"@ID@"
 MAX_TRIES: Final = 2
+WEIGHTS_TEXT: Final = LaneWeights().text
 
 
 class ModelLimits(NamedTuple):
@@ -36,7 +38,7 @@ ADMIT_LIMITS: Final = {
         life_ms=limits.max_wait_ms + 240_000, max_queue=limits.max_queue, max_queue_tokens=limits.max_queue_tokens,
         max_queue_bytes=limits.max_queue_bytes, tenant_share=limits.tenant_share, concurrency=limits.concurrency,
         batch_reserve=limits.batch_reserve, grace_ms=GRACE_MS, queue=keys.queue(name), ticket=TICKET,
-        max_tries=MAX_TRIES, people_first=flag(limits.patience_ms),
+        max_tries=MAX_TRIES, people_first=flag(limits.patience_ms), weights_text=WEIGHTS_TEXT,
     )
     for name, limits in MODELS.items()
 }  # fmt: skip

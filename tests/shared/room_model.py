@@ -154,12 +154,13 @@ class Model(Upkeep):
         self.told.append(("", job_id))
         return "r"
 
-    def forget(self, owner: str, job_id: str) -> int:
-        """Drop an ended job."""
+    def forget(self, owner: str, job_id: str, *, keep: bool = False) -> int:
+        """Drop an ended job, or only its log."""
         job = self.jobs.get(job_id)
         if job is None or job.state != "ended" or job.owners != [owner]:
             return 0
-        del self.jobs[job_id]
+        if not keep:
+            del self.jobs[job_id]
         self.logs.pop(job_id, None)
         return 1
 
@@ -275,9 +276,9 @@ class Model(Upkeep):
         job.state, job.tries = "running", job.tries + 1
         job.attempt = f"{job.tries}.{asked.nonce}"
         room.running[job.id] = self.now + asked.lease_ms
+        job.taken = self.now
         if job.lane == "batch":
             room.batch_running.add(job.id)
-            job.taken = self.now if asked.people_first else job.taken
 
     def make_room(self, model: str, concurrency: int, patience_ms: int) -> int:
         """Hand batch work back for who has waited too long; returns when to look again."""

@@ -71,8 +71,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.17g', all[i + 1] - by), all[i]) end
   elseif string.find(key, JOB, 1, true) then
-    field(key, 'deadline')
-    field(key, 'taken')
+    for _, name in ipairs({'deadline', 'taken', 'begun'}) do field(key, name) end
     local facts = redis.call('HGET', key, 'facts')
     if facts then
       local moved = function(at) return '"admitted":' .. string.format('%.17g', at - by) end

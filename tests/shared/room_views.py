@@ -114,6 +114,10 @@ def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[
     yield keys.room(name), (_counts(room, counts, moved), ANY)
 
 
+_MEANS = {"every_ms", "busy_ends", "busy_ms", *(f"ends:{slot}" for slot in range(4))}
+"""Of a room: what is told to people, and decides nothing but a Retry-After."""
+
+
 def _counts(room: Room, counts: Mapping[str, float], moved: int) -> dict[str, float]:
     wanted = {key: float(number) for key, number in counts.items() if not key.startswith("@")}
     wanted |= {f"pass:{lane}" if lane else "pass": at for lane, at in room.passes.items()}
@@ -145,7 +149,7 @@ def _normal(key: str, shown: Shown) -> Any:
             "spec": bool(value.get("spec")),
         }
     if key.startswith(NAMES["room"]):
-        return {name: float(number) for name, number in value.items() if name != "every_ms" and float(number)}
+        return {name: float(number) for name, number in value.items() if name not in _MEANS and float(number)}
     if key.startswith((NAMES["tags"], NAMES["tenants"])):
         return {name: float(number) for name, number in value.items()}
     if key.startswith("aqueduct."):

@@ -34,6 +34,7 @@ from shared.room.scripts import (
     AdmitArguments,
     BatchArguments,
     BeatArguments,
+    ForgetArguments,
     HelloArguments,
     LeaveArguments,
     MakeRoomArguments,
@@ -191,7 +192,7 @@ class World:
     def _admit(self, asked: AdmitArguments) -> str:
         seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]])
         self._ran(seen)
-        verdict, number, _, _, remaining, _, joined = seen.reply
+        verdict, number, _, _, remaining, _, joined, _, _ = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)
         model_asked = asked._replace(idempotency=asked.idempotency and keys.PREFIXES["idempotency"] + asked.idempotency)
         expected = self.model.admit(model_asked)
@@ -218,9 +219,14 @@ class World:
         owner = draw.choice(APIS)
         ids = [job.id for job in self.model.jobs.values() if job.state == "ended" and draw.random() < 0.7]
         ids += self._some_ids(draw)
-        seen = self.probe.run(FORGET, OwnerArguments(owner), [(job_id,) for job_id in ids])
+        keep = left = draw.choice((0, 0, 1))
+        seen = self.probe.run(FORGET, ForgetArguments(owner, keep), [(job_id,) for job_id in ids])
         self._ran(seen)
-        self.compare(seen, seen.reply, sum(self.model.forget(owner, job_id) for job_id in ids))
+        expected = 0
+        for job_id in ids:
+            dropped = self.model.forget(owner, job_id, keep=left > 0)
+            left, expected = left - dropped, expected + dropped
+        self.compare(seen, seen.reply, expected)
 
     def peek(self, draw: Random) -> None:
         """Some owner reads what it missed."""

@@ -106,6 +106,34 @@ def test_flowers_password_is_left_out_where_it_is_not_needed(write: Write) -> No
         load_settings(path, environ=KEY)
 
 
+TOKEN = f"tokens: [{{name: x, sha256: {'ab' * 32}, webhook: {{url: 'https://h/a?b=c', secret: '%s'}}}}]\n"
+
+
+def test_a_webhooks_secret_is_left_out_where_it_is_not_needed(write: Write) -> None:
+    path = write(GOOD + TOKEN % "${NOT_SET}")
+    webhook = load_settings(path, environ=KEY, resolve_webhook_secrets=False).tokens[0].webhook
+    assert webhook is not None
+    assert (webhook.url, webhook.key()) == ("https://h/a?b=c", None)
+    with pytest.raises(ConfigError, match="NOT_SET is not set"):
+        load_settings(path, environ=KEY)
+
+
+@pytest.mark.parametrize("secret", ["", "hunter2hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_?" + "a" * 40, "whsec_é"])
+def test_a_webhooks_secret_at_fault_is_told_and_not_shown(write: Write, secret: str) -> None:
+    (problem,) = told(write(GOOD + TOKEN % secret))
+    assert problem.startswith("aqueduct.yaml:7: tokens[0].webhook.secret: must be whsec_ and base64")
+    assert "openssl rand -base64 32" in problem
+    assert len(secret) < 7 or secret not in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://h/", "http://", "https://h:x/", "https://h/#a", "http://h:0/", "/hooks", "http://a b/"]
+)
+def test_a_webhooks_url_at_fault_is_told(write: Write, url: str) -> None:
+    (problem,) = told(write(GOOD + (TOKEN % ("whsec_" + "a" * 44)).replace("https://h/a?b=c", url)))
+    assert problem.startswith("aqueduct.yaml:7: tokens[0].webhook.url: must ")
+
+
 def test_a_missing_variable_is_told_with_its_line(write: Write) -> None:
     line = "aqueduct.yaml:6: models.llama.backends[0].api_key: the environment variable BACKEND_KEY is {}"
     assert told(write(GOOD), {}) == [line.format("not set")]
@@ -227,22 +255,38 @@ def test_bytes_that_may_wait_are_bounded_without_a_setting(write: Write) -> None
     ("text", "said"),
     [
         ("models: {}\nmodels: {}\n", "aqueduct.yaml:2: models: stands twice, first on line 1"),
-        ("models:\n\tllama: {}\n", "aqueduct.yaml:2: a tab stands where YAML wants spaces; indent with spaces"),
-        ("models: [a\n", "aqueduct.yaml:2: is not valid YAML"),
-        ("- a\n", "aqueduct.yaml:1: must hold settings"),
-        ("flower: {password: *secret-canary }\n", "aqueduct.yaml:1: an alias (*name) without its anchor"),
         ("flower: {password: !secret-canary x}\n", "aqueduct.yaml:1: flower.password: has a tag"),
         ("models: &a [*a]\n", "aqueduct.yaml:1: models[0]: contains itself by an alias"),
         ("models: {1: {}}\n", "aqueduct.yaml:1: models: has a key that is not text"),
-        ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
-            f"{n}: &{n} [{','.join([f'*{o}'] * 10)}]\n" for o, n in zip("abcdef", "bcdefg", strict=True)
-        ), "unfolds to too many values"),
     ],
-)  # fmt: skip
-def test_a_file_that_cannot_be_read_says_where(write: Write, text: str, said: str) -> None:
+)
+def test_a_value_that_cannot_be_read_says_where(write: Write, text: str, said: str) -> None:
     lines = told(write(text))
     assert any(said in line for line in lines), lines
     assert "secret-canary" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"models:\n\tllama: {}\n", ":2: a tab stands where YAML wants spaces; indent with spaces"),
+        (b"models: {}\nmodels: {}\nflower: [a\n", ":4: is not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        (b"\n- a\n", ":2: must hold settings, one `key: value` a line"),
+        (b"models: {}\nflower: {password: *secret-canary }\n", ":2: an alias (*name) without its anchor"),
+        (b"models: {}\n--- # secret-canary\nmodels: {}\n", ":2: must be one document; remove the line ---"),
+        (b"models: {}\n# secret-canary \xff\n", ":2: is not UTF-8 text"),
+        (b"models: {}\n# secret-canary \x01\n", ":2: holds a control character (U+0001); remove it"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            b"%c: &%c [%b]\n" % (n, n, b",".join([b"*%c" % o] * 10)) for o, n in zip(b"abcdef", b"bcdefg", strict=True)
+        ), "unfolds to too many values"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_yaml_is_told_in_one_line(write: Write, content: bytes, said: str) -> None:
+    path = write("")
+    path.write_bytes(content)
+    (line,) = told(path)
+    assert said in line
+    assert "secret-canary" not in line
 
 
 def test_anchors_and_merge_keys_work(write: Write) -> None:

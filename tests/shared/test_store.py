@@ -52,6 +52,14 @@ async def test_what_is_put_is_there_and_what_is_not_is_not(store: Store) -> None
 
 
 @asynchronous
+async def test_of_many_who_create_a_key_one_wins(store: Store) -> None:
+    won = await asyncio.gather(*(store.create("a/claim", b"%d" % n) for n in range(20)))
+    assert won.count(True) == 1
+    assert await store.get("a/claim") == b"%d" % won.index(True)
+    assert not await store.create("a/claim", b"late")
+
+
+@asynchronous
 async def test_a_long_stream_is_kept_and_read_in_ranges(store: Store) -> None:
     block = os.urandom(1 << 20)
     whole = block * 20
@@ -205,6 +213,8 @@ def test_a_bucket_behaves_as_a_folder_does(bucket: str) -> None:
         assert await read(store, "a/big", 5, 3 << 20) == whole[5 : 3 << 20]
         await store.copy("a/big", "c/d")
         assert await store.list("") == ["a/b", "a/big", "c/d"]
+        assert [await store.create("e/f", b"1"), await store.create("e/f", b"2")] == [True, False]
+        assert await store.get("e/f") == b"1"
         assert await store.list("a") == ["a/b", "a/big"]
         assert (await store.untouched("a", 3600), await store.untouched("c", -60)) == ([], ["c/d"])
         with pytest.raises(KeyError):

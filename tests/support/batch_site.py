@@ -33,7 +33,8 @@ MODELS: dict[str, dict[str, Any]] = {
 class Site:
     """A Redis, a backend, workers and a store; most need no API."""
 
-    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, backend: DemoBackend, **more: Any) -> None:
+        """Take what else `System` is to be told, as tokens."""
         self.redis = redis
         self.backend = backend
         self.batches = BatchStore(folder / "store")
@@ -48,6 +49,7 @@ class Site:
                 "batches": self._settings,
                 "worker": {"drain_seconds": 1},
             },
+            **more,
         )
         self.system.write_config()
 
@@ -61,10 +63,11 @@ class Site:
         self.system._token_settings[token].update(settings)
         self.system.write_config()
 
-    def ring(self, batch_id: str) -> None:
-        """Wake who carries batches, as the API does; else a new one is found by the next look into the store."""
+    def ring(self, batch_id: str) -> str:
+        """Push a batch's ticket, as the API does, and return its id: otherwise a worker looks each half minute."""
         with self.redis.client() as client:
             client.lpush(keys.BATCH_QUEUE, batch_ticket(batch_id, new_id()))
+        return batch_id
 
     def logs(self) -> str:
         """Return what the workers wrote."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from shared.batches import keys, record
-from shared.batches.record import BatchRecord
+from shared.batches.record import BatchRecord, Status
 from shared.files import Files, tenant_folder
 from shared.store import Store, open_store
 from tests.support.waiting import wait_until
@@ -77,8 +77,38 @@ class BatchStore:
         )
         await self.store.put(keys.input_copy(self.tenant, batch_id), data)
         await record.save(self.store, self.tenant, made)
-        await self.store.put(keys.open_marker(batch_id), orjson.dumps({"tenant": self.tenant}))
+        await self.store.put(keys.open_marker(batch_id), keys.open_mark(self.tenant, made.expires_at))
         return batch_id
+
+    def unfinish(self, batch_id: str) -> None:
+        """Put a batch back to where its feeder had made its files, and had not said so."""
+        done = self.record(batch_id)
+        self.reopen(replace(done, status=Status.FINALIZING, output_file_id=None, error_file_id=None))
+
+    async def _reopen(self, made: BatchRecord) -> None:
+        await record.save(self.store, self.tenant, made)
+        await self.store.put(keys.open_marker(made.id), keys.open_mark(self.tenant, made.expires_at))
+
+    def reopen(self, made: BatchRecord) -> None:
+        """Put a record as it is, and the batch among the open ones."""
+        asyncio.run(self._reopen(made))
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return what receivers are still to be told."""
+        return asyncio.run(self._notices())
+
+    async def _notices(self) -> list[dict[str, Any]]:
+        found = [await self.store.get(key) for key in await self.store.list(keys.NOTICES)]
+        return [orjson.loads(one) for one in found if one is not None]
+
+    def put_notice(self, notice: dict[str, Any], token: str = "test") -> None:  # noqa: S107 - a name
+        """Put one there as it is."""
+        key = keys.notice(tenant_folder(token), notice["batch_id"])
+        asyncio.run(self.store.put(key, orjson.dumps(notice)))
+
+    def files(self) -> list[str]:
+        """Return the ids of the token's files, as often as each is listed."""
+        return [one.id for one in asyncio.run(Files(self.store).list(self.tenant))]
 
     def record(self, batch_id: str) -> BatchRecord:
         """Return the record as it stands."""

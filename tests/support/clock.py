@@ -32,6 +32,16 @@ local function shift_job(key)
     redis.call('HSET', key, 'facts', cjson.encode(known))
   end
 end
+local function shift_ends(key)
+  local old, slots = redis.call('HMGET', key, 'ends:0', 'ends:1', 'ends:2', 'ends:3'), math.floor(delta / 20000)
+  redis.call('HDEL', key, 'ends:0', 'ends:1', 'ends:2', 'ends:3')
+  for _, value in ipairs(old) do
+    if value then
+      local number = value - slots * 1000000
+      redis.call('HSET', key, 'ends:' .. math.floor(number / 1000000) % 4, string.format('%.0f', number))
+    end
+  end
+end
 for _, key in ipairs(redis.call('KEYS', 'aq*')) do
   local kind = string.match(key, '^aq2?:([a-z_]+)')
   local left = redis.call('PTTL', key)
@@ -40,6 +50,7 @@ for _, key in ipairs(redis.call('KEYS', 'aq*')) do
   elseif kind == 'job' then shift_job(key)
   elseif kind == 'room' then
     for _, field in ipairs({'left_at', 'ended_at', 'unserved'}) do shift_field(key, field) end
+    shift_ends(key)
   end
   if left > 0 then redis.call('PEXPIRE', key, math.max(0, left - delta)) end
   moved = moved + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,18 +156,23 @@ class System(Startable):
         headers = {"authorization": f"Bearer {token or self.token}"}
         return httpx.AsyncClient(base_url=self.base_url, headers=headers, timeout=options.pop("timeout", 30), **options)
 
-    def write_config(self) -> None:
-        """Write the YAML file from what the system was made with."""
+    def write_config(
+        self, *, without: Container[str] = (), tokens: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write the YAML file from what the system was made with, less these models, and with further tokens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         entries = [
             {"name": name, "sha256": hash_token(self.tokens[name]), **given}
             for name, given in self._token_settings.items()
         ]
+        entries += [
+            {"name": name, "sha256": hash_token(new_token()), **given} for name, given in (tokens or {}).items()
+        ]
         content = {
             "redis_url": self.redis_url,
             "data_dir": str(self.folder / "data"),
             **self._settings,
-            "models": self._models,
+            "models": {name: given for name, given in self._models.items() if name not in without},
             "tokens": entries,
         }
         self.config_file.write_text(yaml.safe_dump(content, sort_keys=False))

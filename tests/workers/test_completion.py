@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -37,7 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 async def open_runner(server: RedisServer, url: str, **backend: Any) -> AsyncIterator[tuple[Bench, Runner]]:
     models = {"m": {"backends": [{"url": url, **backend}], "max_attempts": 3}}
     testing = {"sweep_seconds": 60, "renew_seconds": 60}
-    async with open_bench(server.url, models, served=False, testing=testing) as bench:
+    worker = {"max_answer_bytes": 1024**2}
+    async with open_bench(server.url, models, served=False, testing=testing, worker=worker) as bench:
         runner = Runner(bench.catalogue, ["m"], "w1", hostname="w1@host", clock=count(1).__next__)
         await runner.open()
         try:
@@ -256,3 +259,47 @@ async def test_an_error_inside_an_answer_that_quotes_the_backends_key_is_told_wi
             runner.wake("m")
             wire = await error_of(bench, job_id)
             assert (wire["status"], wire["error"]["message"]) == (400, "bad key [redacted]")
+
+
+@asynchronous
+async def test_a_failed_answer_is_let_go_of_at_once(server: RedisServer) -> None:
+    """What its failure's frames held would stay until the garbage collector looks, a megabyte or more each time."""
+    answer = SSE_HEAD + b'data: {"choices":[null],"x":"' + b"a" * 1_000_000 + b'"}\n\n'
+
+    async def fail(bench: Bench, runner: Runner) -> None:
+        job_id = await bench.admit(spec=a_spec(stream=True))
+        runner.wake("m")
+        assert (await error_of(bench, job_id))["error"]["code"] == "bad_backend_response"
+
+    with scripted_server([answer]) as backend:
+        async with open_runner(server, backend.url) as (bench, runner):
+            await fail(bench, runner)  # what is made once
+            gc.collect()
+            gc.disable()
+            tracemalloc.start()
+            try:
+                for _ in range(4):
+                    await fail(bench, runner)
+                held, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+    assert held < 500_000
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@asynchronous
+async def test_a_stream_that_becomes_one_answer_has_a_limit(server: RedisServer, fold: bool) -> None:
+    """Asked for or not: eight times that of a whole answer, as most of a chunk is no text."""
+    chunk = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"a" * 100_000 + b'"}}]}\n\n'
+    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    with scripted_server([SSE_HEAD + chunk * 70 + end], [SSE_HEAD + chunk * 90 + end]) as backend:
+        async with open_runner(server, backend.url, fold_streams=fold) as (bench, runner):
+            allowed = await bench.admit(spec=a_spec(stream=False))
+            runner.wake("m")
+            assert (await last_event(bench, allowed))[0] == events.COMPLETED
+            endless = await bench.admit(spec=a_spec(stream=False))
+            runner.wake("m")
+            error = (await error_of(bench, endless))["error"]
+            assert error["code"] == "bad_backend_response"
+            assert "8388608 bytes" in error["message"] and "worker.max_answer_bytes" in error["message"]

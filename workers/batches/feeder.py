@@ -16,13 +16,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shared.batches import keys
 from shared.batches.lines import CheckedLine, InputCheck
 from shared.batches.progress import Progress
-from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save
-from shared.batches.results import CreateFile, NotRun, join, not_run, tally
+from shared.batches.record import BatchRecord, Counts, Status, cancel_asked, load, moved, save, seeded
+from shared.batches.results import NotRun, join, not_run, tally
 from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import Lines, line_id
@@ -44,12 +44,18 @@ T = TypeVar("T")
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks at what may end a batch early, and two words about its progress."""
+_CANCELLED_AT_ONCE: Final = 200
 _REVOKED: Final = {
     "code": "token_revoked", "message": "The token that made this batch was revoked.", "param": None, "line": None,
 }  # fmt: skip
 _LOST: Final = {
     "code": "input_lost", "message": "The batch's input is gone from the file store.", "param": None, "line": None,
 }  # fmt: skip
+
+
+def _without_model(model: str | None) -> dict[str, Any]:
+    message = f"The model '{model}' was taken from the configuration: the lines that had not run waited, and expired."
+    return {"code": "model_not_found", "message": message, "param": "model", "line": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Site:
     lines: Lines
     tokens: Tokens
     create_file: Callable[[BatchRecord, str, AsyncIterator[bytes]], Awaitable[str]]
+    announce: Callable[[BatchRecord], Awaitable[None]]
+    """Has it told, before the batch is taken from the open ones, that it has ended."""
 
 
 class Feeder:
@@ -75,15 +83,18 @@ class Feeder:
         self.record: BatchRecord | None = None
         """None until it was read."""
         self.counts = Counts()
+        self._took_over = False
+        """Redis may hold lines that another feeder began."""
         self.began_at = time.time()
 
     async def run(self) -> None:
         """Carry the batch to its end; raises LeaseLost, or KeyError where its files are gone."""
         record = await self._read(lambda: load(self._store, self._tenant, self._id))
-        if record is None or record.has_ended:
+        if record is None:
             await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
             return
-        self.record = record
+        self.record, self.counts = record, record.counts
+        self._took_over = record.status is not Status.VALIDATING
         if record.status is Status.VALIDATING:
             record = await self._validate(record)
         while not record.has_ended:
@@ -115,7 +126,7 @@ class Feeder:
     # --- validating ---------------------------------------------------------------------------------------------
 
     async def _validate(self, record: BatchRecord) -> BatchRecord:
-        token = await self._site.tokens.find(record.token)
+        token = await self._site.tokens.find(record)
         names = self._site.catalogue.names
 
         def own_name(name: str) -> str | None:
@@ -158,8 +169,7 @@ class Feeder:
         if kind is None:
             raise KeyError(record.endpoint)
         told = await self._progress()
-        source = stored_lines(self._store, self._tenant, record)
-        flow = Flow(self._site, record, kind, segments, source, told)
+        flow = Flow(self._site, record, kind, segments, lambda: stored_lines(self._store, self._tenant, record), told)
         looked_at = 0.0
         while stop is None and not flow.is_over:
             now = time.monotonic()
@@ -172,6 +182,8 @@ class Feeder:
                 await flow.step(record.expires_at - time.time())
             if self._was_expired(record) and stop is None:
                 stop = "batch_expired"
+        if stop == "batch_expired" and flow.is_without_model:
+            record = replace(record, errors=(_without_model(record.model),))
         if stop is not None and record.status is not Status.CANCELLING and stop == "batch_cancelled":
             record = await self._move(record, Status.CANCELLING)
         if stop is not None:
@@ -192,18 +204,24 @@ class Feeder:
             asked = None
         if asked is not None:
             return record, "batch_cancelled", plain
-        token = await self._site.tokens.find(record.token)
+        token = await self._site.tokens.find(record)
         if token is None:
             return replace(record, errors=(_REVOKED,)), "batch_cancelled", plain
         return record, None, token
 
     async def _leave_out(self, record: BatchRecord, segments: Segments, code: NotRun) -> None:
         """Write that the lines which have not ended were not run."""
+        begun: list[str] = []
         async for line in self._lines_left(record, segments):
             job_id = line_id(record.created_us, line.number, record.id)
             segments.add(not_run(line.number, line.custom_id, job_id, code), None)
+            if self._took_over:
+                begun.append(job_id)
             if segments.is_due:
                 await segments.write()
+        for at in range(0, len(begun), _CANCELLED_AT_ONCE):
+            with suppress(RedisUnavailable, RedisRefused):
+                await self._site.lines.cancel(begun[at : at + _CANCELLED_AT_ONCE])
 
     async def _lines_left(self, record: BatchRecord, segments: Segments) -> AsyncIterator[CheckedLine]:
         async for line in stored_lines(self._store, self._tenant, record):
@@ -213,15 +231,19 @@ class Feeder:
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def _finalize(self, record: BatchRecord, stop: NotRun | None) -> BatchRecord:
-        made = await persist(
-            self._id, self._lease, lambda: join(self._store, self._tenant, self._id, self._creator(record))
-        )
+        if not record.files_seed:
+            record = await self._save(seeded(record, time.time_ns() // 1000))
+
+        async def create(name: str, parts: AsyncIterator[bytes]) -> str:
+            return await self._site.create_file(record, name, parts)
+
+        made = await persist(self._id, self._lease, lambda: join(self._store, self._tenant, self._id, create))
         if len(made.tally.lines) < record.counts.total:
             await asyncio.sleep(1)
             return record  # the step begins anew
         counts, usage = made.tally.counts(record.counts.total), made.tally.usage
         record = replace(
-            self.record or record,
+            record,
             counts=counts,
             usage=usage,
             output_file_id=made.output_file_id,
@@ -231,24 +253,9 @@ class Feeder:
         ends: dict[NotRun | None, Status] = {"batch_expired": Status.EXPIRED, "batch_cancelled": Status.CANCELLED}
         return await self._move(record, ends.get(stop, Status.COMPLETED))
 
-    def _creator(self, record: BatchRecord) -> CreateFile:
-        """Return what makes a file once, though the feeder dies between two: its id is saved before the next."""
-
-        async def create(name: str, parts: AsyncIterator[bytes]) -> str:
-            now = self.record or record
-            is_output = name.endswith("_output.jsonl")
-            known = now.output_file_id if is_output else now.error_file_id
-            if known is not None:
-                return known
-            made = await self._site.create_file(record, name, parts)
-            self.record = replace(now, output_file_id=made) if is_output else replace(now, error_file_id=made)
-            await save(self._store, self._tenant, self.record)
-            return made
-
-        return create
-
     async def _close(self, record: BatchRecord) -> None:
-        """Let Redis and the store forget what only a running batch needs."""
+        """Have the end told, and let Redis and the store forget what only a running batch needs."""
+        await self._read(lambda: self._site.announce(record))
         await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
         with suppress(RedisUnavailable, RedisRefused):
             await self._site.lines.clear(self._id)
@@ -257,7 +264,9 @@ class Feeder:
     # --- helpers ------------------------------------------------------------------------------------------------
 
     async def _move(self, record: BatchRecord, status: Status) -> BatchRecord:
-        record = moved(record, status, time.time())
+        return await self._save(moved(record, status, time.time()))
+
+    async def _save(self, record: BatchRecord) -> BatchRecord:
         await persist(self._id, self._lease, lambda: save(self._store, self._tenant, record))
         self.record = record
         return record

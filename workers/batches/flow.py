@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +14,10 @@ from shared.batches.lines import CheckedLine
 from shared.batches.record import BatchRecord, Counts
 from shared.batches.results import answered, refused
 from shared.errors import AqueductError, from_wire
-from shared.jobs import Usage
+from shared.jobs import JobSpec, Usage
 from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
-from shared.room.lines import Result, line_id, line_number
+from shared.room.lines import LineJob, Result, line_id, line_number
 from shared.settings import ModelSettings, TokenSettings
 from workers.batches.order import Order
 from workers.batches.prefixes import grouped
@@ -49,7 +49,7 @@ class Flow:
         record: BatchRecord,
         kind: Kind,
         segments: Segments,
-        source: AsyncIterator[CheckedLine],
+        open_source: Callable[[], AsyncIterator[CheckedLine]],
         told: Mapping[str, str],
     ) -> None:
         """Take what Redis remembers of the lines' tries in `told`."""
@@ -58,9 +58,9 @@ class Flow:
         self._record = record
         self._kind = kind
         self._segments = segments
-        settings = site.catalogue.settings.batches
-        self._source: AsyncIterator[CheckedLine] | None = grouped(source) if settings.group_prefix else source
-        self._twins = Twins(MAX_TWINS if settings.merge_identical else 0)
+        self._open_source = open_source
+        self._source: AsyncIterator[CheckedLine] | None = self._read()
+        self._twins = Twins(MAX_TWINS if site.catalogue.settings.batches.merge_identical else 0)
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
         self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
@@ -73,13 +73,35 @@ class Flow:
         self._pause = SHORTEST_PAUSE
         self._checked_at = self._loop.time()
         self._was_away = False
+        self._is_stopping = False
+        self._told_of_model = False
         self._began = (self._loop.time(), len(segments.tally.lines))
         self.token = TokenSettings(name=record.token, sha256="0" * 64)
 
     @property
     def is_over(self) -> bool:
         """Whether every line of the input has ended."""
+        if self.is_without_model:
+            return len(self._segments.tally.lines) >= self._record.counts.total
         return self._source is None and not len(self._window)
+
+    @property
+    def _may_begin(self) -> bool:
+        return self._model is not None and not self._is_stopping
+
+    @property
+    def is_without_model(self) -> bool:
+        """Whether the configuration has the model no more: no line begins, and what has ended counts."""
+        return self._model is None
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there are lines enough for all slots."""
+        return self._source is not None and not self._window.is_slack
+
+    def _read(self) -> AsyncIterator[CheckedLine]:
+        source = self._open_source()
+        return grouped(source) if self._site.catalogue.settings.batches.group_prefix else source
 
     def _look_up(self) -> tuple[str | None, ModelSettings | None]:
         """Return the model's own name and what is set for it now; None where the configuration has it no more."""
@@ -87,20 +109,31 @@ class Flow:
         name = catalogue.names.get(self._record.model or "")
         return name, catalogue.settings.models.get(name or "")
 
+    def _follow_model(self) -> None:
+        """See whether the model was taken from the configuration, or has come back."""
+        self._model_name, self._model = self._look_up()
+        if self.is_without_model and not self._told_of_model:
+            text = "batch %s waits: its model %r is not in the configuration; what has not run expires with the window"
+            log.warning(text, self._record.id, self._record.model)
+        elif self._told_of_model and not self.is_without_model:
+            log.warning("batch %s goes on: its model is back", self._record.id)
+            self._read_again()
+        self._told_of_model = self.is_without_model
+
+    def _read_again(self) -> None:
+        """Begin with what was passed over while there was no model."""
+        self._source = self._read()
+        for flight in self._window.all():
+            if not flight.job.body:
+                self._window.end(flight)
+
     async def step(self, seconds_left: float) -> None:
         """Begin what there is room for, take what has ended, and wait a little. Raises LeaseLost."""
-        self._model_name, self._model = self._look_up()
-        if self._model is None:  # it was taken from the configuration: the lines wait, and then expire
-            await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
-            return
+        self._follow_model()
         moved = 0
         try:
-            if self._waiting is None:
-                known = await self._lines.ended_lines(self._record.id)
-                self._waiting = known - self._segments.tally.lines
-            is_busy = self._source is not None and not self._window.is_slack
-            if await self._order.is_next(self._model_name or "", is_busy=is_busy):
-                await self._fill(self._model)
+            if self._model_name is None or await self._order.is_next(self._model_name, is_busy=self._is_busy):
+                await self._fill()
             await self._admit(seconds_left)
             moved = await self._collect()
             await self._check()
@@ -111,7 +144,9 @@ class Flow:
             self._was_away = False
         except (RedisUnavailable, RedisRefused) as error:
             await self._away(error)
-        if not moved:
+        if not moved and self.is_without_model:
+            await asyncio.sleep(min(AGAIN_SECONDS, max(0.05, seconds_left)))
+        elif not moved:
             await asyncio.sleep(self._pause)
         else:
             await asyncio.sleep(SHORTEST_PAUSE)
@@ -127,33 +162,45 @@ class Flow:
 
     # --- lines begin --------------------------------------------------------------------------------------------
 
-    async def _fill(self, model: ModelSettings) -> None:
-        while self._source is not None and (self._window.has_room or self._waiting):
+    async def _fill(self) -> None:
+        if self._waiting is None:
+            known = await self._lines.ended_lines(self._record.id)
+            self._waiting = known - self._segments.tally.lines
+        while self._source is not None and (self._waiting or (self._may_begin and self._window.has_room)):
             try:
                 line = await anext(self._source)
             except StopAsyncIteration:
-                self._source = None
+                self._waiting = set()
+                self._source = None if self._model is not None else self._source
                 return
-            if self._waiting:
-                self._waiting.discard(line.number)
-            if line.number not in self._segments.tally.lines:
-                self._begin(line, model)
+            has_ended = line.number in self._waiting
+            self._waiting.discard(line.number)
+            if line.number not in self._segments.tally.lines and self._window.find(line.number) is None:
+                self._begin(line, has_ended=has_ended)
 
-    def _begin(self, line: CheckedLine, model: ModelSettings) -> None:
-        if self._twins.follows(line):
-            return
-        try:
-            job = make_job(line, self._record, self._kind, model)
-        except AqueductError as error:
-            self._segments.add(refused(line.number, line.custom_id, self._job_id(line.number), error), None)
-            self._twins.ended(line.number)
+    def _begin(self, line: CheckedLine, *, has_ended: bool) -> None:
+        job_id = self._job_id(line.number)
+        if self._model is not None and self._may_begin:
+            if not has_ended and self._twins.follows(line):
+                return
+            try:
+                job = make_job(line, self._record, self._kind, self._model)
+            except AqueductError as error:
+                self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
+                self._twins.ended(line.number)
+                return
+        elif has_ended:
+            job = LineJob(id=job_id, body=b"", spec=JobSpec(), cost=0)  # only its result is taken
+        else:
             return
         tries = 1 + self._tries.get(str(line.number), 0)
         self._window.begin(Flight(line.number, line.custom_id, job, tries))
 
     async def _admit(self, seconds_left: float) -> None:
+        if self._model_name is None:
+            return
         due = self._window.due(self._loop.time())
-        if not due or self._model_name is None:
+        if not due:
             return
         try:
             await self._lines.admit(
@@ -247,14 +294,16 @@ class Flow:
 
     async def stop(self) -> None:
         """Take back what has not ended, however long Redis is away; what has ended counts. Raises LeaseLost."""
-        self._source = None
+        self._is_stopping = True
         while True:
             try:
+                await self._fill()  # with what ended before this feeder began
                 await self._lines.cancel([flight.job.id for flight in self._window.all()])
                 while await self._collect():
                     pass
                 await self._segments.write()
                 await self._segments.acknowledge()
+                self._source = None
                 return
             except (RedisUnavailable, RedisRefused) as error:
                 await self._segments.write()

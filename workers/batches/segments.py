@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -57,6 +58,8 @@ class Segments:
         self._parts: list[bytes] = []
         self._bytes = 0
         self._began_at = 0.0
+        self._written = len(tally.lines)
+        self._writer = secrets.token_hex(4)
         self.tally = tally
         self.unacknowledged: dict[str, None] = {}
         """Job ids of which Redis still holds a result that is here, or is not wanted."""
@@ -84,9 +87,12 @@ class Segments:
         """Write what there is; raises LeaseLost."""
         if not self._parts:
             return
-        data, self._parts, self._bytes = b"".join(self._parts), [], 0
-        key = keys.segment(self._tenant, self._batch_id, self.tally.next_segment)
+        data, count = b"".join(self._parts), len(self._parts)
+        self._parts, self._bytes = [], 0
+        number = self.tally.next_segment
+        key = keys.segment(self._tenant, self._batch_id, number, before=self._written, count=count, writer=self._writer)
         await persist(self._batch_id, self._lease, lambda: self._store.put(key, data))
+        self._written += count
         self.tally.next_segment += 1
 
     async def acknowledge(self) -> None:

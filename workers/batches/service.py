@@ -25,6 +25,7 @@ from shared.scripting import Scripts
 from shared.store import Store, StoreError, open_store
 from workers.batches.feeder import Feeder, Site
 from workers.batches.lease import BatchLease, LeaseLost
+from workers.batches.notifier import Notifier
 from workers.batches.tokens import Tokens
 from workers.job_events import JobEvents
 
@@ -56,9 +57,12 @@ class BatchService:
         """Batches that other processes carry."""
         self._is_full = False
         """Batches were left to others, or for later."""
+        self._ends: dict[str, int | None] = {}
+        """When the windows end of batches that are open and not carried here."""
         self._closing = False
         self._store: Store
         self._site: Site
+        self._notifier: Notifier
 
     async def open(self) -> None:
         """Connect, and look for work. Raises RedisUnavailable or StoreError."""
@@ -66,7 +70,8 @@ class BatchService:
         await Scripts(self._client).load(*ALL)
         self._store = open_store(self._url)
         tokens = Tokens(self._client, self._catalogue)
-        self._site = Site(self._catalogue, self._store, self._lines, tokens, self._create_file)
+        self._notifier = Notifier(self._store, self._lines, self._catalogue, self._background)
+        self._site = Site(self._catalogue, self._store, self._lines, tokens, self._create_file, self._notifier.announce)
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
 
@@ -86,10 +91,22 @@ class BatchService:
     async def _scan(self) -> None:
         self._is_full = False
         try:
-            for key in await self._store.list(keys.OPEN):
-                await self._offer(key.removeprefix(keys.OPEN))
+            found = [key.removeprefix(keys.OPEN) for key in await self._store.list(keys.OPEN)]
+            for batch_id in await self._in_order([one for one in found if one not in self._carried]):
+                await self._offer(batch_id)
         except StoreError as error:
             log.warning("no batches looked for: %s", error)
+
+    async def _in_order(self, batch_ids: list[str]) -> list[str]:
+        """Return batches in the order in which they are taken: where not all can be, whose window ends first."""
+        if len(batch_ids) <= MAX_FEEDERS - len(self._carried):
+            return batch_ids
+        ends = {batch_id: self._ends.get(batch_id) for batch_id in batch_ids}
+        for batch_id, end in ends.items():
+            if end is None:
+                ends[batch_id] = _end_of(await self._store.get(keys.open_marker(batch_id)))
+        self._ends = ends
+        return sorted(batch_ids, key=lambda batch_id: ends[batch_id] or 0)
 
     async def _offer(self, batch_id: str) -> None:
         """Carry a batch unless it is carried, here or elsewhere."""
@@ -149,7 +166,13 @@ class BatchService:
 
     async def _create_file(self, record: BatchRecord, name: str, parts: AsyncIterator[bytes]) -> str:
         made = await Files(self._store).create(
-            tenant_folder(record.token), name, "batch_output", parts, expires_seconds=record.output_expires_seconds
+            tenant_folder(record.token),
+            name,
+            "batch_output",
+            parts,
+            expires_seconds=record.output_expires_seconds,
+            file_id=record.file_id(name),
+            created_us=record.files_us,
         )
         return made.id
 
@@ -181,5 +204,14 @@ class BatchService:
                 await self._lines.ring(batch_id)
         await self._job_events.flush()
         await self._background.close()
+        self._notifier.close()
         await self._bulk.close()
         await self._client.close()
+
+
+def _end_of(marker: bytes | None) -> int:
+    """Return when a batch's window ends; 0 where an older release made it, or it is gone."""
+    try:
+        return int(orjson.loads(marker or b"{}")["expires_at"])
+    except (ValueError, KeyError, TypeError):
+        return 0

@@ -14,6 +14,7 @@ from shared.batches.record import BatchRecord
 from shared.errors import AqueductError
 from shared.jobs import JobSpec
 from shared.kinds import KINDS, Kind
+from shared.lanes import tier_of
 from shared.protocol import MAX_COST
 from shared.room.lines import LineJob, line_id
 from shared.settings import ModelSettings
@@ -64,7 +65,8 @@ async def stored_lines(store: Store, tenant: str, record: BatchRecord) -> AsyncI
 
 def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSettings) -> LineJob:
     """Return a line as a job; raises AqueductError for what the kind's schema or the model's settings refuse."""
-    accepted = kind.accept(kind.validate(line.body), model)
+    request = kind.validate(line.body)
+    accepted = kind.accept(request, model)
     spec = JobSpec(
         kind=kind.name,
         tenant=record.token,
@@ -72,6 +74,7 @@ def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSet
         created=int(time.time()),
         public_model=line.model,
         options=accepted.options,
+        tier=tier_of("batch", request.service_tier),
     )
     job_id = line_id(record.created_us, line.number, record.id)
     return LineJob(id=job_id, body=accepted.body, spec=spec, cost=min(MAX_COST, max(1.0, accepted.cost)))

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from shared import keys
+from shared.batches.record import BatchRecord
 from shared.catalogue import Catalogue
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.settings import TokenSettings
@@ -21,20 +22,34 @@ class Tokens:
     def __init__(self, client: RedisClient, catalogue: Catalogue) -> None:
         self._client = client
         self._catalogue = catalogue
+        catalogue.follow(self._follow)
+        self._follow()
         self._created: dict[str, TokenSettings] = {}
         self._is_whole = False
         """The hash of created tokens was there, so that a token which is not in it was revoked."""
         self._read_at = -FRESH_SECONDS
 
-    async def find(self, name: str) -> TokenSettings | None:
-        """Return a token's settings, or None when it was revoked. Where Redis has lost its tokens nobody is judged."""
-        for token in self._catalogue.settings.tokens:
-            if token.name == name:
-                return token
+    def _follow(self) -> None:
+        self._configured = {token.name: token for token in self._catalogue.settings.tokens}
+        self._configured_at = time.time()
+
+    async def find(self, record: BatchRecord) -> TokenSettings | None:
+        """Return the settings of a batch's token, or None when it was revoked.
+
+        Nobody is judged where Redis has lost its tokens, nor by a process whose configuration may be older than the
+        batch, or has no tokens at all.
+        """
+        name = record.token
+        if name in self._configured:
+            return self._configured[name]
         await self._refresh()
         if name in self._created:
             return self._created[name]
-        return None if self._is_whole else TokenSettings(name=name, sha256=NOBODY)
+        if record.is_configured:
+            is_gone = bool(self._configured) and record.created_at < self._configured_at
+        else:
+            is_gone = self._is_whole
+        return None if is_gone else TokenSettings(name=name, sha256=NOBODY)
 
     async def _refresh(self) -> None:
         if time.monotonic() - self._read_at < FRESH_SECONDS:

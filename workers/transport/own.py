@@ -14,6 +14,7 @@ from typing import cast
 
 import httptools
 
+from shared.header_fields import FIELD_BYTES
 from workers.transport.base import MAX_HEAD_BYTES, ConnectionLost, InvalidAnswer, LargeBody, Response
 from workers.transport.dialer import Dialer
 from workers.transport.pool import Pool
@@ -70,6 +71,8 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._bodiless_bytes = 0
         """Bytes that have come since the request, or since the last piece of a body."""
+        self._field_bytes = 0
+        """Of the headers and trailers since the request. Many may be told of before `_bodiless_bytes` is judged."""
         self._is_paused = False
         self._is_large = False
         self._is_full = False
@@ -85,7 +88,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, path: bytes, headers: bytes, body: bytes | LargeBody) -> Response:
         response = self._response = Response(self)
-        self._headers, self._bodiless_bytes, self.heard = {}, 0, False
+        self._headers, self._bodiless_bytes, self._field_bytes, self.heard = {}, 0, 0, False
         transport = self._transport
         self._is_large = len(body) > LARGE_BODY_BYTES
         head = self._owner.head(path, headers)
@@ -176,6 +179,9 @@ class _Connection(asyncio.Protocol):
             raise ValueError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._field_bytes += len(name) + len(value) + FIELD_BYTES
+        if self._field_bytes > MAX_HEAD_BYTES:
+            raise ValueError("headers without end")
         self._headers[name.lower()] = value.rstrip(b" \t")
 
     def on_headers_complete(self) -> None:

@@ -18,13 +18,20 @@ MAX_TOKENS = 1_000_000_000
 """Of one answer: what a backend counts beyond it is no count, and would spoil sums and shares."""
 
 
+MAX_OBJECTS = 1_000_000
+"""Objects and lists in one piece of JSON, and lines in one piece of a stream: each becomes an object of 70 bytes."""
+_OPENINGS = b"{["
+
+
 def loads(data: bytes) -> Any:
-    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none.
+    """Parse JSON, integers of any size exactly; raises `BadBackendResponse` where it is none, or a bomb.
 
     The parser refuses lone surrogates, which real backends send (an emoji cut in two), so the standard library has
     the last word. Bytes that are no UTF-8 are read as U+FFFD, as browsers and SDKs do: the rest of the text is good.
     It has it on NaN and the infinities too, which Python's servers write and which are no numbers of JSON.
     """
+    if len(data) > MAX_OBJECTS and len(data) - len(data.translate(None, _OPENINGS)) > MAX_OBJECTS:
+        raise BadBackendResponse(f"The model's backend sent more than {MAX_OBJECTS} JSON objects at once.")
     try:
         # Without its cache of strings: a piece of an answer must not stay in memory beyond its job.
         return jiter.from_json(data, cache_mode="none", allow_inf_nan=False)

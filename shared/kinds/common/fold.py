@@ -77,7 +77,7 @@ class Folder:
 def folder_of(shape: Shape, choice: Callable[[], Choice], spec: JobSpec, job_id: str) -> Folder:
     """Return a folder for a job; `choice` makes what one of its choices grows in."""
     stream = StreamTransformer(
-        shape, job_id=job_id, public_model=spec.public_model, include_usage=True, created=spec.created
+        shape, job_id=job_id, public_model=spec.public_model, include_usage=True, created=spec.created, tier=spec.tier
     )
     return Folder(stream, answer=shape.answer, choice=choice)
 

@@ -35,6 +35,10 @@ def rewrite(body: bytes, shape: Shape, spec: JobSpec, job_id: str) -> tuple[byte
             mend_whole_calls(calls, job_id, end=choice["finish_reason"])
     answer["created"] = whole_created(answer.get("created"), spec.created)
     answer.update(id=shape.id_prefix + job_id, object=shape.answer, model=spec.public_model)
+    if spec.tier is not None:
+        answer["service_tier"] = spec.tier
+    else:
+        answer.pop("service_tier", None)  # the backend's own, which says nothing of this queue
     if answer.get("usage") is None and (usage := usage_beside(choices[0], answer)) is not None:
         answer["usage"] = usage
     counted = read_usage(answer.get("usage"))

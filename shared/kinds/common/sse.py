@@ -6,7 +6,7 @@ import enum
 import re
 
 from shared.errors import AqueductError, BadBackendResponse
-from shared.kinds.common.answers import loads
+from shared.kinds.common.answers import MAX_OBJECTS, loads
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """An event that is not complete after this many bytes is refused, so that a backend cannot fill the memory."""
@@ -129,9 +129,14 @@ def without_end(body: bytes) -> bytes:
 
 
 def payloads(block: bytes) -> list[tuple[bytes, bool]]:
-    """Return the data of each event, and whether it was named `error`; comments and other fields are dropped."""
+    """Return the data of each event, and whether it was named `error`; comments and other fields are dropped.
+
+    Raises `BadBackendResponse` for more lines than may become objects at once.
+    """
     if block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2:  # one event, as at reading speed
         return [(block[6:-2], False)]
+    if len(block) > MAX_OBJECTS and block.count(b"\n") > MAX_OBJECTS:
+        raise BadBackendResponse(f"The model's backend sent more than {MAX_OBJECTS} lines at once.")
     found = []
     for event in block.split(b"\n\n"):
         if event.startswith(b"data: {") and b"\n" not in event:  # as nearly all are

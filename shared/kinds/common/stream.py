@@ -44,6 +44,7 @@ class StreamTransformer:
         include_usage: bool,
         created: int,
         continuous_usage: bool = False,
+        tier: str | None = None,
     ) -> None:
         """Take what the chunks must say.
 
@@ -54,6 +55,7 @@ class StreamTransformer:
             include_usage: Whether the client asked for the usage chunk.
             created: Unix seconds, used where the backend gives none; its own first value wins.
             continuous_usage: Whether the client asked for usage in each chunk as well.
+            tier: The `service_tier` to name, where the request named any; a backend's own says nothing of our queue.
         """
         self.usage: Usage | None = None
         self.finish_reasons: dict[int, str] = {}
@@ -63,6 +65,8 @@ class StreamTransformer:
         self._job_id = job_id
         self._created = created
         self._identity = {"id": shape.id_prefix + job_id, "created": created, "model": public_model}
+        if tier is not None:
+            self._identity["service_tier"] = tier
         self._include_usage = include_usage
         self._keeps_usage = include_usage and continuous_usage
         self._buffer = EventBuffer()
@@ -287,6 +291,8 @@ class StreamTransformer:
         return b"".join(self._encode(chunk) for chunk in held)
 
     def _encode(self, chunk: Chunk) -> bytes:
+        if "service_tier" in chunk:  # the backend's own
+            del chunk["service_tier"]
         chunk.update(self._identity)
         return b"data: %b\n\n" % dumps(chunk)
 
@@ -325,6 +331,7 @@ def transformer_of(shape: Shape, spec: JobSpec, job_id: str) -> StreamTransforme
         include_usage=spec.options.get("include_usage", False),
         created=spec.created,
         continuous_usage=spec.options.get("stream_options", {}).get("continuous_usage_stats") is True,
+        tier=spec.tier,
     )
 
 

@@ -56,7 +56,7 @@ local function load_job(id, with_body)
   local key = NAMES.job .. id
   -- A field named twice costs next to nothing, a second call does.
   local v = redis.call('HMGET', key, 'facts', 'owners', 'state', 'attempt', 'tries', 'cancelled', 'tag', 'deadline',
-    with_body and 'spec' or 'state', with_body and 'body' or 'state')
+    with_body and 'spec' or 'state', with_body and 'body' or 'state', 'taken')
   if not v[1] then return nil end
   local ok, job = pcall(cjson.decode, v[1])
   if not ok or type(job) ~= 'table' or type(job.model) ~= 'string' or type(job.lane) ~= 'string' then
@@ -70,6 +70,7 @@ local function load_job(id, with_body)
   job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''
   if with_body then job.spec, job.body = v[9] or '', v[10] end
   job.tries, job.cancelled, job.tag, job.deadline = tonumber(v[5]) or 0, v[6] == '1', tonumber(v[7]) or 0, tonumber(v[8])
+  job.taken = tonumber(v[11])
   return job
 end
 

@@ -21,8 +21,9 @@ end
 local function keep_of(job) return job.sink == '' and KEEP_MS or DAY_MS end
 
 -- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
--- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime.
-local function conclude(id, job, keep_ms)
+-- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime. `begun` is when its
+-- stream began, where that is now.
+local function conclude(id, job, keep_ms, begun)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
   if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
   if holds_key(id, job) then
@@ -31,7 +32,8 @@ local function conclude(id, job, keep_ms)
   if job.apart then redis.call('UNLINK', NAMES.body .. id) end
   if keep_ms > 0 then
     -- What only a worker needs is emptied, not deleted: one write instead of two.
-    redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '')
+    if begun then redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '', 'begun', begun)
+    else redis.call('HSET', NAMES.job .. id, 'state', 'ended', 'spec', '', 'body', '') end
     redis.call('PEXPIRE', NAMES.job .. id, keep_ms)
     if job.sink ~= '' then
       redis.call('RPUSH', NAMES.results .. job.sink, id)
@@ -80,15 +82,39 @@ local function wait_again(id, job, now, tries)
   end
 end
 
--- The running mean of the time between two ends, from which Retry-After is told.
-local function count_ends(model, now, ends)
-  local room = NAMES.room .. model
-  local last = redis.call('HMGET', room, 'ended_at', 'every_ms')
+-- How long a job has held its slot; one that an older worker took does not say.
+local function held_ms(job, now) return math.max(0, now - (job.taken or now)) end
+
+-- The running mean of the time between two ends, from which Retry-After is told, and how many there were lately, which
+-- operators see: a mean of two ends says nothing. And how long jobs hold their slots, from which those that wait are told
+-- when their turn comes: two sums that fade, of thousandths of ends and of ms, as whole numbers cost half as much to write.
+local function count_ends(model, now, ends, busy_ms)
+  local room, slot = NAMES.room .. model, math.floor(now / ENDS_SLOT_MS)
+  local slot_name = 'ends:' .. slot % 4
+  local last = redis.call('HMGET', room, 'ended_at', 'every_ms', slot_name, 'busy_ends', 'busy_ms')
   local every = tonumber(last[2] or 0)
   if last[1] then
     local gap = math.max(0, math.min(now - tonumber(last[1]), 60000)) / ends
     local old = 0.95 ^ ends
     every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
-  redis.call('HSET', room, 'ended_at', now, 'every_ms', every)
+  local counted = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT)
+  local kept = 0.98 ^ ends
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every, slot_name, counted + ends,
+    'busy_ends', math.floor(tonumber(last[4] or 0) * kept + ends * 1000),
+    'busy_ms', math.floor(tonumber(last[5] or 0) * kept + busy_ms))
+end
+
+-- How fast a model's line moves: {mean ms that a job holds its slot (0: not known yet), running jobs, for how many ms each
+-- of them has run...}; no ages where more than `few` run, of whom only the first RUNNING_LOOKED are looked at anyway.
+local function line_now(model, now, few)
+  local running = NAMES.running .. model
+  local sums, count = redis.call('HMGET', NAMES.room .. model, 'busy_ends', 'busy_ms'), redis.call('ZCARD', running)
+  local ends, busy_ms = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
+  local line = {ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, count}
+  if count > few then return line end
+  for _, id in ipairs(redis.call('ZRANGE', running, 0, RUNNING_LOOKED - 1)) do
+    line[#line + 1] = math.max(0, now - tonumber(redis.call('HGET', NAMES.job .. id, 'taken') or now))
+  end
+  return line
 end

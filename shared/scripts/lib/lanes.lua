@@ -80,3 +80,43 @@ local function waiting(model, lane)
   if lane ~= 'batch' then return redis.call('ZCARD', NAMES.waits .. model) - batch end
   return batch - math.max(0, tonumber(redis.call('HGET', NAMES.room .. model, 'batch:must_finish') or 0))
 end
+
+-- The lanes' weights, which travel as one argument: few calls need them.
+local function weights_of(text)
+  local weights = {}
+  for number in string.gmatch(text, '%S+') do weights[#weights + 1] = tonumber(number) end
+  return weights
+end
+
+-- Where the lanes of a model stand, as `take` will judge them: how many wait in each, and its pass. The batch lane counts as
+-- empty while the reserve keeps it shut.
+local function lanes_now(model, concurrency, batch_reserve)
+  local passes = redis.call('HMGET', NAMES.room .. model, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch')
+  local lanes = {}
+  for i, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
+    lanes[i] = {name = lane, pass = tonumber(passes[i] or 0), size = redis.call('ZCARD', lane_key(lane, model))}
+  end
+  if batch_reserve > 0 and lanes[4].size > 0
+    and redis.call('SCARD', NAMES.batch_running .. model) + batch_reserve >= concurrency then lanes[4].size = 0 end
+  return lanes
+end
+
+-- How many jobs of a model go before a waiting one: those before it in its own lane, and of each other lane those whose
+-- turns come first. -1: it does not wait. O(log n), however many wait.
+local function jobs_before(id, model, lane, lanes, weights)
+  local rank = redis.call('ZRANK', lane_key(lane, model), id)
+  if not rank then return -1 end
+  local turn, own = nil, nil
+  for i, one in ipairs(lanes) do if one.name == lane then own, turn = i, one.pass + rank / weights[i] end end
+  if not own then return rank end
+  local before = rank
+  for i, one in ipairs(lanes) do
+    if i ~= own and one.size > 0 then
+      -- Turns at the same pass go to the lane that is named first. A pass is a sum of parts, so it is compared with a grain.
+      local turns = (turn - one.pass) * weights[i]
+      local first = i < own and math.floor(turns + 0.001) + 1 or math.ceil(turns - 0.001)
+      before = before + math.max(0, math.min(one.size, first))
+    end
+  end
+  return before
+end

@@ -40,7 +40,6 @@ def test_text_is_joined() -> None:
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         "system_fingerprint": "fp",
-        "service_tier": "flex",
     }
 
 

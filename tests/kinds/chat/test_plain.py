@@ -169,3 +169,11 @@ def test_an_error_with_status_200_is_raised() -> None:
     with pytest.raises(AqueductError, match="boom") as caught:
         _rewrite({"error": {"message": "boom", "code": 400}})
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("theirs", ["flex", "default", None])
+def test_the_tier_is_ours_where_one_was_asked_for_and_nobodys_otherwise(theirs: str | None) -> None:
+    raw = json.dumps({**BODY, "service_tier": theirs}).encode()
+    named = json.loads(rewrite(raw, a_spec(tier="priority"), "j1")[0])
+    assert named["service_tier"] == "priority"
+    assert "service_tier" not in json.loads(rewrite(raw, a_spec(), "j1")[0])

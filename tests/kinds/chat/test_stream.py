@@ -736,3 +736,13 @@ def test_output_does_not_depend_on_the_cuts(
     }
     assert [text(read(whole), index) for index in (0, 1)] == [text(values, index) for index in (0, 1)]
     assert sum(not one.choices for one in chunks) == (include_usage and any(one.get("usage") for one in values))
+
+
+def test_the_tier_is_ours_in_every_chunk_where_one_was_asked_for_and_in_none_otherwise() -> None:
+    values = [{**one, "service_tier": "default"} for one in (ROLE, HELLO, STOP, usage_chunk())]
+    for tier in ("flex", None):
+        made = open_stream(a_spec(tier=tier, options={"include_usage": True}), "j1")
+        chunks = read((made.feed(stream(values)) + made.finish()).removesuffix(END))
+        assert len(chunks) == len(values)
+        assert [one.get("service_tier") for one in chunks] == [tier] * len(values)
+        assert all(("service_tier" in one) is (tier is not None) for one in chunks)

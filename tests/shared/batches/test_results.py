@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.batches import keys
 from shared.batches.record import TokenUsage
-from shared.batches.results import Joined, Result, answered, join, not_run, read_segment, records, refused, tally
+from shared.batches.results import Joined, Result, answered, join, not_run, read_segment, records_after, refused, tally
 from shared.errors import QueueTimeout
 from shared.jobs import Usage
 from shared.store import Store, open_store
@@ -37,8 +38,19 @@ def _result(line: int, custom_id: str, text: str, end: int) -> Result:
 
 
 async def _write(store: Store, segments: list[list[Result]]) -> None:
+    """Write what feeders wrote that each took themselves for the only one: their counts are their own."""
     for number, segment in enumerate(segments):
-        await store.put(keys.segment(TENANT, BATCH, number), b"".join(one.to_line() for one in segment))
+        await _write_one(store, number, segment, before=3 * number)
+
+
+async def _write_one(store: Store, number: int, segment: list[Result], *, before: int, writer: str = "0a") -> None:
+    key = keys.segment(TENANT, BATCH, number, before=before, count=len(segment), writer=writer)
+    await store.put(key, b"".join(one.to_line() for one in segment))
+
+
+async def _ids_after(store: Store, after: int) -> list[str]:
+    text = b"".join([part async for part in records_after(store, TENANT, BATCH, after)])
+    return [json.loads(line)["custom_id"] for line in text.splitlines()]
 
 
 async def _join(store: Store) -> tuple[Joined, dict[str, bytes]]:
@@ -125,13 +137,30 @@ def test_an_answer_passes_byte_for_byte_with_its_reasoning_tokens_counted() -> N
 
 @asynchronous
 async def test_results_are_read_on_from_where_a_reader_stands() -> None:
+    """Also where two feeders wrote: then no name is believed."""
+    segments = [[_good(n, f"id{n}", "x") for n in range(at, at + 3)] for at in (1, 4, 7)]
+    again = [_good(2, "id2", "again"), *segments[1]]
+    for second, writer in ((segments[1], ""), (again, "0b"), (segments[1][:2], "0b"), (segments[0], "0b")):
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(f"file://{Path(folder) / 'store'}")
+            await _write(store, segments)
+            if writer:
+                await _write_one(store, 1, second, before=3, writer=writer)
+            for after in range(11):
+                assert await _ids_after(store, after) == [f"id{n}" for n in range(after + 1, 10)]
+
+
+@asynchronous
+async def test_a_reader_who_goes_on_opens_no_segment_that_he_has_read() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"file://{Path(folder) / 'store'}")
-        segments = [[_good(n, f"id{n}", "x") for n in range(at, at + 3)] for at in (1, 4, 7)]
-        segments[1].insert(0, _good(2, "id2", "again"))
-        await _write(store, segments)
-        for after in range(11):
-            text = b"".join([part async for part in records(store, TENANT, BATCH, after=after)])
-            assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [
-                f"id{n}" for n in range(after + 1, 10)
-            ]
+        await _write(store, [[_good(n, f"id{n}", "x") for n in range(at, at + 3)] for at in (1, 4, 7)])
+        first, second, third = await store.list(keys.segments(TENANT, BATCH))
+        for key, fewest in ((first, 3), (second, 6), (third, 9)):
+            await store.put(key, b"cannot be read\n")
+            for after in range(11):
+                if after >= fewest:
+                    assert await _ids_after(store, after) == [f"id{n}" for n in range(after + 1, 10)]
+                else:
+                    with pytest.raises(json.JSONDecodeError):
+                        await _ids_after(store, after)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import signal
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from shared import keys
 from shared.batches.record import Status
+from shared.tokens import StoredToken, TokenStore
 from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
 from tests.support.chat import prompt_of
 from tests.support.waiting import wait_until
+from workers.batches.service import MAX_FEEDERS
 
 
 def test_a_batch_is_validated_run_and_completed(site: Site) -> None:
@@ -96,16 +104,156 @@ def test_at_the_windows_end_what_has_ended_is_kept_and_the_rest_expires(site: Si
     assert site.batches.wait(unknown, 10).record.status is Status.COMPLETED
 
 
-def test_a_revoked_token_cancels_its_batch_and_a_lost_one_does_not(site: Site) -> None:
-    mine = BatchStore(site.batches.folder, "gone")
-    batch = mine.put([chat_line(f"line-{n}", "text", "hangs") for n in range(3)])
+def test_a_batch_whose_model_is_taken_away_waits_and_goes_on_when_it_is_back(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.terminate()
+    worker.wait(20)
+    calls = site.backend.state()["total_requests"]
+    site.system.write_config(without={"slow"})
+    worker = site.system.add_worker()
+    wait_until(lambda: f"batch {batch} waits: its model 'slow'" in site.logs(), 20, "the batch to wait")
+    other = site.batches.wait(site.ring(site.batches.put([chat_line("a", "text")])), 60, site.logs)
+    assert other.record.status is Status.COMPLETED, "another model's batch runs meanwhile"
+    assert site.batches.record(batch).status is Status.IN_PROGRESS
+    assert site.backend.state()["total_requests"] == calls + 1
+    worker.kill()
+    site.system.write_config()
     site.system.add_worker()
-    wait_until(lambda: mine.record(batch).status is Status.IN_PROGRESS, 20, "the batch to run")
+    ended = site.batches.wait(batch, 60, site.logs)
+    assert (ended.record.status, ended.record.errors) == (Status.COMPLETED, ())
+    assert ended.ids() == sorted(line["custom_id"] for line in lines) and not ended.errors
+    assert site.logs().count("is not in the configuration") == 1
+
+
+def test_a_batch_goes_on_when_a_reload_brings_its_model_back(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    first = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    first.kill()  # so that the next one takes results without a model, and passes lines over
+    site.system.write_config(without={"slow"})
+    worker = site.system.add_worker()
+    wait_until(lambda: f"batch {batch} waits: its model 'slow'" in site.logs(), 30, "the batch to wait")
+    site.system.write_config()
+    worker.signal(signal.SIGHUP)
+    ended = site.batches.wait(batch, 40, site.logs)
+    assert (ended.record.status, ended.record.errors) == (Status.COMPLETED, ())
+    assert ended.ids() == sorted(line["custom_id"] for line in lines) and not ended.errors
+    assert "goes on: its model is back" in site.logs()
+    assert "misses results" not in site.logs()
+
+
+def test_a_batch_whose_model_stays_away_expires_and_keeps_what_has_ended(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines, window_seconds=25)
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.kill()  # with results in Redis that no segment holds
+    answered = len(site.backend.requests())
+    site.system.write_config(without={"slow"})
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 60, site.logs)
+    assert ended.record.status is Status.EXPIRED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert set(ended.codes().values()) == {"batch_expired"}
+    assert len(ended.output) >= answered - 8, "all but those that were in flight"
+    (error,) = ended.record.errors
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "'slow' was taken from the configuration" in error["message"]
+
+
+def test_a_batch_cancelled_while_nobody_carries_it_keeps_what_has_ended_and_stops_what_runs(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
+    batch = site.batches.put(lines)
+    hanging = site.batches.put([chat_line(f"line-{n}", "text", "hangs") for n in range(9)])
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 20, 20, "some lines to run")
+    worker.kill()
+    for one in (batch, hanging):
+        site.batches.ask_cancel(one)
+    site.system.add_worker()  # runs what Redis holds of them until the dead feeder's lease is over
+    ended = site.batches.wait(batch, 40, site.logs)
+    calls = len([one for one in site.backend.requests() if "call_marks" in str(one["model"])])
+    assert ended.record.status is Status.CANCELLED
+    assert ended.ids() == sorted(line["custom_id"] for line in lines)
+    assert len(ended.output) >= calls - 8, "all but those in flight when the worker died"
+    assert len(site.batches.wait(hanging, 20, site.logs).errors) == 9
+    wait_until(lambda: site.backend.state()["open_requests"] == 0, 5, "the backend to be let go")
+
+
+@pytest.mark.parametrize("how", ["created", "configured"])
+def test_a_token_revoked_in_the_middle_cancels_its_batch(site: Site, how: str) -> None:
+    mine = BatchStore(site.batches.folder, "gone")
+    lines = [chat_line(f"line-{n}", "text", "hangs") for n in range(3)]
     with site.redis.client() as client:
-        client.hset("aq:tokens", "changed_at", "now")  # the others are there, this one is not
-    ended = mine.wait(batch, 20, site.logs)
+        tokens = TokenStore(client, site.batches.folder.parent / "data")
+        if how == "created":
+            tokens.create(StoredToken(name="gone", sha256="0" * 64, created_at=datetime.now(UTC)))
+        else:
+            site.system.write_config(tokens={"gone": {}})
+        batch = mine.put(lines, is_configured=how == "configured")
+        worker = site.system.add_worker()
+        wait_until(lambda: mine.record(batch).status is Status.IN_PROGRESS, 20, "the batch to run")
+        if how == "created":
+            assert tokens.revoke("gone")
+        else:
+            worker.kill()
+            site.system.write_config()
+            site.system.add_worker()
+    ended = mine.wait(batch, 40, site.logs)
     assert ended.record.status is Status.CANCELLED
     assert [error["code"] for error in ended.record.errors] == ["token_revoked"]
+    assert set(ended.codes().values()) == {"batch_cancelled"}
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_nobody_is_judged_by_a_configuration_older_than_the_batch_or_a_redis_that_forgot(
+    site: Site, is_configured: bool
+) -> None:
+    mine = BatchStore(site.batches.folder, "new")
+    first = site.batches.put([chat_line("a", "text")])
+    site.system.add_worker()
+    site.batches.wait(first, 60, site.logs)
+    time.sleep(1)  # a batch's time is in whole seconds
+    batch = site.ring(mine.put([chat_line("a", "text")], is_configured=is_configured))
+    ended = mine.wait(batch, 60, site.logs)
+    assert ended.record.status is Status.COMPLETED
+
+
+def test_a_feeder_that_died_between_its_files_and_its_last_word_leaves_no_file_behind(site: Site) -> None:
+    lines = [chat_line(f"line-{n}", f"text {n}") for n in range(20)]
+    batch = site.batches.put([*lines, chat_line("bad", "text", temperature="hot")])
+    site.system.add_worker()
+    first = site.batches.wait(batch, 30, site.logs)
+    site.batches.unfinish(batch)
+    site.system.add_worker()
+    again = site.batches.wait(batch, 40, site.logs)
+    assert again.record.output_file_id and again.record.error_file_id
+    assert again.record.output_file_id == first.record.output_file_id
+    assert again.record.error_file_id == first.record.error_file_id
+    assert (again.output, again.errors) == (first.output, first.errors)
+    assert len(site.batches.files()) == 2
+
+
+def test_the_batches_whose_windows_end_first_are_carried_first(site: Site) -> None:
+    lines = [chat_line("a", "text", "hangs")]
+    windows = random.sample(range(100, 200), 12)
+    batches = {site.batches.put(lines, window_seconds=seconds): seconds for seconds in windows}
+    site.system.add_worker()
+
+    def carried() -> set[int]:
+        return {batches[one] for one in batches if site.batches.record(one).status is Status.IN_PROGRESS}
+
+    wait_until(lambda: len(carried()) == MAX_FEEDERS, 20, "as many as a process carries")
+    assert carried() == set(sorted(windows)[:MAX_FEEDERS])
+    last = max(batches, key=lambda one: batches[one])
+    for batch in batches:
+        if batch != last:
+            site.batches.ask_cancel(batch)
+    wait_until(lambda: site.batches.record(last).status is Status.IN_PROGRESS, 40, "the last one's turn")
 
 
 def test_a_batch_whose_input_is_gone_ends_and_says_so(site: Site) -> None:

@@ -92,3 +92,18 @@ async def test_interim_answers_before_the_real_one_are_skipped() -> None:
     async with open_pair() as pair:
         response, _ = await pair.exchange(interim + counted(b"yes"))
         assert await read_all(response) == b"yes"
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(1500, True), (3000, False)])
+@on_both_loops
+async def test_the_shortest_headers_count_as_what_they_become(count: int, is_read: bool) -> None:
+    fields = b"".join(b"%x:\r\n" % number for number in range(count))
+    async with open_pair() as pair:
+        call = pair.post()
+        peer = await pair.server.accept()
+        await peer.serve(b"HTTP/1.1 200 OK\r\n" + fields + b"content-length: 3\r\n\r\nyes")
+        if is_read:
+            assert await read_all(await within(call)) == b"yes"
+        else:
+            with pytest.raises(InvalidAnswer):
+                await within(call)

@@ -1,0 +1,8 @@
+-- Where an API process's waiting jobs of one model stand, asked for all of them together. O(log n) a job, however many wait,
+-- and a look at no more than RUNNING_LOOKED running jobs.
+--
+-- Returns {the line as `line_now` tells it, jobs before each asked one (-1: it does not wait)...}.
+local out = {line_now(model, clock(), math.huge)}
+local lanes, weights = lanes_now(model, concurrency, batch_reserve), weights_of(weights_text)
+for id, lane in rows() do out[#out + 1] = jobs_before(id, model, lane, lanes, weights) end
+return out
