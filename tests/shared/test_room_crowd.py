@@ -130,7 +130,7 @@ async def test_a_slot_that_is_free_need_not_be_made(room_redis: RedisServer) -> 
 @asynchronous
 async def test_a_job_taken_by_another_version_goes_last_and_a_cancelled_one_not_at_all(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, MODELS) as bench:
-        unknown, _, cancelled, _ = await full(bench)
+        unknown, _, cancelled, _ = await full(bench, owner="")
         await bench.redis("HDEL", keys.job(unknown.id), "taken")
         assert await bench.cancel(cancelled.id, owner="") == "r"
         for count, kept in ((2, {unknown.id, cancelled.id}), (2, {cancelled.id})):
