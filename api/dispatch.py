@@ -87,9 +87,11 @@ class Dispatcher:
             cost=min(MAX_COST, max(1.0, accepted.cost)),
             must_finish=is_stored,
             sink=STORED if is_stored else "",
+            # What an operator has put into the lane waits in it; who asks for `flex` by name chooses a refusal instead.
+            at_once=request.service_tier == "flex",
             idempotency=idempotency,
         )
 
     async def admit(self, job: Admission) -> Admitted:
-        """Put the job into its waiting room. Raises QueueFull, RateLimited, NoWorker or BrokerUnavailable."""
+        """Put the job into its waiting room. Raises a CapacityError or RateLimited."""
         return await self._admissions.admit(job)

@@ -60,8 +60,9 @@ def _span(seconds: float) -> str:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     waits = row["waiting"]
+    batch = f"{waits['batch']} until {row['batch_begins_at']}" if "batch_begins_at" in row else str(waits["batch"])
     return (
-        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex", "batch")),
+        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex")), batch,
         f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
         f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
         "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from benchmarks.batches import batches
+from benchmarks.beside import beside
 from benchmarks.processes import fetch
 from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
@@ -320,5 +321,6 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "workers": worker_processes,
     "queue": queue,
     "batches": batches,
+    "beside": beside,
     "standing": standing,
 }

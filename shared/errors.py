@@ -12,12 +12,14 @@
     │   ├── MethodNotAllowed           405 invalid_request_error / method_not_allowed
     │   ├── Conflict                   409 invalid_request_error / given by the place that found it
     │   ├── RequestTooLarge            413 invalid_request_error / request_too_large
+    │   │   └── StorageLimit           413 invalid_request_error / storage_limit_exceeded
     │   ├── UnsupportedMediaType       415 invalid_request_error / unsupported_media_type
     │   ├── Unprocessable              422 invalid_request_error / given by the place that found it
     │   ├── HeadersTooLarge            431 invalid_request_error / headers_too_large
     │   └── RateLimited                429 rate_limit_error / rate_limit_exceeded
     ├── CapacityError                  ours, for now
     │   ├── QueueFull                  429 rate_limit_error / queue_full
+    │   ├── ResourceUnavailable        429 rate_limit_error / resource_unavailable
     │   ├── NoWorker                   503 service_unavailable_error / no_worker
     │   ├── Draining                   503 service_unavailable_error / draining
     │   └── BrokerUnavailable          503 service_unavailable_error / server_is_overloaded
@@ -206,6 +208,12 @@ class RequestTooLarge(RequestError):
     code = "request_too_large"
 
 
+class StorageLimit(RequestTooLarge):
+    """413: the token's files would take more than it may store."""
+
+    code = "storage_limit_exceeded"
+
+
 class UnsupportedMediaType(RequestError):
     """415: the body is not JSON."""
 
@@ -251,6 +259,14 @@ class QueueFull(CapacityError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class ResourceUnavailable(CapacityError):
+    """429: no slot is free for a request that asked for `flex`, which is never queued."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "resource_unavailable"
 
 
 class NoWorker(CapacityError):

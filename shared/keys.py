@@ -30,6 +30,7 @@ PREFIXES: dict[str, str] = {
     "results": "aq2:results:",  # list, a batch or "stored": ids of its jobs that have ended. A day after the last
     "feeder": "aq2:feeder:",  # string, a batch or "stored": which process carries it. 15 s, renewed every 3 s
     "batch": "aq2:batch:",  # hash, a batch: live counts, and tries of lines that failed. A day after the last word
+    "order": "aq2:order:",  # hash, <token>:<model>: its batches, whose windows end when. A minute after the last word
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -38,6 +39,8 @@ OWNERS = "aq2:owners"
 """Set of API processes that were alive lately. No lifetime; cleared by the sweep."""
 CONTROL = "aq2:control"
 """Channel to all workers: ids of jobs to cancel."""
+CROWD = "aq2:crowd"
+"""Channel to the workers of models that hand batch work back: a model where somebody waits, or what was handed back."""
 RELOAD = "aq2:reload"
 """Channel to all processes: the id of a request to read the configuration again."""
 SWEEPER = "aq2:sweeper"
@@ -58,6 +61,7 @@ TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
 SINGLES: dict[str, str] = {
     "owners": OWNERS,
     "control": CONTROL,
+    "crowd": CROWD,
     "sweeper": SWEEPER,
     "swept": SWEPT,
     "hold": HOLD,
@@ -76,6 +80,11 @@ WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES)
 def job(job_id: str) -> str:
     """Return the key of a job's record."""
     return PREFIXES["job"] + job_id
+
+
+def order(token: str, model: str) -> str:
+    """Return the key of the batches of a token and a model that have lines to begin; no token's name has a colon."""
+    return f"{PREFIXES['order']}{token}:{model}"
 
 
 def body(job_id: str) -> str:

@@ -30,6 +30,10 @@ ENDS_SLOT: Final = 1_000_000
 """A slot's field holds the slot's number times this, and the ends in it: more than there can be."""
 ORPHANS: Final = 500
 """Jobs of a dead API process that one sweep clears."""
+MOST_MOVED: Final = 500
+"""Batch jobs that one step hands back, at most."""
+MOST_LOOKED: Final = 2_000
+"""Running batch jobs among which it looks for the youngest."""
 
 RUNNING_LOOKED: Final = 64
 """So many running jobs of a model are looked at to judge when slots get free; they stand for all."""

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_validator
 
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
+from shared.batch_hours import BatchHours, batch_hours
 from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
 from shared.webhook_settings import WebhookSettings
+
+RESERVED_FROM: Final = 5
+"""With as many places a model keeps one from batch work unless its settings say otherwise: a person finds it free."""
 
 
 def is_usable_name(name: str) -> bool:
@@ -49,7 +53,21 @@ class ModelSettings(Section):
         default=None, description="Limit to a stream's first chunk. Default: `timeout_seconds`."
     )
     stall_timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="Limit between two reads.")
-    batch_reserve: Annotated[int, Field(ge=0)] = Field(default=0, description="Slots that batch work never takes.")
+    batch_reserve: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Slots that batch work never takes, but for its last one. Default: 1 where more than 4 jobs can "
+        "run at once, else 0.",
+    )
+    batch_hours: str | None = Field(
+        default=None,
+        description="When batch work may begin, as `22:00-06:00 Europe/Vienna`; outside it waits, and what runs ends. "
+        "Default: always.",
+    )
+    preempt_batch_after_ms: Annotated[int, Field(ge=10, le=600_000)] | None = Field(
+        default=None,
+        description="Once a request of a higher lane has waited so long without a slot, a job of the batch lane that "
+        "has published nothing makes room for it and runs again later. Batch work begins only while nobody else waits.",
+    )
     default_max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=1024, description="Assumed answer length where the request gives none; only for fair sharing."
     )
@@ -92,6 +110,27 @@ class ModelSettings(Section):
         caps = [backend.concurrency for backend in self.backends]
         return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
 
+    @cached_property
+    def hours(self) -> BatchHours | None:
+        """`batch_hours`, as they are asked."""
+        return batch_hours(self.batch_hours) if self.batch_hours else None
+
+    @cached_property
+    def reserve(self) -> int:
+        """`batch_reserve`, or its default."""
+        if self.batch_reserve is not None:
+            return self.batch_reserve
+        return 1 if self.places >= RESERVED_FROM else 0
+
+    def kept_from_batch(self, places: int, now: float | None = None) -> int:
+        """Return how many of so many slots batch work leaves to others: outside its hours all, else never all.
+
+        Without the time its hours do not count.
+        """
+        if now is not None and self.hours is not None and not self.hours.are_on(now):
+            return places
+        return max(0, min(self.reserve, places - 1))
+
     @field_validator("backends")
     @classmethod
     def _change_what_the_model_changes(
@@ -102,10 +141,17 @@ class ModelSettings(Section):
             return value
         return tuple(one.under(general) for one in value)
 
+    @field_validator("batch_hours")
+    @classmethod
+    def _are_hours(cls, value: str | None) -> str | None:
+        if value is not None:
+            batch_hours(value)
+        return value
+
     @field_validator("batch_reserve")
     @classmethod
-    def _reserve_leaves_room(cls, value: int, info: ValidationInfo) -> int:
-        if value >= info.data.get("concurrency", value + 1):
+    def _reserve_leaves_room(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value >= info.data.get("concurrency", value + 1):
             raise ValueError(f"must be smaller than concurrency, or batch work never runs (is {value})")
         return value
 
@@ -129,6 +175,14 @@ class TokenSettings(Section):
     )
     max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
+    )
+    max_enqueued_batch_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Prompt tokens (bytes of input ÷ 4) of its batches that have not ended; a batch past it fails with "
+        "`token_limit_exceeded`.",
+    )
+    max_stored_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Bytes of its files and uploads; an upload past it: 413 `storage_limit_exceeded`."
     )
 
 
@@ -196,6 +250,16 @@ class WorkerSettings(Section):
 class BatchSettings(Section):
     line_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=6, description="How often a line that fails is run at most, inside of its batch's window."
+    )
+    group_prefix: bool = Field(
+        default=False,
+        description="Run lines that begin alike (tools, system prompt, first messages) behind each other, within 2,000 "
+        "lines or 4 MB: a backend that caches prefixes then reads each once.",
+    )
+    merge_identical: bool = Field(
+        default=False,
+        description="Run lines of one batch that ask the same once while they wait, and give each the answer, where "
+        "`temperature` is 0 or a `seed` is given. Usage counts once.",
     )
     shortest_window: str = Field(
         default="1h", description="The smallest `completion_window`: a number with m, h or d, for tests with s."

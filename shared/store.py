@@ -135,6 +135,10 @@ class Store:
         """Return the keys below a prefix, which is whole names divided by slashes, in order."""
         return sorted([str(meta["path"]) async for meta in self._entries(prefix)])
 
+    async def weigh(self, prefix: str) -> int:
+        """Return how many bytes there are below a prefix."""
+        return sum([int(meta["size"]) async for meta in self._entries(prefix)])
+
     async def untouched(self, prefix: str, seconds: float) -> Keys:
         """Return the keys below a prefix that were last written so long ago or longer."""
         before = datetime.now(UTC) - timedelta(seconds=seconds)

@@ -26,6 +26,7 @@ from shared.room.leases import How, Leases, Why
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.room.wires import BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
 from workers.completion import Run
+from workers.crowd import Crowd
 from workers.drain import Drain
 from workers.held import HeldJob, State
 from workers.job_events import JobEvents
@@ -80,6 +81,13 @@ class Runner:
         """By job id alone, for cancels: the last attempt that was taken here."""
         self._cancelled: dict[str, float] = {}
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
+        self._crowd = Crowd(
+            self._leases,
+            catalogue,
+            slots=lambda model: self.served[model].slots if model in self.served else None,
+            stop=self._stop_handed_back,
+            background=self._background,
+        )
         self.served = {model: self._serve(model) for model in models or catalogue.models}
         self.reloading = Reloading(catalogue, self._client, "worker", name, lambda: list(self.served))
         self._bodies = LargeBodies(self._leases.fetch, settings)
@@ -105,6 +113,7 @@ class Runner:
             free_in_process=self.free_slots,
             bulk_bytes=self._bulk_bytes,
             start=self._start,
+            on_crowd=partial(self._crowd.waits, model),
             background=self._background,
         )
         return ServedModel(
@@ -139,6 +148,7 @@ class Runner:
         """Connect and say that this worker lives. Raises RedisUnavailable after 10 s, or OtherProtocol."""
         await self._client.open()
         await self._control.open()
+        await self._crowd.open()
         await self._upkeep.open()
         await self._renew()
         self._client.on_connected.append(self._greet)
@@ -287,6 +297,11 @@ class Runner:
             else:
                 self._cancelled[job_id] = now
 
+    def _stop_handed_back(self, job_id: str, attempt: bytes) -> None:
+        held = self._held.get((job_id, attempt))
+        if held is not None:
+            held.stop(Why.HANDED_OVER)
+
     async def _greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear at once what is held here."""
         self._control.follow(self._client)
@@ -309,6 +324,7 @@ class Runner:
                 held.stop(why)
         for model in renewal.waiting:
             self.served[model].slots.rescue()
+            self._crowd.waits(model)
         self._watch_consumer(renewal.lying)
 
     def _watch_consumer(self, lying: Sequence[str]) -> None:
@@ -378,6 +394,7 @@ class Runner:
         for served in self.served.values():
             served.close()
         await self._control.close()
+        await self._crowd.close()
         await self._bulk.close()
         await self._client.close()
 

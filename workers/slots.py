@@ -21,7 +21,10 @@ log = logging.getLogger("aqueduct.worker.slots")
 
 
 class Slots:
-    """Takes jobs for free slots; `start` runs one, and `freed` is called when it has ended."""
+    """Takes jobs for free slots; `start` runs one, and `freed` is called when it has ended.
+
+    `on_crowd` hears that somebody was left waiting behind batch work that makes room.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Slots:
         free_in_process: Callable[[], int],
         bulk_bytes: Callable[[], int],
         start: Callable[[TakenJob], None],
+        on_crowd: Callable[[], None],
         background: Background,
     ) -> None:
         self._leases = leases
@@ -39,6 +43,7 @@ class Slots:
         self._limit = limit
         self._free_in_process = free_in_process
         self._start = start
+        self._on_crowd = on_crowd
         self._bulk_bytes = bulk_bytes
         self._background = background
         self._loop = asyncio.get_running_loop()
@@ -51,6 +56,11 @@ class Slots:
         self._is_awake = False
         self._closed = False
         self.running = 0
+
+    @property
+    def limit(self) -> int:
+        """How many jobs of the model may run now, over all workers."""
+        return self._limit()
 
     @property
     def free(self) -> int:
@@ -130,6 +140,8 @@ class Slots:
             self.running += 1
             self._start(job)
         self._count(len(taken.jobs))
+        if taken.crowded:
+            self._on_crowd()
         if self._closed:
             return
         if self._again or len(taken.jobs) == wanted > 0:

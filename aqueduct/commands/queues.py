@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aqueduct.batches.open import OpenBatch, OpenBatches
     from shared.redis import RedisClient
     from shared.room.upkeep import Depth, Upkeep
-    from shared.settings import Settings
+    from shared.settings import ModelSettings, Settings
 
 CONNECT_SECONDS = 3.0
 CLEAR = "\x1b[H\x1b[J"
@@ -111,21 +111,26 @@ async def _rows(settings: Settings, upkeep: Upkeep, client: RedisClient) -> list
     asked = upkeep.depth(), *(client.call("LLEN", keys.queue(name)) for name in settings.models)
     depth, *tickets = await asyncio.gather(*asked)
     return [
-        _row(name, depth[name], int(waiting), model.concurrency)
+        _row(name, depth[name], int(waiting), model)
         for (name, model), waiting in zip(settings.models.items(), tickets, strict=True)
     ]
 
 
-def _row(name: str, depth: Depth, tickets: int, concurrency: int) -> dict[str, Any]:
+def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[str, Any]:
+    hours = model.hours
+    pause = (
+        {} if hours is None or hours.are_on(time.time()) else {"batch_begins_at": f"{hours.begin:%H:%M} {hours.zone}"}
+    )
     return {
         "model": name,
         "waiting": depth.waiting,
         "oldest_wait_seconds": round(depth.oldest_ms / 1000, 1),
         "running": depth.running,
-        "concurrency": concurrency,
+        "concurrency": model.concurrency,
         "live_workers": depth.workers,
         "tickets": tickets,
         "ends_per_minute": depth.ends if depth.ends >= FEWEST_ENDS else None,
+        **pause,
     }
 
 

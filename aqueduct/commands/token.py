@@ -101,6 +101,8 @@ def command() -> None:
 @click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
 @click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
 @click.option("--max-open-batches", type=int, metavar="N", help="Batches that have not ended; past it: 429.")
+@click.option("--max-enqueued-batch-tokens", type=int, metavar="N", help="Prompt tokens of its batches that wait.")
+@click.option("--max-stored-bytes", type=int, metavar="N", help="Of its files; past it: 413.")
 @_action
 def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: Any) -> None:
     """Make a token and print it, once.
@@ -142,6 +144,9 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
 @click.option("--expires", metavar="WHEN", help="A span such as 30d, a date such as 2027-01-31, or none.")
 @click.option("--requests-per-minute", metavar="N", help="Past it: 429. Or none.")
 @click.option("--concurrent-jobs", metavar="N", help="Waiting and running together; past it: 429. Or none.")
+@click.option("--max-open-batches", metavar="N", help="Batches that have not ended; past it: 429. Or none.")
+@click.option("--max-enqueued-batch-tokens", metavar="N", help="Prompt tokens of its batches that wait. Or none.")
+@click.option("--max-stored-bytes", metavar="N", help="Of its files; past it: 413. Or none.")
 @_action
 def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, **given: Any) -> None:
     """Change what a token may do; what is not named stays as it is, and the token itself too."""

@@ -9,6 +9,7 @@
     waiting   take, sweep: past its deadline, no worker ended
     running   append (worker), the last event           ended
     running   release (worker)                          waiting, ended, (none)
+    running   make_room (worker): batch work            waiting
     running   cancel (API), sweep: no owner left        running, cancelled: its worker releases it
     running   sweep: its lease ran out                  waiting, ended, (none) if cancelled
     ended     forget (API), or 60 s                     (none)

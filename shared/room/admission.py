@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import starmap
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from shared import keys
 from shared.broker import ticket
 from shared.catalogue import Catalogue
-from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, Unprocessable
+from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, ResourceUnavailable, Unprocessable
 from shared.jobs import JobSpec
 from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
@@ -78,6 +79,8 @@ class Admission:
     must_finish: bool = False
     sink: str = ""
     """Who takes its end, beside its owner."""
+    at_once: bool = False
+    """It is refused where it would have to wait for a slot."""
     idempotency: Idempotency | None = None
 
 
@@ -172,19 +175,20 @@ class Admissions:
             max_queue_bytes=model.max_queue_bytes or 0,
             tenant_share=max(1, math.ceil(model.max_queue * self._catalogue.settings.tenant_share)),
             concurrency=model.places,
-            batch_reserve=model.batch_reserve,
+            batch_reserve=model.kept_from_batch(model.places),
             grace_ms=round(self._catalogue.settings.testing.worker_grace_seconds * 1000),
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            people_first=flag(model.preempt_batch_after_ms),
             weights_text=self._catalogue.settings.lanes.text,
         )
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
         """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.
 
-        Raises QueueFull, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may then still be
-        admitted: cancel it).
+        Raises QueueFull, ResourceUnavailable, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may
+        then still be admitted: cancel it).
         """
         try:
             asked, limits = self._arguments(job, not_after_ms), self._limits[job.model]
@@ -230,6 +234,7 @@ class Admissions:
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
             sink=job.sink,
+            at_once=flag(job.at_once),
         )
 
     async def cancel(self, job_ids: Sequence[str]) -> bytes:
@@ -254,7 +259,9 @@ class Admissions:
         model = self._catalogue.models.get(model_name)
         if model is None:  # of a configuration that is no more
             return Line(0, 1, ()), [-1 for _ in jobs]
-        asked = StandArguments(model_name, model.places, model.batch_reserve, self._catalogue.settings.lanes.text)
+        # Where batch work makes room, none of it goes before others.
+        kept = model.places if model.preempt_batch_after_ms else model.kept_from_batch(model.places, time.time())
+        asked = StandArguments(model_name, model.places, kept, self._catalogue.settings.lanes.text)
         (held_ms, running, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
         return Line(held_ms, running or model.places, ages_ms), before
 
@@ -312,6 +319,13 @@ def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     if verdict == b"share":
         text = f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
         raise QueueFull(text, retry_after=seconds)
+    if verdict == b"busy":
+        raise ResourceUnavailable(
+            f"No slot of model `{job.model}` is free, and `flex` requests are not queued. Retry after {seconds:.0f} s, "
+            "or leave 'service_tier' out.",
+            param="service_tier",
+            retry_after=seconds,
+        )
     if verdict in (b"rate", b"jobs"):
         raise _rate_limited(job, reply, place)
     if verdict == b"reused":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,12 +19,14 @@ from shared.redis.bulk import Bulk
 from shared.room.scripts import (
     APPEND,
     LEAVE,
+    MAKE_ROOM,
     RELEASE,
     RENEW,
     TAKE,
     AppendRow,
     HeldRow,
     LeaveArguments,
+    MakeRoomArguments,
     ModelRow,
     ReleaseArguments,
     ReleaseRow,
@@ -81,6 +84,8 @@ class Taken:
     jobs: Sequence[TakenJob]
     more: bool
     """Jobs are left for slots that are free."""
+    crowded: bool = False
+    """No slot is free, and somebody waits behind batch work that makes room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ class Leases:
         `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
         """
         model, lanes = self._catalogue.models[model_name], self._catalogue.settings.lanes
+        places = concurrency or model.concurrency
         reply = await self._scripts.run(
             TAKE,
             TakeArguments(
@@ -132,8 +138,8 @@ class Leases:
                 free_slots=free,
                 mine=mine,
                 surplus=flag(surplus),
-                concurrency=concurrency or model.concurrency,
-                batch_reserve=model.batch_reserve,
+                concurrency=places,
+                batch_reserve=model.kept_from_batch(places, time.time()),
                 lease_ms=self._lease_ms,
                 timeout_wire=TIMEOUT_WIRE,
                 weight_priority=lanes.priority,
@@ -144,6 +150,7 @@ class Leases:
                 bulk_bytes=bulk_bytes,
                 queue=keys.queue(model_name),
                 ticket=ticket(model_name),
+                people_first=flag(model.preempt_batch_after_ms),
             ),
         )
         jobs: list[TakenJob] = []
@@ -155,7 +162,16 @@ class Leases:
                 unreadable.append(ReleaseRow(reply[at].decode(), reply[at + 1], How.FAIL, UNREADABLE_WIRE))
         if unreadable:
             await self._tell(model_name, unreadable)
-        return Taken(jobs, reply[1] == 1)
+        return Taken(jobs, more=reply[1] == 1, crowded=reply[1] == 2)
+
+    async def make_room(self, model_name: str, patience_ms: int, concurrency: int) -> float | None:
+        """Hand batch work back for who has waited so long; returns the seconds after which to look again, if any.
+
+        Raises RedisUnavailable or RedisRefused.
+        """
+        arguments = MakeRoomArguments(model_name, concurrency, patience_ms, keys.queue(model_name), ticket(model_name))
+        again_ms = await self._scripts.run(MAKE_ROOM, arguments)
+        return None if again_ms < 0 else again_ms / 1000
 
     async def _tell(self, model: str, rows: Sequence[ReleaseRow]) -> None:
         """Release without an answer being needed: what is not told is reclaimed and told after its last try."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -42,6 +43,8 @@ from shared.room.scripts import (
 from shared.scripting import Scripts, flag
 from shared.settings import TokenSettings
 
+PLACE_MS: Final = 60_000
+"""Of what a token's batches say of their order."""
 MAX_RESULTS: Final = 500
 """Results in one call: it holds up Redis for everybody."""
 _NO_EVENTS: Final = 2**40
@@ -123,11 +126,12 @@ class Lines:
             max_queue_bytes=0,
             tenant_share=0,
             concurrency=model.places,
-            batch_reserve=model.batch_reserve,
+            batch_reserve=model.kept_from_batch(model.places, time.time()),
             grace_ms=0,
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
+            people_first=flag(model.preempt_batch_after_ms),
             weights_text=self._catalogue.settings.lanes.text,
         )
 
@@ -169,6 +173,14 @@ class Lines:
         """Return what was told last; empty when nothing was for a day."""
         return await progress_of(self._client, batch_id)
 
+    async def stand(self, batch_id: str, token: str, model: str, told: str | None) -> dict[str, str]:
+        """Say which place a batch has among those of its token and model, or that it has none; returns all places."""
+        key = keys.order(token, model)
+        say = ("HDEL", key, batch_id) if told is None else ("HSET", key, batch_id, told)
+        calls = (say, ("PEXPIRE", key, PLACE_MS), ("HGETALL", key))
+        flat = (await asyncio.gather(*(self._client.call(*words) for words in calls)))[-1]
+        return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
     async def clear(self, batch_id: str) -> None:
         """Drop everything of an ended batch: nobody takes its results any more."""
         await self._client.call("DEL", keys.results(batch_id), keys.batch(batch_id))
@@ -206,4 +218,5 @@ def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) ->
         idempotency="",
         body_hash="",
         sink=batch_id,
+        at_once="",
     )

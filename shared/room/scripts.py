@@ -39,6 +39,8 @@ class AdmitArguments(NamedTuple):
     body_hash: str
     sink: str
     """Who takes its end: a batch's feeder, or what stores answers; empty for none."""
+    at_once: Flag
+    """Not let in where it would wait for a slot."""
 
 
 class AdmitLimits(NamedTuple):
@@ -55,12 +57,14 @@ class AdmitLimits(NamedTuple):
     queue: str
     ticket: bytes
     max_tries: int
+    people_first: Flag
+    """Batch work is handed back for who waits behind it: `preempt_batch_after_ms`."""
     weights_text: str
     """The lanes' weights, separated by blanks."""
 
 
 class AdmitReply(NamedTuple):
-    """The verdict: ok, join, reused, full, share, rate, jobs, no_worker, late or again."""
+    """The verdict: ok, join, reused, full, share, busy, rate, jobs, no_worker, late or again."""
 
     verdict: bytes
     number: int
@@ -99,6 +103,18 @@ class TakeArguments(NamedTuple):
     awake_ms: int
     bulk_bytes: int
     """How much in bodies of their own this worker can fetch now."""
+    queue: str
+    ticket: bytes
+    people_first: Flag
+    """No batch work begins while anybody of a higher lane waits."""
+
+
+class MakeRoomArguments(NamedTuple):
+    """A model whose batch work is handed back for who has waited too long."""
+
+    model: str
+    concurrency: int
+    patience_ms: int
     queue: str
     ticket: bytes
 
@@ -339,6 +355,7 @@ def _swept(reply: Reply) -> Swept | None:
 
 ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted, AdmitLimits)
 TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
+MAKE_ROOM: Final = Script("make_room", MakeRoomArguments, NoRow, _number)
 APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)
 RELEASE: Final = Script("release", ReleaseArguments, ReleaseRow, _letters)
 RENEW: Final = Script("renew", RenewArguments, HeldRow, _raw)
@@ -360,6 +377,6 @@ HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 
 ALL: Final = (
-    *(ADMIT, TAKE, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
+    *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK),
 )

@@ -72,6 +72,11 @@ local open = math.max(0, concurrency - redis.call('ZCARD', NAMES.running .. mode
 if lane == 'batch' then  -- slots that are kept from batch work are not free for it
   open = math.max(0, math.min(open, concurrency - batch_reserve - redis.call('SCARD', NAMES.batch_running .. model)))
 end
+-- A place is free after one end; a quarter of the room keeps a crowd of retries from coming back too soon.
+local function until_free(every_ms)
+  return math.min(60000, math.max(1000, tonumber(every_ms or 0) * math.max(1, math.ceil(ahead / 4))))
+end
+if at_once and ahead >= open then return refuse('busy', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms'))) end
 if is_bounded(lane, must_finish, sink) then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
   local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')
@@ -80,11 +85,9 @@ if is_bounded(lane, must_finish, sink) then
     full = full or (max_queue_tokens > 0 and tonumber(room[1] or 0) + cost > max_queue_tokens)
       or (max_queue_bytes > 0 and tonumber(room[2] or 0) + size > max_queue_bytes)
   end
-  -- The place is free after one end; a quarter of the room keeps a crowd of retries from coming back too soon.
-  local wait = math.min(60000, math.max(1000, tonumber(room[3] or 0) * math.ceil(ahead / 4)))
-  if full then return refuse('full', wait) end
+  if full then return refuse('full', until_free(room[3])) end
   local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, room_field(lane, tenant)) or 0)
-  if mine >= tenant_share + open then return refuse('share', wait) end
+  if mine >= tenant_share + open then return refuse('share', until_free(room[3])) end
 end
 if ask then return {'ok', ahead, now, limit, remaining, reset, '', -1, {}} end
 
@@ -114,12 +117,16 @@ redis.call('ZADD', NAMES.waits .. model, deadline, id)
 if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
 -- A full running set needs no ticket: the slot that ends takes the next job by itself. Nor does a busy worker that has
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.
-if open > 0 and not stands(NAMES.awake .. model, PROMISE_MS) then push_ticket(queue, ticket, id, live) end
+if open > 0 then
+  if not stands(NAMES.awake .. model, PROMISE_MS) then push_ticket(queue, ticket, id, live) end
+elseif people_first and lane ~= 'batch' and redis.call('SCARD', NAMES.batch_running .. model) > 0 then
+  redis.call('PUBLISH', NAMES.crowd, 'w ' .. model)
+end
 -- Only who must wait is told where it stands; whom a free slot takes at once pays nothing for it. Where few jobs run, what
 -- they tell of the line is as fresh as the place: a new request often comes just as slots change hands.
 local before, line = -1, {}
 if ahead >= open and owner ~= '' then
-  before = jobs_before(id, model, lane, lanes_now(model, concurrency, batch_reserve), weights_of(weights_text))
+  before = jobs_before(id, model, lane, lanes_now(model, concurrency, people_first and concurrency or batch_reserve), weights_of(weights_text))
   line = line_now(model, now, RUNNING_FEW)
 end
 return {'ok', ahead, now, limit, remaining, reset, '', before, line}

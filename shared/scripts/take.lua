@@ -4,8 +4,11 @@
 --   waiting   take              running                     here
 --   waiting   take              ended, past its deadline; (none), where its API processes are dead
 --   running   append, release   ended, waiting, (none)
+--   running   make_room         waiting, if it is batch work
 --   running   sweep             waiting, ended, where its lease has run out
 --
+-- Returns {now, 1: jobs are left for slots that are free; 2: none is, and somebody waits behind batch work, then of each job
+-- id, attempt, when it was admitted, bytes, spec, body}.
 -- awake_ms > 0 is the worker's promise to look again within that time; it stands only while it leaves nothing behind.
 local now = clock()
 local out = {now, 0}
@@ -35,11 +38,14 @@ for i, lane in ipairs(lanes) do
 end
 local batch = (batch_reserve > 0 and size.batch > 0) and redis.call('SCARD', NAMES.batch_running .. model) or 0
 
+-- What would be handed back at once for somebody who waits need not begin.
+local function is_shut() return people_first and size.priority + size.default + size.flex > 0 end
+
 -- Weighted turns (stride scheduling): the lane with the smallest pass goes next and moves on by 1 / weight.
 local function next_lane()
   local best = nil
   for _, lane in ipairs(lanes) do
-    local open = size[lane] > 0 and (lane ~= 'batch' or batch + batch_reserve < concurrency)
+    local open = size[lane] > 0 and (lane ~= 'batch' or batch + batch_reserve < concurrency and not is_shut())
     if open and (best == nil or pass[lane] < pass[best]) then best = lane end
   end
   return best
@@ -109,12 +115,14 @@ for lane, tag in pairs(moved) do
   if tag ~= '' then redis.call('HSET', tags_key(lane, model), ':clock', tag) end
 end
 -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
-if present and batch + batch_reserve >= concurrency and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
+if present and (batch + batch_reserve >= concurrency or is_shut()) and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end
 if running < concurrency and next_lane() then out[2] = 1 end
 -- A worker that is full looks no more, whatever it says: others must be woken.
 if out[2] == 0 and taken < free_slots then promise()
 elseif redis.call('DEL', awake_key) == 1 and out[2] == 1 then
   push_ticket(queue, ticket, 'take-' .. now, live_workers(model, now, LIVE_WORKER_MS))
 end
+-- 2: somebody is left behind batch work, for whom it may have to make room.
+if out[2] == 0 and is_shut() and redis.call('SCARD', NAMES.batch_running .. model) > 0 then out[2] = 2 end
 publish_frames()
 return out

@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def test_table_has_a_line_a_model_under_headings(config_file: Path) -> None:
     assert headings[:5] == ["MODEL", "PRIORITY", "DEFAULT", "FLEX", "BATCH"]
     assert busy[:5] == ["busy", "0", "1", "2", "0"]
     assert "0/2" in idle
+
+
+def test_a_model_outside_its_batch_hours_says_until_when(config_file: Path) -> None:
+    fill(config_file, ["batch", "batch"], take=0)
+    content: dict[str, Any] = yaml.safe_load(config_file.read_text())
+    hour = (datetime.now(UTC).hour + 6) % 24
+    content["models"]["busy"]["batch_hours"] = f"{hour:02d}:00-{(hour + 6) % 24:02d}:00 UTC"
+    config_file.write_text(yaml.safe_dump(content))
+    assert f"2 until {hour:02d}:00 UTC" in queues(config_file, "--once").stdout
+    busy, idle = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
+    assert (busy["waiting"]["batch"], busy["batch_begins_at"]) == (2, f"{hour:02d}:00 UTC")
+    assert "batch_begins_at" not in idle
 
 
 def end(config_file: Path, number: int) -> None:

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def system(folder: Path, module_redis: RedisServer) -> Iterator[System]:
     with System(
         folder, redis_url=module_redis.url, backend_url="http://127.0.0.1:9/v1", models={"m": model()},
-        tokens={"other": {}}, settings={"storage": {"url": f"file://{folder}/store"}},
+        tokens={"other": {}, "small": {"max_stored_bytes": 100_000}}, settings={"storage": {"url": f"file://{folder}/store"}},
     ) as running:  # fmt: skip
         yield running
 
@@ -281,6 +281,26 @@ def test_without_a_store_the_operator_is_named_the_setting(tmp_path: Path, modul
     assert answer.status_code == 404
     assert "storage.url" in answer.json()["error"]["message"]
     assert json.loads(answer.content)["error"]["code"] == "storage_not_set_up"
+
+
+def test_a_token_stores_no_more_than_it_may(system: System, folder: Path) -> None:
+    with OpenAI(base_url=system.base_url, api_key=system.tokens["small"], max_retries=0, timeout=20) as client:
+        first = client.files.create(file=("a", b"x" * 60_000), purpose="user_data")
+        before = stored(folder)
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.files.create(file=("b", b"x" * 60_000), purpose="user_data")
+        with pytest.raises(openai.APIStatusError):
+            client.uploads.create(bytes=60_000, filename="c", purpose="user_data", mime_type="text/plain")
+        assert stored(folder) == before
+        upload = client.uploads.create(bytes=20_000, filename="c", purpose="user_data", mime_type="text/plain")
+        client.uploads.parts.create(upload.id, data=b"x" * 20_000)
+        with pytest.raises(openai.APIStatusError):
+            client.uploads.parts.create(upload.id, data=b"x" * 30_000)  # parts count before they are a file
+        client.files.delete(first.id)
+        client.files.create(file=("d", b"x" * 60_000), purpose="user_data")
+    error = refused.value.response.json()["error"]
+    assert (refused.value.status_code, error["code"], error["param"]) == (413, "storage_limit_exceeded", "file")
+    assert "may store 100000 bytes" in error["message"]
 
 
 def test_a_full_disk_is_507_and_leaves_nothing(system: System, folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from shared import keys
 from shared.room.scripts import AdmitLimits
+from shared.scripting import flag
 from shared.settings import LaneWeights
 
 GRACE_MS: Final = 15_000
@@ -24,18 +25,20 @@ class ModelLimits(NamedTuple):
     max_queue_bytes: int
     tenant_share: int
     max_wait_ms: int
+    patience_ms: int
+    """After which batch work makes room; 0: never."""
 
 
 MODELS: Final = {
-    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000),
-    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000),
+    "m": ModelLimits(3, 1, 7, 3_000, 500, 4, 30_000, 300),
+    "n:x": ModelLimits(2, 0, 4, 0, 0, 3, 10_000, 0),
 }
 ADMIT_LIMITS: Final = {
     name: AdmitLimits(
         life_ms=limits.max_wait_ms + 240_000, max_queue=limits.max_queue, max_queue_tokens=limits.max_queue_tokens,
         max_queue_bytes=limits.max_queue_bytes, tenant_share=limits.tenant_share, concurrency=limits.concurrency,
         batch_reserve=limits.batch_reserve, grace_ms=GRACE_MS, queue=keys.queue(name), ticket=TICKET,
-        max_tries=MAX_TRIES, weights_text=WEIGHTS_TEXT,
+        max_tries=MAX_TRIES, people_first=flag(limits.patience_ms), weights_text=WEIGHTS_TEXT,
     )
     for name, limits in MODELS.items()
 }  # fmt: skip

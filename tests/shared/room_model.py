@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.protocol import LIVE_WORKER_MS, PROMISE_MS, STORED
+from shared.protocol import LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, weights_of
@@ -62,9 +62,11 @@ class Model(Upkeep):
             return "jobs"
         if not is_line(asked.sink) and not self._is_served(asked):
             return "no_worker"
+        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
+        if asked.at_once and ahead >= open_slots:
+            return "busy"
         if asked.lane == "batch" and asked.must_finish and asked.sink != STORED:
             return "ok"
-        ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         prefix = "batch:" if asked.lane == "batch" else ""
         is_full = ahead >= limits.max_queue + open_slots
         if ahead >= open_slots:
@@ -129,6 +131,8 @@ class Model(Upkeep):
             self.owned.setdefault(asked.owner, set()).add(job.id)
         if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
             self.push(asked.model)
+        elif open_slots == 0 and limits.people_first and job.lane != "batch" and room.batch_running:
+            self.told.append(("crowd", f"w {asked.model}"))
 
     def cancel(self, owner: str, job_id: str) -> str:
         """Take an owner out of one job."""
@@ -228,15 +232,15 @@ class Model(Upkeep):
         """Say whether anybody still waits for a job."""
         return not job.owners or job.must_finish or not judged or any(owner in self.alive for owner in job.owners)
 
-    def take(self, asked: TakeArguments) -> tuple[list[str], bool]:
-        """Return the ids that must be taken, in order, and whether more could be."""
+    def take(self, asked: TakeArguments) -> tuple[list[str], int]:
+        """Return the ids that must be taken, in order; 1 if more could be, 2 if somebody waits behind batch work."""
         room = self.rooms[asked.model]
         if not room.waits:
             self._promise(room, asked)
-            return [], False
+            return [], 0
         hold = self.singles.get("hold")
         if hold is not None and self.stands(hold.expires, asked.lease_ms):
-            return [], False
+            return [], 0
         n = min(asked.free_slots, asked.concurrency - len(room.running))
         if n > 0 and not asked.surplus:
             n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
@@ -244,12 +248,13 @@ class Model(Upkeep):
         taken, aside = self._take_jobs(room, asked, turns, n)
         if turns.present is not None:
             room.passes[""] = turns.present
-            is_shut = len(room.batch_running) + asked.batch_reserve >= asked.concurrency
+            is_shut = len(room.batch_running) + asked.batch_reserve >= asked.concurrency or _is_crowded(room, asked)
             if turns.passes["batch"] < turns.present and is_shut:
                 room.passes["batch"] = turns.present
         for lane, tag in turns.clocks.items():
             room.tags[lane][":clock"] = tag
         more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
+        is_behind = not more and _is_crowded(room, asked) and bool(room.batch_running)
         for lane, job_id, tag in aside:
             room.lanes[lane][job_id], room.waits[job_id] = tag, self.jobs[job_id].deadline
         if not more and len(taken) < asked.free_slots:
@@ -258,7 +263,7 @@ class Model(Upkeep):
             room.awake = -math.inf
             if more:
                 self.push(asked.model)
-        return taken, more
+        return taken, 1 if more else 2 * is_behind
 
     def _take_jobs(
         self, room: Room, asked: TakeArguments, turns: Turns, n: int
@@ -301,6 +306,7 @@ class Model(Upkeep):
     def _next_lane(self, asked: TakeArguments, passes: dict[str, float]) -> str | None:
         room = self.rooms[asked.model]
         is_open = len(room.batch_running) + asked.batch_reserve < asked.concurrency or asked.batch_reserve == 0
+        is_open = is_open and not _is_crowded(room, asked)
         open_lanes = [lane for lane in LANES if room.lanes[lane] and (lane != "batch" or is_open)]
         return min(open_lanes, key=lambda lane: passes[lane], default=None)
 
@@ -309,8 +315,39 @@ class Model(Upkeep):
         job.state, job.tries = "running", job.tries + 1
         job.attempt = f"{job.tries}.{asked.nonce}"
         room.running[job.id] = self.now + asked.lease_ms
+        job.taken = self.now
         if job.lane == "batch":
             room.batch_running.add(job.id)
+
+    def make_room(self, model: str, concurrency: int, patience_ms: int) -> int:
+        """Hand batch work back for who has waited too long; returns when to look again."""
+        room = self.rooms[model]
+        batch, free = len(room.batch_running), max(0, concurrency - len(room.running))
+        if not batch:
+            return -1
+        left = [patience_ms - (self.now - job.admitted) for job in self._heads(room, min(free + batch, MOST_MOVED))]
+        due, later = sum(ms <= 0 for ms in left), [min(ms, patience_ms) for ms in left if ms > 0]
+        found = [self.jobs[job_id] for job_id in room.batch_running if job_id in self.jobs] if due > free else []
+        young = [job for job in found if job.state == "running" and not job.is_cancelled and job.id not in self.logs]
+        young.sort(key=lambda job: (job.taken or 0, job.id), reverse=True)
+        told = list[str]()
+        for job in young[: max(0, due - free)]:
+            if self.load(job.id) is not None:
+                told += [job.id, job.attempt]
+                self.wait_again(job, max(0, job.tries - 1))
+        if told:
+            self.told.append(("crowd", " ".join(["b", *told])))
+            self.push(model)
+        if (len(young) if due > free else batch) == len(told) // 2:
+            return -1
+        return max(1, patience_ms // 4) if due else round(min(later, default=-1))
+
+    def _heads(self, room: Room, count: int) -> list[Job]:
+        heads = list[Job | None]()
+        for lane in LANES[:-1]:
+            by_tag = sorted(room.lanes[lane].items(), key=lambda pair: (pair[1], pair[0]))
+            heads += [self.load(job_id) for job_id, _ in by_tag[:count]]
+        return [job for job in heads if job is not None]
 
     def append(self, job_id: str, attempt: str, number: int, ending: float | None, payloads: Sequence[str]) -> str:
         """Store events of one job; `ending` is what it cost."""
@@ -413,3 +450,8 @@ class Model(Upkeep):
             self.rooms[model].awake = -math.inf
             if self.rooms[model].workers.pop(worker, None) is not None:
                 self.rooms[model].left_at = self.now
+
+
+def _is_crowded(room: Room, asked: TakeArguments) -> bool:
+    """Say whether anybody waits whom batch work must not overtake."""
+    return asked.people_first == "1" and any(room.lanes[lane] for lane in LANES[:-1])

@@ -72,6 +72,11 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.17g', all[i + 1] - by), all[i]) end
   elseif string.find(key, JOB, 1, true) then
     for _, name in ipairs({'deadline', 'taken', 'begun'}) do field(key, name) end
+    local facts = redis.call('HGET', key, 'facts')
+    if facts then
+      local moved = function(at) return '"admitted":' .. string.format('%.17g', at - by) end
+      redis.call('HSET', key, 'facts', (string.gsub(facts, '"admitted":(%-?%d+)', moved)))
+    end
   elseif string.find(key, ROOM, 1, true) then
     for _, name in ipairs({'ended_at', 'left_at', 'unserved'}) do field(key, name) end
   elseif string.find(key, RATE, 1, true) or key == SWEPT then

@@ -17,7 +17,7 @@ from tests.shared.room_world import World
 WEIGHTS: Final[dict[str, float]] = {
     "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
     "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
-    "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1,
+    "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1, "make_room": 5,
 }  # fmt: skip
 MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "spoil")
 

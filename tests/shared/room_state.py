@@ -39,6 +39,8 @@ class Job:
     attempt: str = ""
     tries: int = 0
     is_cancelled: bool = False
+    taken: float | None = None
+    """When, where that counts."""
     has_spec: bool = True
     is_readable: bool = True
 
@@ -168,7 +170,7 @@ class Rooms:
         self.was_set_back = False
         """The sweep that runs is the first after the clock was set back."""
         self.told: list[tuple[str, ...]] = []
-        """What owners and workers must hear: (owner, job, nonce, number, event), and ("", job) for a cancel."""
+        """What must be heard: (owner, job, nonce, number, event), ("", job) for a cancel, ("crowd", word)."""
 
     # What time does -----------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ def _record(job: Job, moved: int) -> dict[str, Any]:
         "cancelled": job.is_cancelled,
         "tag": job.tag,
         "deadline": job.deadline - moved,
+        "taken": job.taken and job.taken - moved,
         "spec": job.has_spec,
     }
 
@@ -144,6 +145,7 @@ def _normal(key: str, shown: Shown) -> Any:
             "cancelled": value["cancelled"] == "1",
             "tag": float(value["tag"]),
             "deadline": float(value["deadline"]),
+            "taken": float(value["taken"]) if "taken" in value else None,
             "spec": bool(value.get("spec")),
         }
     if key.startswith(NAMES["room"]):
@@ -156,12 +158,15 @@ def _normal(key: str, shown: Shown) -> Any:
 
 
 def heard(seen: Seen) -> list[tuple[str, ...]]:
-    """Return what was published: (owner, job, nonce, number, event), and ("", job) for each job to cancel."""
+    """Return what was published, as `Rooms.told` has it."""
     out = list[tuple[str, ...]]()
     for channel, message in seen.published:
         name = channel.decode()
         if name == keys.CONTROL:
             out += [("", job_id) for job_id in message.decode().split(" ")]
+            continue
+        if name == keys.CROWD:
+            out.append(("crowd", message.decode()))
             continue
         for job_id, nonce, number, event in frames(message):
             told = (job_id.decode(), nonce.decode(), str(number), (event or b"").decode())

@@ -26,6 +26,7 @@ from shared.room.scripts import (
     HEAR,
     HELLO,
     LEAVE,
+    MAKE_ROOM,
     PEEK,
     RELEASE,
     RENEW,
@@ -39,6 +40,7 @@ from shared.room.scripts import (
     HearArguments,
     HelloArguments,
     LeaveArguments,
+    MakeRoomArguments,
     NoArguments,
     OwnerArguments,
     PeekArguments,
@@ -147,6 +149,7 @@ class World:
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
             sink=STORED if must_finish else "",
+            at_once=flag(lane == "flex" and tenant == "c"),
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
@@ -166,7 +169,7 @@ class World:
             id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
             cost=draw.choice((16, 64)), body=b"b", apart="", size=5, spec=b"spec", owner="", must_finish="1", ask="",
             max_wait_ms=0, not_after=10**15, token=tenant, requests_per_minute=0, concurrent_jobs=0, idempotency="",
-            body_hash="", sink=draw.choice(BATCHES),
+            body_hash="", sink=draw.choice(BATCHES), at_once="",
         ))  # fmt: skip
 
     def results(self, draw: Random) -> None:
@@ -220,7 +223,7 @@ class World:
         self.compare(seen, (verdict.decode(), joined.decode()), expected)
         if verdict == b"ok" and number != ahead:
             raise Broken(f"{number} ahead, where {ahead} wait")
-        if (verdict in (b"full", b"share") and not 1000 <= number <= 60_000) or remaining < 0:
+        if (verdict in (b"full", b"share", b"busy") and not 1000 <= number <= 60_000) or remaining < 0:
             raise Broken(f"refused for {number} ms, {remaining} remain")
         if verdict == b"ok" and not asked.ask:
             self.seen_ids = [*self.seen_ids[-30:], asked.id]
@@ -296,6 +299,7 @@ class World:
             batch_reserve=limits.batch_reserve, lease_ms=LEASE_MS, timeout_wire=b"timeout", weight_priority=8,
             weight_default=4, weight_flex=2, weight_batch=1, awake_ms=draw.choice((0, 0, 20)),
             bulk_bytes=draw.choice((150, 10**6, 10**6)), queue=keys.queue(model), ticket=TICKET,
+            people_first=flag(limits.patience_ms),
         )  # fmt: skip
         seen = self.probe.run(TAKE, asked)
         self._ran(seen)
@@ -304,7 +308,25 @@ class World:
         ids = [job_id.decode() for job_id in reply[2::6]]
         for job_id, attempt in zip(ids, reply[3::6], strict=True):
             self.held[worker].append(Held(job_id, model, attempt.decode(), until=self.model.now + LEASE_MS))
-        self.compare(seen, (ids, reply[1] == 1), expected)
+        self.compare(seen, (ids, reply[1]), expected)
+
+    def make_room(self, draw: Random) -> None:
+        """Some worker looks whether batch work is to make room; those that hold it hear of it, or will at a renewal."""
+        model = next(name for name, limits in MODELS.items() if limits.patience_ms)
+        limits = MODELS[model]
+        concurrency = max(1, limits.concurrency - (draw.random() < 0.1))
+        asked = MakeRoomArguments(model, concurrency, limits.patience_ms, keys.queue(model), TICKET)
+        seen = self.probe.run(MAKE_ROOM, asked)
+        self._ran(seen)
+        expected = self.model.make_room(model, concurrency, limits.patience_ms)
+        told = [message.decode().split(" ")[1:] for name, message in seen.published if name.decode() == keys.CROWD]
+        gone = {pair for words in told for pair in zip(words[::2], words[1::2], strict=True)}
+        for of_worker in self.held.values():
+            for one in [one for one in of_worker if (one.id, one.attempt) in gone]:
+                one.until = -math.inf
+                if draw.random() < 0.9:
+                    of_worker.remove(one)
+        self.compare(seen, seen.reply, expected)
 
     def append(self, draw: Random) -> None:
         """Workers send events of their jobs, anew or again."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared import keys
-from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited
+from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, ResourceUnavailable
 from shared.jobs import new_id
 from shared.protocol import STORED
 from shared.room.admission import Idempotency, duration
@@ -129,6 +129,27 @@ async def test_the_batch_lane_and_the_others_have_a_room_each(room_redis: RedisS
         await bench.cancel(batch[0])
         await bench.admit(lane="batch")
         await assert_refused(bench, QueueFull, "full", lane="batch")
+
+
+@asynchronous
+async def test_what_must_not_wait_takes_a_free_slot_or_is_refused_and_leaves_nothing(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, small()) as bench:
+        at_once: dict[str, Any] = {"lane": "flex", "at_once": True, "requests_per_minute": 60}
+        await bench.admit(**at_once)
+        await bench.admit()
+        await assert_refused(
+            bench, ResourceUnavailable, "No slot of model `m` is free", **at_once
+        )  # both are spoken for
+        jobs = await bench.take(2)
+        await assert_refused(bench, ResourceUnavailable, "Retry after 1 s", **at_once)
+        await assert_refused(bench, ResourceUnavailable, None, **at_once, body=b"x" * 70_000)
+        await bench.admit(lane="flex")  # what its token has put there waits
+        await bench.end(jobs[0])
+        await assert_refused(bench, ResourceUnavailable, None, **at_once)
+        await bench.take(1)
+        await bench.end(jobs[1])
+        admitted = (await bench.admitted(**at_once))[1]
+        assert admitted.remaining == 58, "a refusal was counted"
 
 
 @asynchronous

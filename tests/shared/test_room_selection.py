@@ -113,6 +113,33 @@ async def test_real_usage_replaces_the_estimate(room_redis: RedisServer) -> None
         assert after - before == (10 - 100) + (300 - 100)
 
 
+@pytest.mark.parametrize("lane", ["default", "batch"])
+def test_tokens_that_were_truly_used_are_shared_by_weight_in_every_lane(room_redis: RedisServer, lane: str) -> None:
+    used = {"a": 30.0, "b": 300.0}
+    weights = {"a": 1.0, "b": 3.0}
+
+    async def scenario() -> None:
+        models = {"m": {"concurrency": 4, "batch_reserve": 0, "max_queue": 1000}}
+        async with open_bench(room_redis.url, models) as bench:
+            spent = Counter[str]()
+
+            async def wait(tenant: str) -> None:  # the estimate is ten times what the one uses
+                await bench.admit(lane=lane, tenant=tenant, weight=weights[tenant], cost=300.0, must_finish=True)
+
+            for tenant in ("a", "b"):
+                for _ in range(12):
+                    await wait(tenant)
+            for _ in range(600):
+                for job in await bench.take(4):
+                    tenant = job.spec.tenant
+                    spent[tenant] += round(used[tenant])
+                    await bench.end(job, used[tenant])
+                    await wait(tenant)
+            assert 0.9 * 3 <= spent["b"] / spent["a"] <= 1.1 * 3, spent
+
+    asyncio.run(scenario())
+
+
 @asynchronous
 async def test_cancel_and_expiry_give_the_estimate_back(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, WIDE) as bench:
@@ -171,6 +198,29 @@ async def test_batch_work_leaves_its_reserve_free(room_redis: RedisServer) -> No
         assert len(await bench.take(4)) == 3
         urgent = await bench.admit()
         assert await bench.take_ids(4) == [urgent]
+
+
+@pytest.mark.parametrize(
+    ("given", "capacity", "wanted"),
+    [
+        ({"concurrency": 5}, None, 4),
+        ({"concurrency": 4}, None, 4),
+        ({"concurrency": 32, "backends": [{"url": "http://127.0.0.1:1/v1", "concurrency": 2}]}, 2, 2),
+        ({"concurrency": 8, "batch_reserve": 0}, None, 8),
+        ({"concurrency": 8, "batch_reserve": 7}, 4, 1),
+    ],
+    ids=["by default one", "not of few", "not where the backends take few", "none if so said", "never the last one"],
+)
+def test_how_many_slots_batch_work_may_have(
+    room_redis: RedisServer, given: dict[str, Any], capacity: int | None, wanted: int
+) -> None:
+    async def scenario() -> None:
+        async with open_bench(room_redis.url, {"m": given}) as bench:
+            await fill(bench, 12, lane="batch")
+            taken = await bench.leases.take("m", free=12, mine=0, surplus=True, concurrency=capacity)
+            assert len(taken.jobs) == wanted
+
+    asyncio.run(scenario())
 
 
 @asynchronous

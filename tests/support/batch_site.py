@@ -38,6 +38,7 @@ class Site:
         self.redis = redis
         self.backend = backend
         self.batches = BatchStore(folder / "store")
+        self._settings: dict[str, Any] = {"line_attempts": 3}
         self.system = System(
             folder / "system",
             redis_url=redis.url,
@@ -45,11 +46,21 @@ class Site:
             models=MODELS,
             settings={
                 "storage": {"url": self.batches.url},
-                "batches": {"line_attempts": 3},
+                "batches": self._settings,
                 "worker": {"drain_seconds": 1},
             },
             **more,
         )
+        self.system.write_config()
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of batches, for workers that start later."""
+        self._settings.update(settings)
+        self.system.write_config()
+
+    def limit(self, token: str, **settings: Any) -> None:
+        """Change what a token may do, for workers that start later."""
+        self.system._token_settings[token].update(settings)
         self.system.write_config()
 
     def ring(self, batch_id: str) -> str:

@@ -29,6 +29,7 @@ from shared.room.lease import Lease
 from shared.room.lines import Lines, line_id
 from shared.settings import TokenSettings
 from shared.store import StoreError
+from workers.batches.enqueued import token_limit_problem
 from workers.batches.flow import Flow
 from workers.batches.segments import Segments, persist
 from workers.batches.source import blocks, kind_of, stored_lines
@@ -141,6 +142,10 @@ class Feeder:
         if found.faults:
             errors = tuple(fault.public() for fault in found.faults)
             return await self._move(replace(record, errors=errors, counts=Counts()), Status.FAILED)
+        if token is not None and (most := token.max_enqueued_batch_tokens) is not None:
+            problem = await self._read(lambda: token_limit_problem(self._store, self._tenant, record, size or 0, most))
+            if problem is not None:
+                return await self._move(replace(record, errors=(problem,), counts=Counts()), Status.FAILED)
         if await self._read(lambda: cancel_asked(self._store, self._tenant, self._id)) is not None:
             return await self._move(record, Status.CANCELLING)
         return await self._move(record, Status.IN_PROGRESS)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shared import events
@@ -18,8 +19,11 @@ from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import LineJob, Result, line_id, line_number
 from shared.settings import ModelSettings, TokenSettings
+from workers.batches.order import Order
+from workers.batches.prefixes import grouped
 from workers.batches.segments import AGAIN_SECONDS, Segments
 from workers.batches.source import make_job, may_help
+from workers.batches.twins import MAX_TWINS, Twins
 from workers.batches.window import Flight, Window
 
 if TYPE_CHECKING:
@@ -55,10 +59,12 @@ class Flow:
         self._kind = kind
         self._segments = segments
         self._open_source = open_source
-        self._source: AsyncIterator[CheckedLine] | None = open_source()
+        self._source: AsyncIterator[CheckedLine] | None = self._read()
+        self._twins = Twins(MAX_TWINS if site.catalogue.settings.batches.merge_identical else 0)
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
         self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
+        self._order = Order(site.lines, record)
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
         """Rows of the sink that are read and not acknowledged: the next reading begins behind them."""
@@ -88,6 +94,15 @@ class Flow:
         """Whether the configuration has the model no more: no line begins, and what has ended counts."""
         return self._model is None
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there are lines enough for all slots."""
+        return self._source is not None and not self._window.is_slack
+
+    def _read(self) -> AsyncIterator[CheckedLine]:
+        source = self._open_source()
+        return grouped(source) if self._site.catalogue.settings.batches.group_prefix else source
+
     def _look_up(self) -> tuple[str | None, ModelSettings | None]:
         """Return the model's own name and what is set for it now; None where the configuration has it no more."""
         catalogue = self._site.catalogue
@@ -107,7 +122,7 @@ class Flow:
 
     def _read_again(self) -> None:
         """Begin with what was passed over while there was no model."""
-        self._source = self._open_source()
+        self._source = self._read()
         for flight in self._window.all():
             if not flight.job.body:
                 self._window.end(flight)
@@ -117,7 +132,8 @@ class Flow:
         self._follow_model()
         moved = 0
         try:
-            await self._fill()
+            if self._model_name is None or await self._order.is_next(self._model_name, is_busy=self._is_busy):
+                await self._fill()
             await self._admit(seconds_left)
             moved = await self._collect()
             await self._check()
@@ -163,12 +179,15 @@ class Flow:
                 self._begin(line, has_ended=has_ended)
 
     def _begin(self, line: CheckedLine, *, has_ended: bool) -> None:
-        job_id = line_id(self._record.created_us, line.number, self._record.id)
+        job_id = self._job_id(line.number)
         if self._model is not None and self._may_begin:
+            if not has_ended and self._twins.follows(line):
+                return
             try:
                 job = make_job(line, self._record, self._kind, self._model)
             except AqueductError as error:
                 self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
+                self._twins.ended(line.number)
                 return
         elif has_ended:
             job = LineJob(id=job_id, body=b"", spec=JobSpec(), cost=0)  # only its result is taken
@@ -223,12 +242,19 @@ class Flow:
                 again.append((flight, error))
                 return
             ended = refused(flight.number, flight.custom_id, result.job_id, error)
+            twin = partial(refused, error=error)
         else:
             body, usage = _answer(result.events)
             ended = answered(flight.number, flight.custom_id, result.job_id, body, usage)
+            twin = partial(answered, body=body, usage=None)
         self._read_rows += 1
         self._segments.add(ended, result.job_id)
+        for number, custom_id in self._twins.ended(flight.number):
+            self._segments.add(twin(number, custom_id, self._job_id(number)), None)
         self._window.end(flight)
+
+    def _job_id(self, number: int) -> str:
+        return line_id(self._record.created_us, number, self._record.id)
 
     async def _try_again(self, failed: list[tuple[Flight, AqueductError]]) -> None:
         """Drop failures from the sink, and have their lines tried again."""
@@ -296,7 +322,7 @@ class Flow:
 def _limit(model: ModelSettings | None) -> int:
     if model is None:
         return LEAST_WINDOW
-    return max(LEAST_WINDOW, 2 * (model.places - model.batch_reserve))
+    return max(LEAST_WINDOW, 2 * (model.places - model.kept_from_batch(model.places)))
 
 
 def _answer(told: Any) -> tuple[bytes, Usage | None]:

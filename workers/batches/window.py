@@ -47,6 +47,11 @@ class Window:
         """Whether another line may begin."""
         return len(self._flights) < self._limit and (self._bytes < MAX_BYTES or not self._flights)
 
+    @property
+    def is_slack(self) -> bool:
+        """Whether many lines pause before another try, so that others could use the slots."""
+        return 2 * len(self._numbers) > self._limit
+
     def begin(self, flight: Flight) -> None:
         """Take a line in; it is to be admitted at once."""
         self._flights[flight.number] = flight

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from shared import keys
 from shared.batches.record import Status
 from shared.tokens import StoredToken, TokenStore
 from tests.support.batch_site import Site
 from tests.support.batches import BatchStore, chat_line
+from tests.support.chat import prompt_of
 from tests.support.waiting import wait_until
 from workers.batches.service import MAX_FEEDERS
 
@@ -298,3 +300,40 @@ def test_flower_shows_a_batch_as_one_task_with_its_progress(site: Site) -> None:
     assert {event["name"] for event in told} == {"aqueduct.batch"}
     assert [event["type"] for event in told][:2] == ["task-received", "task-started"]
     assert told[-1]["result"] == "completed: 20 completed, 0 failed of 20"
+
+
+def test_of_a_tokens_batches_the_one_whose_window_ends_first_goes_first(site: Site) -> None:
+    later = site.batches.put([chat_line(f"line-{n}", "later", "slow") for n in range(250)], window_seconds=900)
+    site.system.add_worker()
+    wait_until(lambda: site.backend.seen("later"), 20, "the later one to run")
+    sooner = site.batches.put([chat_line(f"line-{n}", "sooner", "slow") for n in range(150)], window_seconds=300)
+    site.ring(sooner)
+    assert site.batches.wait(later, 40, site.logs).record.counts.completed == 250
+    assert site.batches.wait(sooner, 40, site.logs).record.counts.completed == 150
+    with site.redis.client() as client:
+        assert not client.hexists(keys.order("test", "slow"), sooner), "it keeps others waiting"
+    order = [prompt_of(record) for record in site.backend.requests()]
+    order = order[order.index("sooner") :]
+    between = order[: len(order) - order[::-1].index("sooner")].count("later")
+    # What had begun when the other came, for two seconds at most, and what follows once its last line has begun.
+    assert between <= 110, order  # in turns it is as many as the other has
+    assert order[-1] == "later"
+
+
+def test_a_batch_past_the_tokens_limit_fails_and_one_fits_again_later(site: Site) -> None:
+    site.limit("test", max_enqueued_batch_tokens=2000)  # 8,000 bytes
+    first = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(50)])
+    second = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(30)])
+    others = BatchStore(site.batches.folder, "other").put([chat_line(f"line-{n}", "text") for n in range(70)])
+    site.system.add_worker()
+    failed = site.batches.wait(second, 30, site.logs).record
+    assert (failed.status, [error["code"] for error in failed.errors]) == (Status.FAILED, ["token_limit_exceeded"])
+    assert "it may have 2000" in failed.errors[0]["message"] and failed.errors[0]["line"] is None
+    assert site.batches.wait(first, 30, site.logs).record.counts.completed == 50
+    assert BatchStore(site.batches.folder, "other").wait(others).record.counts.completed == 70
+    again = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(30)])
+    site.ring(again)
+    assert site.batches.wait(again, 30, site.logs).record.counts.completed == 30
+    huge = site.batches.put([chat_line(f"line-{n}", "text", "slow") for n in range(70)])
+    site.ring(huge)
+    assert site.batches.wait(huge, 30, site.logs).record.status is Status.FAILED
