@@ -34,6 +34,8 @@ class Delivery:
         self._relay = relay
         self.queue_ms: int | None = None
         """How long the job waited, once it is known that its turn has come."""
+        self.tokens: int | None = None
+        """What the answer has cost, once the backend has said so."""
 
     async def whole(self) -> None:
         """Wait for the job's end and send it as one response; raises ClientGone, or the job's error."""
@@ -133,6 +135,7 @@ class Delivery:
         state.update(queue_ms=done.queue_ms, run_ms=done.run_ms)
         state.setdefault("attempts", 1)
         if done.prompt_tokens >= 0:  # else the backend did not say
+            self.tokens = done.prompt_tokens + done.completion_tokens
             state.update(prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens)
 
     def _failure(self, event: bytes) -> AqueductError:

@@ -6,6 +6,7 @@ import time
 
 from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, UnknownModel
+from shared.estimates import Estimates
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane, tier_of
@@ -35,6 +36,7 @@ class Dispatcher:
         self._has_store = has_store
         self._catalogue = catalogue
         self._owner = owner
+        self._estimates = Estimates()
 
     def model_name(self, requested: str) -> str:
         """Return the model's own name for a name or alias; raises UnknownModel."""
@@ -84,13 +86,18 @@ class Dispatcher:
             owner=self._owner,
             body=accepted.body,
             spec=spec,
-            cost=min(MAX_COST, max(1.0, accepted.cost)),
+            cost=min(MAX_COST, max(1.0, accepted.cost * self._estimates.factor((token.name, name)))),
+            estimate=accepted.cost,
             must_finish=is_stored,
             sink=STORED if is_stored else "",
             # What an operator has put into the lane waits in it; who asks for `flex` by name chooses a refusal instead.
             at_once=request.service_tier == "flex",
             idempotency=idempotency,
         )
+
+    def learn(self, token: TokenSettings, model: str, estimate: float, tokens: int) -> None:
+        """Take what a request has cost that was estimated so, for the next ones of its token."""
+        self._estimates.learn((token.name, model), estimate, tokens)
 
     async def admit(self, job: Admission) -> Admitted:
         """Put the job into its waiting room. Raises a CapacityError or RateLimited."""

@@ -135,6 +135,7 @@ class JobEndpoint:
                 waiting = None
             else:
                 waiting = await self._admit(exchange, relay, prepared.admission)
+            model, estimate = prepared.admission.model, prepared.admission.estimate
             del prepared, request  # the body is Redis's now
             if place is not None:
                 place.give_back()
@@ -144,6 +145,8 @@ class JobEndpoint:
             finally:
                 if waiting is not None:
                     self._standing.leave(waiting, delivery.queue_ms)
+            if older is None and (tokens := delivery.tokens) is not None:
+                self._dispatcher.learn(token, model, estimate, tokens)
         finally:
             stop_watching()
             if open_request is not None:

@@ -75,7 +75,9 @@ class Admission:
     body: bytes
     spec: JobSpec
     cost: float
-    """Estimated tokens: prompt bytes / 4 and the longest answer."""
+    """Estimated tokens: prompt bytes / 4 and the longest answer; corrected by what others have cost."""
+    estimate: float = 0
+    """The same, not corrected."""
     must_finish: bool = False
     sink: str = ""
     """Who takes its end, beside its owner."""

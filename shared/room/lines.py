@@ -70,6 +70,8 @@ class LineJob:
     body: bytes
     spec: JobSpec
     cost: float
+    estimate: float = 0
+    """The cost before it was corrected by what others had."""
 
 
 class Result(NamedTuple):

@@ -79,10 +79,10 @@ while taken < n and looked < n + 200 do
   else
     count_waiting(job, -1)
     if not is_heard(job) then
-      settle_share(job, -job.cost)
+      settle_share(job, -job.cost, true)
       finish(id, job, 0)
     elseif job.deadline and job.deadline <= now then
-      settle_share(job, -job.cost)
+      settle_share(job, -job.cost, true)
       fail(id, job, timeout_wire)
     else
       local tries = job.tries + 1

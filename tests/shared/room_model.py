@@ -110,8 +110,10 @@ class Model(Upkeep):
         open_slots = self._open(asked)
         self.open_lane(job)
         tags = room.tags[job.lane]
-        job.tag = max(tags.get(":clock", 0.0), tags.get(asked.tenant, 0.0))
-        tags[asked.tenant] = job.tag + asked.cost / asked.weight
+        clock, finish = tags.get(":clock", 0.0), tags.get(asked.tenant, 0.0)
+        job.tag = max(clock, finish)
+        owed = tags.get(f":owed:{asked.tenant}", 0.0) if finish >= clock else 0.0
+        self.set_finish(tags, asked.tenant, job.tag + asked.cost / asked.weight + owed, job.tag)
         self.jobs[job.id] = job
         self.wait(job, job.tag)
         if asked.apart:
@@ -293,7 +295,7 @@ class Model(Upkeep):
         is_heard = self.is_heard(job, judged=not self.stood_still())
         if is_heard and job.deadline > self.now:
             return False
-        self.settle(job, -job.asked.cost)
+        self.settle(job, -job.asked.cost, was_waiting=True)
         if is_heard:
             self.fail(job, str(asked.timeout_wire))
         else:

@@ -240,16 +240,25 @@ class Rooms:
         room.lanes[job.lane][job.id] = tag
         room.waits[job.id] = job.deadline
 
-    def settle(self, job: Job, tokens: float) -> None:
-        tags = self.rooms[job.model].tags[job.lane]
-        if job.asked.tenant in tags:
-            tags[job.asked.tenant] += tokens / job.asked.weight
+    def settle(self, job: Job, tokens: float, *, was_waiting: bool = False) -> None:
+        tags, tenant = self.rooms[job.model].tags[job.lane], job.asked.tenant
+        if tenant in tags:
+            moved = tokens / job.asked.weight
+            finish = tags[tenant] + tags[f":owed:{tenant}"] + moved
+            self.set_finish(tags, tenant, finish, tags[f":last:{tenant}"] + (moved if was_waiting else 0))
+
+    @staticmethod
+    def set_finish(tags: dict[str, float], tenant: str, finish: float, last: float) -> None:
+        """Charge a tenant; what would put it before its last job is owed."""
+        tags[tenant] = max(finish, last)
+        tags[f":last:{tenant}"] = last
+        tags[f":owed:{tenant}"] = min(0.0, finish - last)
 
     def leave_room(self, job: Job) -> None:
         room = self.rooms[job.model]
         room.waits.pop(job.id, None)
         room.lanes[job.lane].pop(job.id, None)
-        self.settle(job, -job.asked.cost)
+        self.settle(job, -job.asked.cost, was_waiting=True)
         if not room.lanes[job.lane]:
             room.tags[job.lane].clear()
 

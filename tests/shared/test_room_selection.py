@@ -140,6 +140,33 @@ def test_tokens_that_were_truly_used_are_shared_by_weight_in_every_lane(room_red
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("together", [1, 4], ids=["one by one", "some at once"])
+@pytest.mark.parametrize("real", [(125, 125), (10, 10), (10, 125), (400, 125)], ids=str)
+def test_estimates_that_are_far_off_let_nobody_starve(
+    room_redis: RedisServer, real: tuple[int, int], together: int
+) -> None:
+    asyncio.run(_share_while_both_wait(room_redis, dict(zip(("one", "two"), real, strict=True)), together))
+
+
+async def _share_while_both_wait(room_redis: RedisServer, real: dict[str, int], together: int) -> None:
+    """Tenants of weights 1 and 2 have 20 jobs waiting all the time, estimated at 125 tokens: tokens go 1 to 2."""
+    weights, served = {"one": 1, "two": 2}, Counter[str]()
+    async with open_bench(room_redis.url, {"m": {"concurrency": 8, "max_queue": 1000}}) as bench:
+        for tenant, weight in weights.items():
+            await fill(bench, 20, tenant=tenant, weight=weight, cost=125)
+        for turn in range(1000 // together):
+            await bench.beat()
+            await bench.serve("w1")
+            ended = await bench.take(together)
+            for job in ended:
+                await bench.end(job, used=real[job.spec.tenant])
+            for job in ended:
+                tenant = job.spec.tenant
+                served[tenant] += real[tenant] if turn * together > 500 else 0  # by then they were let in so
+                await bench.admit(tenant=tenant, weight=weights[tenant], cost=125)
+    assert served["two"] / served["one"] == pytest.approx(2, rel=0.15), served
+
+
 @asynchronous
 async def test_cancel_and_expiry_give_the_estimate_back(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, WIDE) as bench:

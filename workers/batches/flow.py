@@ -14,6 +14,7 @@ from shared.batches.lines import CheckedLine
 from shared.batches.record import BatchRecord, Counts
 from shared.batches.results import answered, refused
 from shared.errors import AqueductError, from_wire
+from shared.estimates import Estimates
 from shared.jobs import JobSpec, Usage
 from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
@@ -65,6 +66,7 @@ class Flow:
         self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
         self._order = Order(site.lines, record)
+        self._estimates = Estimates()
         self._loop = asyncio.get_running_loop()
         self._read_rows = 0
         """Rows of the sink that are read and not acknowledged: the next reading begins behind them."""
@@ -184,7 +186,7 @@ class Flow:
             if not has_ended and self._twins.follows(line):
                 return
             try:
-                job = make_job(line, self._record, self._kind, self._model)
+                job = make_job(line, self._record, self._kind, self._model, self._estimates.factor(None))
             except AqueductError as error:
                 self._segments.add(refused(line.number, line.custom_id, job_id, error), None)
                 self._twins.ended(line.number)
@@ -245,6 +247,8 @@ class Flow:
             twin = partial(refused, error=error)
         else:
             body, usage = _answer(result.events)
+            if usage is not None and flight.job.estimate:
+                self._estimates.learn(None, flight.job.estimate, usage.total_tokens)
             ended = answered(flight.number, flight.custom_id, result.job_id, body, usage)
             twin = partial(answered, body=body, usage=None)
         self._read_rows += 1

@@ -63,7 +63,7 @@ async def stored_lines(store: Store, tenant: str, record: BatchRecord) -> AsyncI
             yield line
 
 
-def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSettings) -> LineJob:
+def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSettings, factor: float) -> LineJob:
     """Return a line as a job; raises AqueductError for what the kind's schema or the model's settings refuse."""
     request = kind.validate(line.body)
     accepted = kind.accept(request, model)
@@ -77,7 +77,8 @@ def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSet
         tier=tier_of("batch", request.service_tier),
     )
     job_id = line_id(record.created_us, line.number, record.id)
-    return LineJob(id=job_id, body=accepted.body, spec=spec, cost=min(MAX_COST, max(1.0, accepted.cost)))
+    cost = min(MAX_COST, max(1.0, accepted.cost * factor))
+    return LineJob(id=job_id, body=accepted.body, spec=spec, cost=cost, estimate=accepted.cost)
 
 
 def may_help(error: AqueductError) -> bool:

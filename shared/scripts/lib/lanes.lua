@@ -11,13 +11,26 @@ local function open_lane(job)
   if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
 end
 
--- A new job's tag is the later of the lane's clock and its tenant's last finish.
+-- A tenant's finish tag is never before the tag of its last job: a refund that would put it there is owed, and lessens what
+-- its next jobs are charged. Else whoever was served would be let in before all who wait, its own jobs included, and be
+-- served again.
+local function owed_field(tenant) return ':owed:' .. tenant end
+local function last_field(tenant) return ':last:' .. tenant end
+local function set_finish(tags, tenant, finish, last)
+  redis.call('HSET', tags, tenant, math.max(finish, last), last_field(tenant), last,
+    owed_field(tenant), math.min(0, finish - last))
+end
+
+-- A new job's tag is the later of the lane's clock and its tenant's last finish. What is owed to a tenant that has nothing
+-- waiting is forgotten: no turns are saved up.
 local function enter_lane(id, job)
   local lane, tags = lane_key(job.lane, job.model), tags_key(job.lane, job.model)
   if redis.call('EXISTS', lane) == 0 then open_lane(job) end
-  local at = redis.call('HMGET', tags, ':clock', job.tenant)
-  local tag = math.max(tonumber(at[1] or 0), tonumber(at[2] or 0))
-  redis.call('HSET', tags, job.tenant, tag + job.cost / job.weight)
+  local at = redis.call('HMGET', tags, ':clock', job.tenant, owed_field(job.tenant))
+  local clock_tag, finish = tonumber(at[1] or 0), tonumber(at[2] or 0)
+  local tag = math.max(clock_tag, finish)
+  local owed = finish >= clock_tag and tonumber(at[3] or 0) or 0
+  set_finish(tags, job.tenant, tag + job.cost / job.weight + owed, tag)
   redis.call('ZADD', lane, tag, id)
   return tag
 end
@@ -57,19 +70,22 @@ local function count_waiting(job, sign)
   if redis.call('HINCRBY', tenants, tenant, sign) <= 0 then redis.call('HDEL', tenants, tenant) end
 end
 
--- Moves a tenant's finish tag: back by what it did not use, on by what it used more. Never worth failing for.
-local function settle_share(job, tokens)
+-- Moves a tenant's finish tag: back by what it did not use, on by what it used more. Never worth failing for. With a job that
+-- was never taken goes its place too.
+local function settle_share(job, tokens, was_waiting)
   local tags = tags_key(job.lane, job.model)
-  if redis.call('HEXISTS', tags, job.tenant) == 1 then
-    redis.pcall('HINCRBYFLOAT', tags, job.tenant, tokens / job.weight)
-  end
+  local at = redis.call('HMGET', tags, job.tenant, last_field(job.tenant), owed_field(job.tenant))
+  if not at[1] then return end
+  local moved = tokens / job.weight
+  local finish, last = tonumber(at[1]) + tonumber(at[3] or 0) + moved, tonumber(at[2])
+  pcall(set_finish, tags, job.tenant, finish, last and last + (was_waiting and moved or 0) or finish)
 end
 
 -- Takes a waiting job out of its room, and gives its estimate back to the tenant (cancelled or expired work).
 local function leave_room(id, job)
   redis.call('ZREM', NAMES.waits .. job.model, id)
   if redis.call('ZREM', lane_key(job.lane, job.model), id) == 1 then count_waiting(job, -1) end
-  settle_share(job, -job.cost)
+  settle_share(job, -job.cost, true)
   -- An empty lane resets its clock, so that no tenant pays for work of the past.
   if redis.call('EXISTS', lane_key(job.lane, job.model)) == 0 then redis.call('DEL', tags_key(job.lane, job.model)) end
 end

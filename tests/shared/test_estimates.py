@@ -1,0 +1,39 @@
+"""Estimates are corrected by what requests of the same kind have cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.estimates import LEAST_FACTOR, MOST_FACTOR, MOST_KEYS, Estimates
+
+
+def test_nothing_known_changes_nothing() -> None:
+    assert Estimates().factor("a") == 1
+
+
+@pytest.mark.parametrize("real", [10, 1000, 4000])
+def test_the_factor_comes_to_what_is_real(real: float) -> None:
+    estimates = Estimates()
+    for _ in range(30):
+        estimates.learn("a", 1000, real)
+    assert estimates.factor("a") == pytest.approx(max(LEAST_FACTOR, real / 1000), rel=0.01)
+    assert estimates.factor("b") == 1
+
+
+def test_what_is_long_ago_counts_less() -> None:
+    estimates = Estimates()
+    for real in [10] * 100 + [1000] * 30:
+        estimates.learn("a", 1000, real)
+    assert estimates.factor("a") > 0.9
+
+
+def test_the_factor_and_the_keys_are_bounded() -> None:
+    estimates = Estimates()
+    estimates.learn("low", 10**9, 0)
+    estimates.learn("high", 0, 10**9)
+    assert (estimates.factor("low"), estimates.factor("high")) == (LEAST_FACTOR, MOST_FACTOR)
+    for number in range(MOST_KEYS + 10):
+        estimates.learn(number, 1, 2)
+        estimates.learn("high", 1, 2)
+    assert estimates.factor(0) == 1
+    assert estimates.factor("high") != 1, "who is heard of again is kept"
