@@ -80,20 +80,37 @@ class ResumeEndpoint:
         job_id = keys.job_id(completion_id)
         if job_id is None:
             raise not_found(completion_id)
-        heard = await self._hear(desk, token, job_id)
-        if heard is None:
-            record = await desk.completions.get(tenant_folder(token.name), completion_id)
-            if record is None:
-                raise not_found(completion_id)
-            _require_stream(completion_id, is_stream=record.is_stream)
-            await self._show(exchange, desk, token, record, after)
-        else:
-            try:
-                _require_stream(completion_id, is_stream=heard.spec.stream)
-                await self._follow(exchange, job_id, after)
-            finally:
-                if heard.state != "ended" and not self._relays.is_heard(job_id):
-                    self._cancels.add(job_id)  # it goes on, without this process
+        if await self._follow(exchange, desk, token, completion_id, job_id, after):
+            return
+        record = await desk.completions.get(tenant_folder(token.name), completion_id)
+        if record is None:
+            raise not_found(completion_id)
+        _require_stream(completion_id, is_stream=record.is_stream)
+        await self._show(exchange, desk, token, record, after)
+
+    async def _follow(
+        self, exchange: Exchange, desk: StoredDesk, token: TokenSettings, completion_id: str, job_id: str, after: int
+    ) -> bool:
+        """Hand on what Redis has of a stream, and what comes; False where it has nothing."""
+        # Open before it is asked for: else a reader who leaves meanwhile would take this process out of the job.
+        relay = self._relays.open(job_id)
+        stop_watching = exchange.watch(relay.hang_up)
+        heard = None
+        try:
+            heard = await self._hear(desk, token, job_id)
+            if heard is None:
+                return False
+            _require_stream(completion_id, is_stream=heard.spec.stream)
+            self._relays.join(relay, job_id)
+            delivery = Delivery(CHAT, self._settings, exchange, relay, Cursor(after))
+            await exchange.start(200, SSE_TYPE, SSE_HEADERS)  # from here on a failure is the last event
+            await delivery.stream(None, None)
+            return True
+        finally:
+            stop_watching()
+            self._relays.close(relay)
+            if heard is not None and heard.state != "ended" and not self._relays.is_heard(job_id):
+                self._cancels.add(job_id)  # it goes on, without this process
 
     @staticmethod
     async def _hear(desk: StoredDesk, token: TokenSettings, job_id: str) -> Heard | None:
@@ -101,19 +118,6 @@ class ResumeEndpoint:
             return await desk.jobs.hear(job_id, token.name)
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
-
-    async def _follow(self, exchange: Exchange, job_id: str, after: int) -> None:
-        """Hand on what Redis has of a stream, and what comes."""
-        relay = self._relays.open(job_id)
-        stop_watching = exchange.watch(relay.hang_up)
-        try:
-            self._relays.join(relay, job_id)
-            delivery = Delivery(CHAT, self._settings, exchange, relay, Cursor(after))
-            await exchange.start(200, SSE_TYPE, SSE_HEADERS)  # from here on a failure is the last event
-            await delivery.stream(None, None)
-        finally:
-            stop_watching()
-            self._relays.close(relay)
 
     async def _show(
         self, exchange: Exchange, desk: StoredDesk, token: TokenSettings, record: StoredRecord, after: int

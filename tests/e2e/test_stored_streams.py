@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -272,6 +273,21 @@ def test_deleting_a_stream_that_runs_cancels_it(two: Two, demo_backend: DemoBack
     assert two.there.get(f"/v1/chat/completions/{made}").status_code == 404
 
 
+def test_a_reader_who_comes_as_another_leaves_hears_every_word_at_once(two: Two) -> None:
+    with ThreadPoolExecutor(1) as readers, two.redis.client() as redis:
+        with stored_stream(two.here, "long") as (answer, events):
+            made = completion_id(answer)
+            next(events)
+            redis.client_pause(800)
+            reader = readers.submit(resumed, two.here, made)
+            time.sleep(0.4)  # it has been asked for, and not answered yet
+        time.sleep(1)
+        job = "aq2:job:" + made.removeprefix("chatcmpl-")
+        assert redis.hget(job, "state") == b"running"
+        assert redis.hget(job, "owners"), "nobody is told of the words as they come"
+        assert text_of(reader.result(30)) == "".join(f"{n} " for n in range(60))
+
+
 def test_a_worker_that_dies_gives_every_reader_one_error(
     tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
@@ -365,6 +381,8 @@ def test_the_loop_of_the_how_to_loses_nothing_when_its_api_process_ends(
         with stored_stream(two.there, "long") as (answer, _):
             made = completion_id(answer)
             pieces = names["text_of"](two.system.base_url, two.system.token, made)
+            with own_redis.client() as redis:
+                redis.client_pause(2500)  # at first it is told 503
             got = [next(pieces) for _ in range(4)]
             assert two.system.api is not None
             end(two.system.api)
