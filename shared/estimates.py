@@ -30,8 +30,14 @@ class Estimates:
         return 1.0 if known is None else min(MOST_FACTOR, max(LEAST_FACTOR, known[1] / known[0]))
 
     def learn(self, key: Hashable, estimated: float, real: float) -> None:
-        """Take one request's estimate, as it was before any factor, and its real tokens."""
+        """Take one request's estimate, as it was before any factor, and its real tokens.
+
+        One that is off by more than a factor may be counts as if it were off by that much: else a single absurd
+        `max_tokens` would outweigh hundreds of requests that follow.
+        """
         before = self._known.pop(key, (0.0, 0.0))
-        self._known[key] = before[0] * KEPT + max(1.0, estimated), before[1] * KEPT + max(1.0, real)
+        estimated, real = max(1.0, estimated), max(1.0, real)
+        estimated, real = min(estimated, real / LEAST_FACTOR), min(real, estimated * MOST_FACTOR)
+        self._known[key] = before[0] * KEPT + estimated, before[1] * KEPT + real
         if len(self._known) > MOST_KEYS:
             del self._known[next(iter(self._known))]  # heard of least lately

@@ -27,6 +27,15 @@ def test_what_is_long_ago_counts_less() -> None:
     assert estimates.factor("a") > 0.9
 
 
+@pytest.mark.parametrize(("estimated", "real"), [(10**18, 10), (1, 10**9)], ids=["absurdly high", "absurdly low"])
+def test_one_that_is_far_off_rules_no_longer_than_others(estimated: float, real: float) -> None:
+    estimates = Estimates()
+    estimates.learn("a", estimated, real)
+    for _ in range(20):
+        estimates.learn("a", 1000, 1000)
+    assert estimates.factor("a") == pytest.approx(1, rel=0.1)
+
+
 def test_the_factor_and_the_keys_are_bounded() -> None:
     estimates = Estimates()
     estimates.learn("low", 10**9, 0)
