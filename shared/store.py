@@ -55,7 +55,14 @@ class Store:
 
     async def put(self, key: str, data: bytes) -> None:
         """Keep these bytes under the key, in the place of what stood there."""
-        await _told(obstore.put_async(self._backing, key, data, use_multipart=False))
+        # Large ones go in parts: as a whole they could take a slow link longer than one request may last.
+        is_large = len(data) > PART_BYTES
+        await _told(
+            obstore.put_async(
+                self._backing, key, data, use_multipart=is_large, chunk_size=PART_BYTES,
+                max_concurrency=_CONCURRENT_PARTS,
+            )
+        )  # fmt: skip
 
     async def create(self, key: str, data: bytes) -> bool:
         """Keep these bytes where nothing stands under the key; False where something does. One of many callers wins."""

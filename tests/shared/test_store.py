@@ -41,6 +41,9 @@ async def test_what_is_put_is_there_and_what_is_not_is_not(store: Store) -> None
     assert (await store.get("a/b/c"), await store.size("a/b/c")) == (b"hello", 5)
     await store.put("a/b/c", b"")
     assert (await store.get("a/b/c"), await store.size("a/b/c")) == (b"", 0)
+    large = os.urandom(2 * PART_BYTES + 1)
+    await store.put("a/b/c", large)
+    assert await store.get("a/b/c") == large
     assert (await store.get("a/b"), await store.size("x")) == (None, None)
     with pytest.raises(KeyError):
         await read(store, "x")
@@ -211,6 +214,8 @@ def test_a_bucket_behaves_as_a_folder_does(bucket: str) -> None:
         whole = os.urandom(1 << 20) * 20
         assert await store.put_stream("a/big", parts(*[whole[: 1 << 20]] * 20)) == len(whole)
         assert await read(store, "a/big", 5, 3 << 20) == whole[5 : 3 << 20]
+        await store.put("a/big", whole)  # in parts as well
+        assert await store.get("a/big") == whole
         await store.copy("a/big", "c/d")
         assert await store.list("") == ["a/b", "a/big", "c/d"]
         assert [await store.create("e/f", b"1"), await store.create("e/f", b"2")] == [True, False]
