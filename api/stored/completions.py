@@ -6,6 +6,7 @@ Whoever keeps, changes or forgets holds the lease on the stored answers, so that
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Mapping
@@ -15,11 +16,16 @@ from typing import Any, Final
 from api.stored import keys
 from api.stored.making import Made
 from api.stored.record import StoredRecord
+from shared.errors import AqueductError
 from shared.kinds.common.answers import loads
 from shared.store import Store
 
+log = logging.getLogger("aqueduct.api.stored")
+
 REMAINS_SECONDS: Final = 86_400
-_READ_AT_ONCE: Final = 32
+PAGE_BYTES: Final = 16 * 1024 * 1024
+"""A page ends early where its completions are so large together: a hundred answers may be of gigabytes."""
+_READ_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,15 @@ class Page:
 
     records: list[StoredRecord]
     has_more: bool
+
+
+def _read(raw: bytes) -> StoredRecord | None:
+    """Return a record; None for what is none, as a disk's fault or a power cut may leave it."""
+    try:
+        return StoredRecord.from_json(raw)
+    except (AqueductError, ValueError, TypeError, AttributeError):
+        log.error("a stored completion's record cannot be read", extra={"bytes": len(raw)})
+        return None
 
 
 class StoredCompletions:
@@ -39,22 +54,26 @@ class StoredCompletions:
     async def keep(self, tenant: str, made: Made) -> None:
         """Keep what is not there yet: what is may have been changed since."""
         record = made.record
-        if await self._store.size(keys.record(tenant, record.id)) is not None:
+        if await self._store.size(keys.record(tenant, record.id)):  # an empty one is what a power cut leaves
             return
         if made.events is not None:
             await self._store.put(keys.events(tenant, record.id), made.events)
         await self._store.put(keys.messages(tenant, record.id), made.messages)
         if record.completion is not None:
             await self._store.put(record.marker(tenant), b"")
-        await self._store.put(keys.record(tenant, record.id), record.to_json())
+        await self._store.put(keys.record(tenant, record.id), made.json)
 
     async def get(self, tenant: str, completion_id: str) -> StoredRecord | None:
         """Return a record, None where the tenant has no such completion."""
+        found = await self._find(tenant, completion_id)
+        return None if found is None else found[0]
+
+    async def _find(self, tenant: str, completion_id: str) -> tuple[StoredRecord, int] | None:
+        """Return a record, and of how many bytes it is."""
         raw = await self._store.get(keys.record(tenant, completion_id))
-        if raw is None:
+        if raw is None or (record := _read(raw)) is None:
             return None
-        record = StoredRecord.from_json(raw)
-        return record if record.expires_at > time.time() else None
+        return (record, len(raw)) if record.expires_at > time.time() else None
 
     async def messages(self, tenant: str, completion_id: str) -> list[dict[str, Any]]:
         """Return what was asked."""
@@ -73,21 +92,23 @@ class StoredCompletions:
         listed = self._behind(await self._listed(tenant), after, newest_first=newest_first)
         wanted = [one for one in listed if one.may_match(model, metadata)]
         found: dict[str, StoredRecord] = {}
-        at = 0
-        while at < len(wanted) and len(found) <= limit:
+        at = size = 0
+        while at < len(wanted) and len(found) <= limit and size < PAGE_BYTES:
             some = wanted[at : at + min(_READ_AT_ONCE, limit + 1 - len(found))]
             at += len(some)
-            records = await asyncio.gather(*(self.get(tenant, one.id) for one in some))
-            for record in records:
-                if record is not None and record.matches(model, metadata):
-                    found[record.id] = record  # a change that was cut short leaves two markers of one
+            for one in await asyncio.gather(*(self._find(tenant, one.id) for one in some)):
+                if one is not None and one[0].matches(model, metadata):
+                    found[one[0].id] = one[0]  # a change that was cut short leaves two markers of one
+                    size += one[1]
         records_found = list(found.values())
-        return Page(records_found[:limit], len(records_found) > limit)
+        return Page(records_found[:limit], len(records_found) > limit or at < len(wanted))
 
     async def _listed(self, tenant: str) -> list[keys.Listed]:
         now = time.time()
-        found = (keys.Listed.of(key) for key in await self._store.list(keys.listed(tenant)))
-        return [one for one in found if one.expires_at > now]
+        return [one for one in await self._markers(tenant) if one.expires_at > now]
+
+    async def _markers(self, tenant: str = "") -> list[keys.Listed]:
+        return [one for key in await self._store.list(keys.listed(tenant)) if (one := keys.Listed.of(key)) is not None]
 
     @staticmethod
     def _behind(listed: list[keys.Listed], after: str | None, *, newest_first: bool) -> list[keys.Listed]:
@@ -125,7 +146,7 @@ class StoredCompletions:
     async def sweep(self) -> int:
         """Delete what is past its end, of all tenants; returns how many completions that were."""
         now = time.time()
-        listed = [keys.Listed.of(key) for key in await self._store.list(keys.listed())]
+        listed = await self._markers()
         ended = [one for one in listed if one.expires_at <= now]
         for one in ended:
             await self._remove(one.tenant, one.id, one.key)
@@ -135,13 +156,13 @@ class StoredCompletions:
     async def _sweep_remains(self, listed: set[str]) -> None:
         """Delete what no marker leads to: of writes that were cut short, and of requests that have failed."""
         for key in await self._store.untouched("completions", REMAINS_SECONDS):
-            _, tenant, completion_id, name = key.split("/")
-            if completion_id in listed:
+            part = keys.parts(key)
+            if part is None or part[1] in listed:
                 continue
+            tenant, completion_id, name = part
             if name == "record.json":
-                raw = await self._store.get(key)
-                if raw is not None and StoredRecord.from_json(raw).expires_at > time.time():
-                    continue
-                await self._remove(tenant, completion_id)
+                record = _read(await self._store.get(key) or b"")
+                if record is not None and record.expires_at <= time.time():
+                    await self._remove(tenant, completion_id)
             elif await self._store.size(keys.record(tenant, completion_id)) is None:
                 await self._store.delete(key)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from api.stored import keys
 from api.stored.collector import Collector
 from api.stored.completions import Page, StoredCompletions
+from api.stored.making import Made
 from api.stored.record import StoredRecord
 from shared.errors import Conflict, NotFound
 from shared.files import tenant_folder
@@ -37,9 +38,9 @@ class StoredDesk:
             record = await self.completions.get(tenant_folder(token.name), completion_id)
             if record is not None:
                 return record
-            known = await self._known(token, completion_id)
-            if known is not None:
-                return (await self.collector.made(known)).record
+            made = await self._made(token, completion_id)
+            if made is not None:
+                return made.record
         raise not_found(completion_id)
 
     async def messages(self, token: TokenSettings, completion_id: str) -> list[dict[str, Any]]:
@@ -48,11 +49,21 @@ class StoredDesk:
             tenant = tenant_folder(token.name)
             if await self.completions.get(tenant, completion_id) is not None:
                 return await self.completions.messages(tenant, completion_id)
-            known = await self._known(token, completion_id)
-            if known is not None:
-                found: list[dict[str, Any]] = loads((await self.collector.made(known)).messages)
+            made = await self._made(token, completion_id)
+            if made is not None:
+                found: list[dict[str, Any]] = loads(made.messages)
                 return found
         raise not_found(completion_id)
+
+    async def _made(self, token: TokenSettings, completion_id: str) -> Made | None:
+        """Return what is to be stored of an ended job, None where nothing can be; raises Conflict as `_known`."""
+        known = await self._known(token, completion_id)
+        if known is None:
+            return None
+        try:
+            return await self.collector.made(known)
+        except Exception:  # it has just gone, or cannot be read: who is to store it says so in the log
+            return None
 
     async def _known(self, token: TokenSettings, completion_id: str) -> Known | None:
         """Return an ended job that waits for the store; raises Conflict for one that has not ended."""
@@ -87,13 +98,16 @@ class StoredDesk:
     async def change(self, token: TokenSettings, completion_id: str, metadata: dict[str, str]) -> StoredRecord:
         """Give a completion other metadata; raises as `get`."""
         await self.get(token, completion_id)
+        tenant = tenant_folder(token.name)
         try:
-            await self.collector.collect()
             async with self.collector.alone():
-                tenant = tenant_folder(token.name)
                 record = await self.completions.get(tenant, completion_id)
-                if record is None:
-                    raise not_found(completion_id)
+                if record is None:  # not written yet: this one need not wait for all that ended before it
+                    made = await self._made(token, completion_id)
+                    if made is None:
+                        raise not_found(completion_id)
+                    await self.completions.keep(tenant, made)
+                    record = made.record
                 return await self.completions.change(tenant, record, metadata)
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error

@@ -11,6 +11,10 @@ from typing import Final
 PREFIX: Final = "chatcmpl-"
 COMPLETION_ID: Final = re.compile(rf"{PREFIX}[0-9a-f]{{32}}")
 _DIGITS: Final = 8
+_MARKER: Final = re.compile(
+    rf"listed-completions/([^/]+)/([0-9a-f]{{32}})-([0-9]{{1,12}})-([0-9a-f]{{{_DIGITS}}})-((?:[0-9a-f]{{{_DIGITS}}})*)"
+)
+_PART: Final = re.compile(r"completions/([^/]+)/(chatcmpl-[0-9a-f]{32})/(record\.json|messages\.json|events)")
 
 
 def job_id(completion_id: str) -> str | None:
@@ -36,6 +40,12 @@ def messages(tenant: str, completion_id: str) -> str:
 def events(tenant: str, completion_id: str) -> str:
     """Return the key of a stream's events, as its client got them."""
     return folder(tenant, completion_id) + "events"
+
+
+def parts(key: str) -> tuple[str, str, str] | None:
+    """Return tenant, completion and name of what is part of a completion; None for a file of others."""
+    found = _PART.fullmatch(key)
+    return None if found is None else (found[1], found[2], found[3])
 
 
 def listed(tenant: str = "") -> str:
@@ -70,10 +80,12 @@ class Listed:
     pairs: frozenset[str]
 
     @classmethod
-    def of(cls, key: str) -> Listed:
-        """Read a marker's key."""
-        _, tenant, name = key.split("/")
-        digits, expires_at, model, pairs = name.split("-")
+    def of(cls, key: str) -> Listed | None:
+        """Read a marker's key; None for a file of others."""
+        found = _MARKER.fullmatch(key)
+        if found is None:
+            return None
+        tenant, digits, expires_at, model, pairs = found.groups()
         known = frozenset(pairs[at : at + _DIGITS] for at in range(0, len(pairs), _DIGITS))
         return cls(key, tenant, PREFIX + digits, int(expires_at), model, known)
 

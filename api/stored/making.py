@@ -27,6 +27,8 @@ class Made:
     tenant: str
     """Its token's name."""
     record: StoredRecord
+    json: bytes
+    """The record as the store holds it. Made here: what cannot be written is found before anything is."""
     messages: bytes
     """OpenAI's list of what was asked, as JSON."""
     events: bytes | None
@@ -55,7 +57,8 @@ def make(known: Known, lifetime_seconds: int) -> Made:
         status=200 if error is None else error.status,
     )
     sent = b"".join(_chunks(known.events)) if known.spec.stream else None
-    return Made(known.tenant, record, dumps(_messages(asked.get("messages") or [], completion_id)), sent)
+    messages = dumps(_messages(asked.get("messages") or [], completion_id))
+    return Made(known.tenant, record, record.to_json(), messages, sent)
 
 
 def _chunks(told: Sequence[bytes]) -> list[bytes]:

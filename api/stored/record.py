@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from api.stored import keys
@@ -61,7 +61,7 @@ class StoredRecord:
 
     def to_json(self) -> bytes:
         """Return it as the store holds it."""
-        return dumps(asdict(self))
+        return dumps({name: getattr(self, name) for name in self.__dataclass_fields__})  # nothing is copied
 
     @classmethod
     def from_json(cls, data: bytes) -> StoredRecord:

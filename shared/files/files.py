@@ -76,13 +76,16 @@ class Files:
         """Yield a file's bytes, or some of them; KeyError where there are none."""
         return self._store.stream(data_key(tenant, file_id), start, end)
 
+    async def _markers(self, tenant: str = "") -> list[Listed]:
+        keys = await self._store.list(listed(tenant).rstrip("/"))
+        return [one for key in keys if (one := Listed.of(key)) is not None]
+
     async def list(self, tenant: str, purpose: str | None = None) -> list[Listed]:
         """Return the tenant's files, the newest first."""
         now = time.time()
-        found = [Listed.of(key) for key in await self._store.list(listed(tenant).rstrip("/"))]
         return [
             one
-            for one in found
+            for one in await self._markers(tenant)
             if (not one.expires_at or one.expires_at > now) and (purpose is None or one.purpose == purpose)
         ]
 
@@ -97,9 +100,7 @@ class Files:
     async def sweep(self) -> int:
         """Delete what is past its end, of all tenants; returns how many files that were."""
         now = time.time()
-        ended = [
-            one for key in await self._store.list(listed().rstrip("/")) if 0 < (one := Listed.of(key)).expires_at <= now
-        ]
+        ended = [one for one in await self._markers() if 0 < one.expires_at <= now]
         for one in ended:
             await self._remove(one.tenant, one.id, one.key)
         await self._sweep_remains()

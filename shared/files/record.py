@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 FILE_ID: Final = re.compile(r"file-[0-9a-f]{32}")
+_MARKER: Final = re.compile(r"listed-files/([^/]+)/[0-9a-f]{14}-([0-9]{1,12})-(\w+)-(file-[0-9a-f]{32})", re.ASCII)
 DAY_SECONDS: Final = 86_400
 LIFETIMES: Final = {"batch": 30 * DAY_SECONDS, "batch_output": 30 * DAY_SECONDS}
 """Of files whose maker said nothing, by purpose; others stay until they are deleted."""
@@ -96,8 +97,10 @@ class Listed:
     id: str
 
     @classmethod
-    def of(cls, key: str) -> Listed:
-        """Read a marker's key."""
-        _, tenant, name = key.split("/")
-        _, expires_at, purpose, *rest = name.split("-", 3)
-        return cls(key, tenant, int(expires_at), purpose.replace("fine_tune", "fine-tune"), rest[0])
+    def of(cls, key: str) -> Listed | None:
+        """Read a marker's key; None for a file that others have put there."""
+        found = _MARKER.fullmatch(key)
+        if found is None:
+            return None
+        tenant, expires_at, purpose, file_id = found.groups()
+        return cls(key, tenant, int(expires_at), purpose.replace("fine_tune", "fine-tune"), file_id)

@@ -40,6 +40,20 @@ async def test_past_its_end_a_file_is_gone_and_its_bytes_are_swept(
 
 
 @asynchronous
+async def test_files_that_others_have_put_there_harm_no_list_and_no_sweep(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/s")
+    files = Files(store)
+    made = await files.create(TENANT, "b", "user_data", some(b"x"))
+    others = ("listed-files/README", f"listed-files/{TENANT}/.nfs0001", f"listed-files/{TENANT}/a/b", "files/.DS_Store")
+    for name in others:
+        await store.put(name, b"")
+    _age(tmp_path, 25 * 3600)
+    assert await files.sweep() == 0
+    assert [one.id for one in await files.list(TENANT)] == [made.id]
+    assert {*others} < {*await store.list("")}
+
+
+@asynchronous
 async def test_what_dead_processes_and_uploads_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}/s")
     files = Files(store)

@@ -13,21 +13,24 @@ import pytest
 from api.stored import collector as module
 from api.stored.collector import MOST, Collector
 from api.stored.completions import StoredCompletions
+from api.stored.desk import StoredDesk
 from api.stored.keys import PREFIX
 from shared import events, keys
-from shared.errors import CapacityError, JobLost
+from shared.errors import CapacityError, JobLost, NotFound
 from shared.files import tenant_folder
 from shared.jobs import TakenJob
 from shared.protocol import DAY_MS, KEEP_MS, MAX_UNSTORED, STORED
 from shared.room.lease import LEASE_MS
 from shared.room.leases import How, Why
 from shared.room.stored import StoredJobs
+from shared.settings import TokenSettings
 from shared.store import Store, open_store
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
-from tests.support.rooms import WIRE, Bench, a_spec, open_bench
+from tests.support.rooms import HASH, WIRE, Bench, a_spec, open_bench
 
 TENANT = tenant_folder("a")
+TOKEN = TokenSettings(name="a", sha256=HASH)
 
 
 def a_chunk(text: str, finish: str | None = None) -> bytes:
@@ -45,10 +48,11 @@ class Site:
         self.jobs = StoredJobs(bench.client, bench.bulk, "one")
         self.one = Collector(self.jobs, self.completions, 30)
         self.two = Collector(StoredJobs(bench.client, bench.bulk, "two"), self.completions, 30)
+        self.desk = StoredDesk(self.jobs, self.completions, self.one)
 
-    async def begin(self, body: bytes = b'{"messages":[]}') -> TakenJob:
+    async def begin(self, body: bytes = b'{"messages":[]}', *, stream: bool = True) -> TakenJob:
         """Have one more job running."""
-        await self.bench.admit(sink=STORED, must_finish=True, body=body, spec=a_spec(tenant="a"))
+        await self.bench.admit(sink=STORED, must_finish=True, body=body, spec=a_spec(tenant="a", stream=stream))
         (job,) = await self.bench.take()
         return job
 
@@ -61,6 +65,13 @@ class Site:
         for at in range(0, len(told), 1000):
             end = 7 if at + 1000 >= len(told) else None
             assert await self.bench.append(job, *told[at : at + 1000], at=at, end=end) in ("o", "w")
+        return job.id
+
+    async def answer_plainly(self, body: bytes) -> str:
+        """Have one more plain request ended well; returns its id."""
+        job = await self.begin(stream=False)
+        done = events.completed(events.Completed(1, 2, 3, 4, body))
+        assert await self.bench.append(job, done, end=7) in ("o", "w")
         return job.id
 
     async def text(self, job_id: str) -> str | None:
@@ -116,6 +127,50 @@ async def test_what_cannot_be_read_holds_up_nothing(module_redis: RedisServer, t
         assert await site.one.collect()
         assert await site.waiting() == 0
         assert [await site.text(one) for one in (gone, broken, odd, good)] == [None, None, None, "good"]
+
+
+@pytest.mark.parametrize("depth", [190, 500, 900, 5000])
+@asynchronous
+async def test_an_answer_that_is_nested_deeply_holds_up_nothing(
+    module_redis: RedisServer, tmp_path: Path, depth: int
+) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        nested = b"[" * depth + b"]" * depth
+        deep = await site.answer_plainly(b'{"id":"x","choices":[{"message":{"content":"deep"}}],"more":%b}' % nested)
+        good = await site.answer("good")
+        assert await site.one.collect()
+        assert (await site.waiting(), await site.text(good)) == (0, "good")
+        assert await site.text(deep) == "deep" or depth > 190
+
+
+@asynchronous
+async def test_what_cannot_be_read_is_no_completion_though_redis_has_it(
+    module_redis: RedisServer, tmp_path: Path
+) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        odd, gone = await site.answer("x"), await site.answer("x")
+        await site.bench.redis("LSET", keys.log(odd), 1, b"Cdata: no json\n\n")
+        await site.bench.redis("DEL", keys.log(gone))
+        for job_id in (odd, gone):
+            for asked in (site.desk.get, site.desk.messages):
+                with pytest.raises(NotFound):
+                    await asked(TOKEN, PREFIX + job_id)
+
+
+@asynchronous
+async def test_what_another_process_has_not_written_yet_can_be_changed(
+    module_redis: RedisServer, tmp_path: Path
+) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        job_id = await site.answer("x")
+        async with site.two.alone():  # it writes others, and has not seen this one
+            changing = asyncio.create_task(site.desk.change(TOKEN, PREFIX + job_id, {"a": "1"}))
+            await asyncio.sleep(0.1)
+        assert (await changing).metadata == {"a": "1"}
+        assert await site.one.collect()
+        page = await site.desk.page(TOKEN, after=None, limit=2, newest_first=True, model=None, metadata={"a": "1"})
+        assert [record.id for record in page.records] == [PREFIX + job_id]
+        assert (await site.text(job_id), await site.waiting()) == ("x", 0)
 
 
 @asynchronous

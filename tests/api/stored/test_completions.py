@@ -7,6 +7,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from api.stored import completions as module
 from api.stored import keys
 from api.stored.completions import StoredCompletions
 from api.stored.making import Made
@@ -27,7 +30,7 @@ def a_record(**more: object) -> StoredRecord:
 
 
 def a_made(record: StoredRecord) -> Made:
-    return Made("token", record, b"[]", b"data: x\n\n")
+    return Made("token", record, record.to_json(), b"[]", b"data: x\n\n")
 
 
 def files(folder: Path) -> list[str]:
@@ -91,6 +94,53 @@ async def test_a_change_that_was_cut_short_lists_a_completion_once_and_as_it_is(
             TENANT, after=None, limit=1, newest_first=False, model=None, metadata=metadata
         )  # fmt: skip
         assert (page.records, page.has_more) == (found, False)
+
+
+@asynchronous
+async def test_files_of_others_and_broken_ones_harm_no_list_and_no_sweep(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}")
+    completions = StoredCompletions(store)
+    good, empty, torn = a_record(), a_record(), a_record()
+    for record in (good, empty, torn):
+        await completions.keep(TENANT, a_made(record))
+    await store.put(keys.record(TENANT, empty.id), b"")  # as a power cut leaves it
+    await store.put(keys.record(TENANT, torn.id), torn.to_json()[:-9])
+    others = (
+        "completions/.DS_Store", f"completions/{TENANT}/{good.id}/.events.swp", f"listed-completions/{TENANT}/.nfs01",
+        "listed-completions/README", f"listed-completions/{TENANT}/a/b", f"{good.marker(TENANT)}~",
+    )  # fmt: skip
+    for name in others:
+        await store.put(name, b"x")
+    _age(tmp_path)
+    assert await completions.sweep() == 0
+    page = await completions.page(TENANT, after=None, limit=5, newest_first=False, model=None, metadata={})
+    assert (page.records, page.has_more) == ([good], False)
+    assert [await completions.get(TENANT, one.id) for one in (empty, torn)] == [None, None]
+    assert {*others} < {*files(tmp_path)}
+    await completions.keep(TENANT, a_made(empty))  # Redis still had it
+    assert await completions.get(TENANT, empty.id) == empty
+
+
+@asynchronous
+async def test_a_page_of_very_large_completions_ends_early_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE_BYTES", 100_000)
+    completions = StoredCompletions(open_store(f"file://{tmp_path}"))
+    records = [a_record(completion={"choices": [], "text": "x" * 20_000}) for _ in range(30)]
+    for record in records:
+        await completions.keep(TENANT, a_made(record))
+    found: list[StoredRecord] = []
+    sizes = []
+    has_more = True
+    while has_more:
+        after = found[-1].id if found else None
+        page = await completions.page(TENANT, after=after, limit=25, newest_first=False, model=None, metadata={})
+        found += page.records
+        sizes.append(len(page.records))
+        has_more = page.has_more
+    assert found == sorted(records, key=lambda one: one.id)
+    assert max(sizes) < 15 and min(sizes) > 0
 
 
 def _age(folder: Path) -> None:
