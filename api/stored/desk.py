@@ -34,31 +34,31 @@ class StoredDesk:
 
     async def get(self, token: TokenSettings, completion_id: str) -> StoredRecord:
         """Return a record; raises NotFound, or Conflict while it is being made."""
-        if keys.job_id(completion_id) is not None:
-            record = await self.completions.get(tenant_folder(token.name), completion_id)
-            if record is not None:
-                return record
-            made = await self._made(token, completion_id)
-            if made is not None:
-                return made.record
-        raise not_found(completion_id)
+        found = await self._find(token, completion_id)
+        return found.record if isinstance(found, Made) else found
 
     async def messages(self, token: TokenSettings, completion_id: str) -> list[dict[str, Any]]:
         """Return what was asked; raises as `get`."""
+        found = await self._find(token, completion_id)
+        if isinstance(found, Made):
+            messages: list[dict[str, Any]] = loads(found.messages)
+            return messages
+        return await self.completions.messages(tenant_folder(token.name), completion_id)
+
+    async def _find(self, token: TokenSettings, completion_id: str) -> StoredRecord | Made:
+        """Return what the store has, or what it is to have; raises as `get`."""
         if keys.job_id(completion_id) is not None:
-            tenant = tenant_folder(token.name)
-            if await self.completions.get(tenant, completion_id) is not None:
-                return await self.completions.messages(tenant, completion_id)
-            made = await self._made(token, completion_id)
-            if made is not None:
-                found: list[dict[str, Any]] = loads(made.messages)
-                return found
+            for _ in range(2):  # it may be written between the look at the store and that at Redis
+                record = await self.completions.get(tenant_folder(token.name), completion_id)
+                found = record or await self._made(token, completion_id)
+                if found is not None:
+                    return found
         raise not_found(completion_id)
 
     async def _made(self, token: TokenSettings, completion_id: str) -> Made | None:
-        """Return what is to be stored of an ended job, None where nothing can be; raises Conflict as `_known`."""
+        """Return what is to be stored of an ended job, None where nothing is; raises Conflict as `_known`."""
         known = await self._known(token, completion_id)
-        if known is None:
+        if known is None or known.body is None:  # what was asked goes first once it is written
             return None
         try:
             return await self.collector.made(known)

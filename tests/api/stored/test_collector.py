@@ -22,7 +22,7 @@ from shared.jobs import TakenJob
 from shared.protocol import DAY_MS, KEEP_MS, MAX_UNSTORED, STORED
 from shared.room.lease import LEASE_MS
 from shared.room.leases import How, Why
-from shared.room.stored import StoredJobs
+from shared.room.stored import Known, StoredJobs
 from shared.settings import TokenSettings
 from shared.store import Store, open_store
 from tests.support.asynchronous import asynchronous
@@ -155,6 +155,34 @@ async def test_what_cannot_be_read_is_no_completion_though_redis_has_it(
             for asked in (site.desk.get, site.desk.messages):
                 with pytest.raises(NotFound):
                     await asked(TOKEN, PREFIX + job_id)
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "apart"])
+@asynchronous
+async def test_what_is_written_just_as_it_is_asked_for_is_whole(
+    module_redis: RedisServer, tmp_path: Path, size: int
+) -> None:
+    async with open_site(module_redis, tmp_path) as site:
+        question = "x" * size
+        job = await site.begin(
+            b'{"metadata":{"a":"1"},"messages":[{"role":"user","content":"%b"}]}' % question.encode()
+        )
+        end = events.chunks(a_chunk("x", "stop") + b"data: [DONE]\n\n")
+        done = events.completed(events.Completed(1, 2, 3, 4, b""))
+        assert await site.bench.append(job, events.started(1), end, done, end=7) in ("o", "w")
+        made = PREFIX + job.id
+
+        class Late(StoredJobs):
+            """Looks at Redis only once the answer was written."""
+
+            async def look(self, job_id: str) -> Known | None:
+                await site.two.collect()
+                return await super().look(job_id)
+
+        desk = StoredDesk(Late(site.bench.client, site.bench.bulk, "one"), site.completions, site.one)
+        (message,) = await desk.messages(TOKEN, made)
+        assert message["content"] == question
+        assert (await desk.get(TOKEN, made)).metadata == {"a": "1"}
 
 
 @asynchronous
