@@ -18,6 +18,7 @@ from openai import OpenAI
 from tests.support.models import model
 from tests.support.processes import RedisServer
 from tests.support.relay import Relay
+from tests.support.scripted_server import scripted_server
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
@@ -247,6 +248,21 @@ def test_without_a_store_nothing_is_kept_and_the_routes_say_why(
     for answer in answers:
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "storage_not_set_up")
         assert "storage.url" in answer.json()["error"]["message"]
+
+
+def test_an_answer_that_is_nested_deeply_is_shown_and_listed(tmp_path: Path, own_redis: RedisServer) -> None:
+    body = b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
+    body += b'"message":{"role":"assistant","content":"hi"}}],"more":' + b"[" * 300 + b"]" * 300 + b"}"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    with scripted_server([head % len(body) + body]) as backend, System(
+        tmp_path, redis_url=own_redis.url, backend_url=backend.url, models={"m": {"backends": [{}]}},
+        settings={"storage": {"url": f"file://{tmp_path}/store"}},
+    ) as system, system.client() as client:  # fmt: skip
+        asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "store": True}
+        made = client.post("/v1/chat/completions", json=asked).raise_for_status().json()
+        wait_until(lambda: client.get("/v1/chat/completions").raise_for_status().json()["data"], 10, "it to be listed")
+        shown = client.get(f"/v1/chat/completions/{made['id']}").raise_for_status().json()
+        assert (shown["more"], shown["choices"]) == (made["more"], made["choices"])
 
 
 def test_a_plain_request_outlives_its_clients_read_timeout_in_the_queue(system: System, sdk: OpenAI) -> None:
