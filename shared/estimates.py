@@ -31,7 +31,10 @@ class Estimates:
 
     def learn(self, key: Hashable, estimated: float, real: float) -> None:
         """Take one request's estimate, as it was before any factor, and its real tokens."""
-        before = self._known.pop(key, (0.0, 0.0))
-        self._known[key] = before[0] * KEPT + max(1.0, estimated), before[1] * KEPT + max(1.0, real)
-        if len(self._known) > MOST_KEYS:
-            del self._known[next(iter(self._known))]  # heard of least lately
+        known = self._known
+        before = known.get(key)
+        if before is None:
+            if len(known) >= MOST_KEYS:
+                del known[next(iter(known))]  # whom this process has known longest
+            before = 0.0, 0.0
+        known[key] = before[0] * KEPT + (estimated or 1.0), before[1] * KEPT + (real or 1.0)
