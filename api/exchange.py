@@ -46,7 +46,17 @@ class Connection(Protocol):
 class Exchange:
     """One request and its response."""
 
-    __slots__ = ("_connection", "_headers", "_send", "receive", "request_id", "scope", "started", "started_at")
+    __slots__ = (
+        "_connection",
+        "_given",
+        "_headers",
+        "_send",
+        "receive",
+        "request_id",
+        "scope",
+        "started",
+        "started_at",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -57,6 +67,8 @@ class Exchange:
         self.started = False
         """The response's headers are out: its status is fixed."""
         self._headers: Headers = []
+        # A request is asked for some ten headers, and an SDK sends twenty.
+        self._given: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._connection: Connection | None = scope.get("extensions", {}).get("aqueduct.connection")
 
     def elapsed_ms(self) -> int:
@@ -65,10 +77,7 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of that (lower-case) name."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return value  # type: ignore[no-any-return]
-        return None
+        return self._given.get(name)
 
     def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Add to the response's headers, as long as they are not out."""

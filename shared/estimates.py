@@ -35,9 +35,15 @@ class Estimates:
         One that is off by more than a factor may be counts as if it were off by that much: else a single absurd
         `max_tokens` would outweigh hundreds of requests that follow.
         """
-        before = self._known.pop(key, (0.0, 0.0))
-        estimated, real = max(1.0, estimated), max(1.0, real)
-        estimated, real = min(estimated, real / LEAST_FACTOR), min(real, estimated * MOST_FACTOR)
-        self._known[key] = before[0] * KEPT + estimated, before[1] * KEPT + real
-        if len(self._known) > MOST_KEYS:
-            del self._known[next(iter(self._known))]  # heard of least lately
+        known = self._known
+        before = known.get(key)
+        if before is None:
+            if len(known) >= MOST_KEYS:
+                del known[next(iter(known))]  # whom this process has known longest
+            before = 0.0, 0.0
+        estimated, real = estimated or 1.0, real or 1.0
+        if estimated > real / LEAST_FACTOR:
+            estimated = real / LEAST_FACTOR
+        elif real > estimated * MOST_FACTOR:
+            real = estimated * MOST_FACTOR
+        known[key] = before[0] * KEPT + estimated, before[1] * KEPT + real

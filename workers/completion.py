@@ -11,9 +11,10 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from shared import events
 from shared.deadline import Deadline
@@ -120,14 +121,13 @@ class Run:
             self._place = place
             try:
                 left = max(0.0, ends_at - time.monotonic())
-                # The call itself has the limit until its head; this one, a little later, is for what follows them.
-                async with asyncio.timeout(left + HEAD_START_SECONDS):
+                # The call itself has the limit until its head; this one, a little later, is for what follows them. Of a
+                # plain answer that is as a rule nothing, and a timer costs as much as the sending of a request.
+                async with nullcontext() if self._is_plain(place) else asyncio.timeout(left + HEAD_START_SECONDS):
                     await self._once(kind, place, left)
                 return
             except TimeoutError as error:
-                raise BackendTimeout(
-                    f"The model's backend did not finish within {self._model.timeout_seconds:g} s.", should_retry=False
-                ) from error
+                raise self._unfinished() from error
             except BackendError as error:
                 pause = self._pause(error, attempt)
                 if pause is None or time.monotonic() + pause >= ends_at:
@@ -135,6 +135,22 @@ class Run:
                         error.retry_after = CLIENT_RETRY_SECONDS
                     raise
                 await asyncio.sleep(pause)
+
+    def _is_plain(self, place: int) -> bool:
+        """Whether the body is here and the answer should come in one piece."""
+        return not self._job.spec.stream and self._job.body is not None and not self._backends.folds(place)
+
+    def _unfinished(self) -> BackendTimeout:
+        text = f"The model's backend did not finish within {self._model.timeout_seconds:g} s."
+        return BackendTimeout(text, should_retry=False)
+
+    async def _in_time(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
+        """Return what is read within the run's limit."""
+        try:
+            async with asyncio.timeout(max(0.0, self._began + self._model.timeout_seconds - time.monotonic())):
+                return await reading
+        except TimeoutError:
+            raise self._unfinished() from None
 
     def _pause(self, error: BackendError, attempt: int) -> float | None:
         """Return the seconds before another try, or None when there must be none."""
@@ -180,7 +196,8 @@ class Run:
             if fold is not None and answer.is_stream:
                 body = await self._fold(fold(job.spec, job.id), answer, self._first_token_seconds())
             elif kind.fold is not None and answer.is_stream:  # not what was asked for, but an answer
-                body = await self._fold(kind.fold(job.spec, job.id), answer, self._model.timeout_seconds)
+                folded = self._fold(kind.fold(job.spec, job.id), answer, self._model.timeout_seconds)
+                body = await self._in_time(folded)
             else:
                 body = await self._plain(kind, answer)
         if on_sent is not None:
@@ -253,7 +270,7 @@ class Run:
 
     async def _plain(self, kind: Kind, answer: Answer) -> bytes:
         # The usual answer comes together with its head: nothing to wait for, so no timer to set.
-        raw = await (answer.read() if answer.is_complete else self._rest(answer))
+        raw = await (answer.read() if answer.is_complete else self._in_time(self._rest(answer)))
         if kind.fold is not None and looks_like_events(raw):
             body, self.usage = self._understood(_folded, kind.fold(self._job.spec, self._job.id), raw)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 import redis
+import yaml
 
 from shared import keys
 from shared.batches.record import Status
@@ -25,6 +26,7 @@ LONG = "tokens=30&token_seconds=0.1"
 MODELS = {
     "m": model(LONG, concurrency=2, preempt_batch_after_ms=100),
     "patient": model(LONG, concurrency=2),
+    "changed": model(LONG, concurrency=2),
 }
 
 
@@ -106,3 +108,21 @@ def test_without_the_setting_a_line_is_let_end(system: System, backend: DemoBack
     assert store.wait(batch).record.status == Status.COMPLETED
     assert backend.state()["closed_by_client"] == 0
     assert [len(backend.seen(name)) for name in ("third", "fourth", "another")] == [1, 1, 1]
+
+
+def test_a_model_makes_room_from_the_reload_on_that_says_so(
+    system: System, backend: DemoBackend, store: BatchStore
+) -> None:
+    backend.clear()
+    content = yaml.safe_load(system.config_file.read_text())
+    content["models"]["changed"]["preempt_batch_after_ms"] = 100
+    system.config_file.write_text(yaml.safe_dump(content))
+    process = system.command("reload").start()
+    assert process.wait(30) == 0, process.log()
+    batch = _submit(system, store, [chat_line(name, name, "changed") for name in ("fifth", "sixth")])
+    wait_until(lambda: backend.state()["open_requests"] == 2, 60, "both lines to run")
+    call = Call(system, "changed", "a third")
+    wait_for_content(call)
+    assert backend.state()["closed_by_client"] == 1
+    call.wait()
+    assert store.wait(batch).ids() == ["fifth", "sixth"]

@@ -244,7 +244,7 @@ class Rooms:
         tags, tenant = self.rooms[job.model].tags[job.lane], job.asked.tenant
         if tenant in tags:
             moved = tokens / job.asked.weight
-            finish = tags[tenant] + tags[f":owed:{tenant}"] + moved
+            finish = tags[tenant] + tags.get(f":owed:{tenant}", 0.0) + moved
             self.set_finish(tags, tenant, finish, tags[f":last:{tenant}"] + (moved if was_waiting else 0))
 
     @staticmethod
@@ -252,7 +252,8 @@ class Rooms:
         """Charge a tenant; what would put it before its last job is owed."""
         tags[tenant] = max(finish, last)
         tags[f":last:{tenant}"] = last
-        tags[f":owed:{tenant}"] = min(0.0, finish - last)
+        if finish < last or f":owed:{tenant}" in tags:
+            tags[f":owed:{tenant}"] = min(0.0, finish - last)
 
     def leave_room(self, job: Job) -> None:
         room = self.rooms[job.model]

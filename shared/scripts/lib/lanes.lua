@@ -16,9 +16,13 @@ end
 -- served again.
 local function owed_field(tenant) return ':owed:' .. tenant end
 local function last_field(tenant) return ':last:' .. tenant end
-local function set_finish(tags, tenant, finish, last)
-  redis.call('HSET', tags, tenant, math.max(finish, last), last_field(tenant), last,
-    owed_field(tenant), math.min(0, finish - last))
+local function set_finish(tags, tenant, finish, last, owed_before)
+  if finish >= last and not owed_before then  -- the usual case: nothing is owed, nor was
+    redis.call('HSET', tags, tenant, finish, last_field(tenant), last)
+  else
+    redis.call('HSET', tags, tenant, math.max(finish, last), last_field(tenant), last,
+      owed_field(tenant), math.min(0, finish - last))
+  end
 end
 
 -- A new job's tag is the later of the lane's clock and its tenant's last finish. What is owed to a tenant that has nothing
@@ -30,7 +34,7 @@ local function enter_lane(id, job)
   local clock_tag, finish = tonumber(at[1] or 0), tonumber(at[2] or 0)
   local tag = math.max(clock_tag, finish)
   local owed = finish >= clock_tag and tonumber(at[3] or 0) or 0
-  set_finish(tags, job.tenant, tag + job.cost / job.weight + owed, tag)
+  set_finish(tags, job.tenant, tag + job.cost / job.weight + owed, tag, at[3])
   redis.call('ZADD', lane, tag, id)
   return tag
 end
@@ -78,7 +82,7 @@ local function settle_share(job, tokens, was_waiting)
   if not at[1] then return end
   local moved = tokens / job.weight
   local finish, last = tonumber(at[1]) + tonumber(at[3] or 0) + moved, tonumber(at[2])
-  pcall(set_finish, tags, job.tenant, finish, last and last + (was_waiting and moved or 0) or finish)
+  pcall(set_finish, tags, job.tenant, finish, last and last + (was_waiting and moved or 0) or finish, at[3])
 end
 
 -- Takes a waiting job out of its room, and gives its estimate back to the tenant (cancelled or expired work).
