@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 import jsonschema_rs
 
 from shared.errors import InvalidRequest, SchemaBreach
+from shared.kinds.common.body import text_without
 
 MOST_STEPS: Final = 12
 """Of a place in an answer; what lies deeper is told by its beginning."""
@@ -72,15 +73,19 @@ def refuse_bad_schema(schema: dict[str, Any]) -> None:
 
 
 def asked_again(body: bytes, breach: SchemaBreach) -> bytes:
-    """Return a job's body with the answer that does not fit, and a word on what is wrong with it."""
+    """Return a job's body with the answer that does not fit, and a word on what is wrong with it.
+
+    All else is written byte by byte as the API wrote it, which has counted up to where its front reaches.
+    """
     request = json.loads(body)
+    said = str(breach.said).encode(errors="replace").decode()  # half an emoji is no text to send
     again = f"Your answer does not fit the required JSON schema: {breach.where}. Answer again, with the JSON alone."
     request["messages"] = [
         *request["messages"],
-        {"role": "assistant", "content": breach.said},
+        {"role": "assistant", "content": said},
         {"role": "user", "content": again},
     ]
-    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"{" + b",".join(text_without({name: value}, ())[1:-1] for name, value in request.items()) + b"}"
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:

@@ -10,6 +10,7 @@ import pytest
 
 from shared.errors import InvalidRequest, SchemaBreach
 from shared.kinds.chat.structured import Checker, asked_again, refuse_bad_schema
+from shared.kinds.common.parameters import text_for_job
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -108,6 +109,23 @@ def test_who_is_asked_again_is_told_what_was_wrong() -> None:
     assert again["messages"][1]["content"] == "{}"
     assert "$ breaks `required`" in again["messages"][2]["content"]
     assert again["response_format"] == json.loads(body())["response_format"]
+
+
+def test_who_is_asked_again_has_the_same_front_for_the_operators_changes() -> None:
+    given = {**json.loads(body()), "temperature": 1e-7, "user": "Zoë", "seed": 2**70}
+    text, options = text_for_job(given, (), frozenset({"temperature", "user"}))
+    end = options["front"][0]
+    with pytest.raises(SchemaBreach) as caught:
+        Checker(text).check(answer("{}"))
+    again = asked_again(text, caught.value)
+    assert again[: end + 1] == text[: end + 1]
+    assert json.loads(again)["seed"] == 2**70
+
+
+def test_who_has_said_half_an_emoji_is_asked_again_all_the_same() -> None:
+    with pytest.raises(SchemaBreach) as caught:
+        Checker(body()).check(answer('{"name": "\ud83d'))
+    assert json.loads(asked_again(body(), caught.value))["messages"][1]["content"] == '{"name": "?'
 
 
 def test_nothing_is_fetched_for_a_schema() -> None:
