@@ -101,6 +101,55 @@ def test_a_pattern_that_explodes_does_not_hold_anything_up() -> None:
         checker.check(answer(json.dumps({"a": "a" * 40 + "!"})))
 
 
+def _multiplying(keyword: str) -> dict[str, Any]:
+    """Return a schema of 40 steps, each of which asks for the next one twice."""
+    steps: dict[str, Any] = {f"s{n}": {keyword: [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)}
+    return {"$ref": "#/$defs/s0", "$defs": {**steps, "s40": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_a_schema_that_multiplies_is_refused(keyword: str) -> None:
+    with pytest.raises(InvalidRequest, match="too many ways"):
+        refuse_bad_schema(_multiplying(keyword))
+    nested: dict[str, Any] = {
+        f"s{n}": {"properties": {"x": {keyword: [{"$ref": f"#/$defs/s{n + 1}"}] * 2}}} for n in range(40)
+    }
+    with pytest.raises(InvalidRequest, match="too many ways"):
+        refuse_bad_schema({"$ref": "#/$defs/s0", "$defs": {**nested, "s40": {"type": "object"}}})
+
+
+def test_a_schema_that_holds_up_whoever_compiles_it_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="too large"):
+        refuse_bad_schema({"enum": ["x" * 300_000]})
+
+
+def test_a_schema_that_recurs_holds_nothing_up() -> None:
+    kinds = [
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": [name]} for name in ("a", "b", "c")
+    ]
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [*kinds, {"type": "integer"}]}}}
+    refuse_bad_schema(schema)
+    checker = Checker(body(schema))
+    checker.check(answer('{"b":1,"x":' * 100 + "1" + "}" * 100))
+    with pytest.raises(SchemaBreach) as caught:
+        checker.check(answer('{"b":1,"x":' * 8 + '"no"' + "}" * 8))
+    assert caught.value.where == "choice 0, $ breaks the schema"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"enum": [1, 2]}}},
+        {"properties": {f"p{n}": {"anyOf": [{"type": "string"}, {"type": "null"}]} for n in range(1000)}},
+        {"$ref": "#"},
+        {"$dynamicRef": "#x", "$dynamicAnchor": "x"},
+    ],
+)
+def test_schemas_as_they_are_in_use_are_taken(schema: dict[str, Any]) -> None:
+    refuse_bad_schema(schema)
+
+
 def test_who_is_asked_again_is_told_what_was_wrong() -> None:
     with pytest.raises(SchemaBreach) as caught:
         Checker(body()).check(answer("{}"))
