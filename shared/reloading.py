@@ -17,6 +17,7 @@ from shared import keys
 from shared.background import Background
 from shared.catalogue import Catalogue, Changes
 from shared.config_problems import ConfigError
+from shared.logging import set_level
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 
 log = logging.getLogger("aqueduct.reload")
@@ -65,6 +66,13 @@ class Reloading:
         """Listen. Raises RedisUnavailable."""
         await self._subscriber.open()
         self._client.on_connected.append(self._follow)
+        self._background.step(self._catch_up(), "reload")
+
+    async def _catch_up(self) -> None:
+        """Take what the file has become since it was read at the start: whoever asked then was not heard here."""
+        source = self._catalogue.source
+        if source is not None and await asyncio.to_thread(source.digest) != self._catalogue.digest:
+            await self.reload()
 
     async def _follow(self) -> None:
         self._subscriber.follow(self._client)
@@ -101,6 +109,8 @@ class Reloading:
                     "; ".join(str(error).splitlines()),
                 )
                 return self._told({}, str(error))
+        if "log_level" in changes.settings:
+            set_level(self._catalogue.settings.log_level)
         told = changes.told()
         log.info("reloaded", extra={"digest": self._catalogue.digest, **told})
         if changes.needs_restart:
