@@ -56,12 +56,14 @@ def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:
     import redis  # noqa: PLC0415 - keeps `--help` fast
 
     from shared import keys  # noqa: PLC0415
+    from shared.protocol import DAY_MS  # noqa: PLC0415
     from shared.redis_sync import connect  # noqa: PLC0415
 
     request = secrets.token_hex(8)
     answers: list[dict[str, Any]] = []
     try:
         with connect(url) as client:
+            client.set(keys.RELOAD_LAST, request, px=DAY_MS)  # for who does not hear it, as its connection is away
             asked = int(client.publish(keys.RELOAD, request))
             until = time.monotonic() + ANSWER_SECONDS
             while len(answers) < asked and time.monotonic() < until:

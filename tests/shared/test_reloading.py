@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from shared import keys
 from shared.catalogue import Catalogue, Source
 from shared.redis import RedisClient
 from shared.reloading import Reloading
@@ -19,9 +22,23 @@ BACKENDS = [{"url": "http://127.0.0.1:9/v1"}]
 
 
 def write(path: Path, redis_url: str, *models: str, **more: str) -> None:
-    path.write_text(
-        yaml.safe_dump({"redis_url": redis_url, "models": {n: {"backends": BACKENDS} for n in models}, **more})
-    )
+    given = {"redis_url": redis_url, "models": {name: {"backends": BACKENDS} for name in models}, **more}
+    path.write_text(yaml.safe_dump(given))
+
+
+@asynccontextmanager
+async def begun(path: Path, redis: RedisServer) -> AsyncIterator[tuple[Catalogue, Reloading, RedisClient]]:
+    """Give what a process has read of a file with one model, not listening yet."""
+    write(path, redis.url, "a")
+    catalogue = Catalogue.of(Source(path, {}))
+    client = RedisClient(redis.url, "test")
+    await client.open()
+    reloading = Reloading(catalogue, client, "worker", "w")
+    try:
+        yield catalogue, reloading, client
+    finally:
+        await reloading.close()
+        await client.close()
 
 
 @asynchronous
@@ -29,18 +46,27 @@ async def test_what_was_asked_for_before_a_process_listened_is_read_when_it_does
     tmp_path: Path, room_redis: RedisServer
 ) -> None:
     path = tmp_path / "a.yaml"
-    write(path, room_redis.url, "a")
-    catalogue = Catalogue.of(Source(path, {}))
-    write(path, room_redis.url, "a", "b")
-    client = RedisClient(room_redis.url, "test")
-    await client.open()
-    reloading = Reloading(catalogue, client, "worker", "w")
-    try:
+    async with begun(path, room_redis) as (catalogue, reloading, _):
+        write(path, room_redis.url, "a", "b")
         await reloading.open()
         await wait_until_async(lambda: "b" in catalogue.names, 5, "the file as it is")
-    finally:
-        await reloading.close()
-        await client.close()
+
+
+@asynchronous
+async def test_what_was_asked_for_while_the_connection_was_away_is_done_once_it_is_back(
+    tmp_path: Path, own_redis: RedisServer
+) -> None:
+    path = tmp_path / "a.yaml"
+    async with begun(path, own_redis) as (catalogue, reloading, client):
+        await reloading.open()
+        write(path, own_redis.url, "a", "b")
+        own_redis.drop_connections()
+        await wait_until_async(lambda: reloading._subscriber.subscribed.is_set() and client.connected.is_set(), 5)
+        assert "b" not in catalogue.names, "nobody has asked"
+        with own_redis.client() as other:
+            other.set(keys.RELOAD_LAST, "1a")
+        own_redis.drop_connections()
+        await wait_until_async(lambda: "b" in catalogue.names, 5, "the file as it is")
 
 
 @asynchronous
@@ -49,14 +75,12 @@ async def test_the_level_of_the_log_follows(
 ) -> None:
     caplog.set_level(logging.INFO)  # put back when the test ends
     path = tmp_path / "a.yaml"
-    write(path, room_redis.url, "a")
-    client = RedisClient(room_redis.url, "test")
-    reloading = Reloading(Catalogue.of(Source(path, {})), client, "worker", "w")
-    write(path, room_redis.url, "a", log_level="error")
-    assert (await reloading.reload()).changes == {"settings": "log_level"}
-    assert logging.getLogger().level == logging.ERROR
-    assert logging.getLogger("httpx").level == logging.ERROR
-    write(path, room_redis.url, "a")
-    await reloading.reload()
-    assert logging.getLogger().level == logging.INFO
-    assert logging.getLogger("httpx").level == logging.WARNING
+    async with begun(path, room_redis) as (_, reloading, _):
+        write(path, room_redis.url, "a", log_level="error")
+        assert (await reloading.reload()).changes == {"settings": "log_level"}
+        assert logging.getLogger().level == logging.ERROR
+        assert logging.getLogger("httpx").level == logging.ERROR
+        write(path, room_redis.url, "a")
+        await reloading.reload()
+        assert logging.getLogger().level == logging.INFO
+        assert logging.getLogger("httpx").level == logging.WARNING
