@@ -59,6 +59,7 @@ async def test_what_was_asked_for_while_the_connection_was_away_is_done_once_it_
     path = tmp_path / "a.yaml"
     async with begun(path, own_redis) as (catalogue, reloading, client):
         await reloading.open()
+        await wait_until_async(lambda: not len(reloading._background) and reloading._last == "", 5, "its first looks")
         write(path, own_redis.url, "a", "b")
         own_redis.drop_connections()
         await wait_until_async(lambda: reloading._subscriber.subscribed.is_set() and client.connected.is_set(), 5)
