@@ -1,17 +1,16 @@
-"""What `aqueduct up` does of a reload: it reads the file beside its children, and starts workers for new models."""
+"""What `aqueduct up` does of a reload: it reads the file beside its children, and has the workers follow."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from aqueduct.supervisor import Say
 from aqueduct.up_plan import Plan, renewed
-from shared import keys
 from shared.catalogue import Catalogue, Source
 from shared.redis import RedisClient, RedisUnavailable
 from shared.reloading import Reloading
@@ -34,20 +33,21 @@ class Reloads:
     """The reloads of one `aqueduct up`; `run` it, made on its loop."""
 
     def __init__(
-        self, plan: Plan, redis_url: str | None, *, watch: bool, grow: Callable[[Plan, Sequence[str]], None], say: Say
-    ) -> None:
-        """Take the URL of a Redis of its own, and what starts a worker for models that are new."""
+        self, plan: Plan, redis_url: str | None, *, watch: bool, follow: Callable[[Plan], None],
+        reload_all: Callable[[], None], say: Say,
+    ) -> None:  # fmt: skip
+        """Take the URL of a Redis of its own, what has the workers follow a changed plan, and what has all reload."""
         environ = plan.environment | ({"AQUEDUCT_REDIS_URL": redis_url} if redis_url else {})
         logging.getLogger("aqueduct.reload").addHandler(_Said(say))
         self._plan = plan
         self._watch = watch
-        self._grow = grow
+        self._follow = follow
+        self._reload_all = reload_all
         self._source = Source(
             None, environ, resolve_backend_keys=True, resolve_flower_password=True, resolve_webhook_secrets=True
         )
         self._file = Path(environ["AQUEDUCT_CONFIG"])
         self._reloading: Reloading | None = None
-        self._served: set[str] = set(plan.settings.models)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -58,7 +58,7 @@ class Reloads:
         try:
             await self._open(client, reloading)
             self._reloading = reloading
-            await self._look(client)
+            await self._look()
         finally:
             await reloading.close()
             await client.close()
@@ -79,14 +79,15 @@ class Reloads:
         if self._reloading is not None:
             self._reloading.hang_up()
 
-    async def _look(self, client: RedisClient) -> None:
-        """With --watch have everybody read the file when it has changed."""
-        seen = self._stamp()
+    async def _look(self) -> None:
+        """With --watch have all read the file when it has changed and stands still: it may be half written."""
+        asked = seen = self._stamp()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self._watch and (now := self._stamp()) != seen:
-                seen = now
-                await client.call("PUBLISH", keys.RELOAD, os.urandom(8).hex())
+            before, seen = seen, self._stamp()
+            if self._watch and before == seen != asked and seen is not None:
+                asked = seen
+                self._reload_all()  # by signals, which need no Redis
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -97,7 +98,4 @@ class Reloads:
 
     def _changed(self, catalogue: Catalogue) -> None:
         self._plan = renewed(self._plan, catalogue.settings)
-        added = [name for name in catalogue.settings.models if name not in self._served]
-        if added:
-            self._served.update(added)
-            self._grow(self._plan, added)
+        self._follow(self._plan)

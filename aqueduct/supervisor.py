@@ -55,13 +55,18 @@ class Child:
     ) -> None:
         self.name = name
         self._command = list(command)
-        self._environment = dict(environment)
+        self.environment = dict(environment)
+        """From the next start on."""
         self._say = say
         self._pass_fds = tuple(pass_fds)
         self._process: asyncio.subprocess.Process | None = None
         self._ending = asyncio.Event()
         self.settled = False
         """Set once the whole was ready: from then on it is never given up."""
+        self.tail: Sequence[str] | None = None
+        """Arguments from the next start on, which may change; with none left it is not started until it has some."""
+        self.began_with: Sequence[str] = ()
+        """Those of the last start."""
 
     async def run(self) -> int:
         """Keep it running; returns its exit status when it was told to end, or is given up."""
@@ -75,18 +80,33 @@ class Child:
             if not self.settled and (status == USAGE_ERROR or failures >= HOPELESS_AFTER):
                 return status
             seconds = pause.after(time.monotonic() - started)
-            self._say(self.name, f"ended with {_describe(status)}; starting it again in {seconds:g} s")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), seconds)
+            then = f"starting it again in {seconds:g} s" if self._has_work else "nothing is left for it to do"
+            self._say(self.name, f"ended with {_describe(status)}; {then}")
+            if await self._ends_within(seconds):
                 return status
 
+    async def _ends_within(self, seconds: float) -> bool:
+        """Wait so long, and on while there is nothing for it to do; whether it was told to end meanwhile."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), seconds)
+                return True
+            if self._has_work:
+                return False
+
+    @property
+    def _has_work(self) -> bool:
+        return self.tail is None or bool(self.tail)
+
     async def _once(self) -> int:
+        self.began_with = self.tail or ()
         self._process = process = await asyncio.create_subprocess_exec(
             *self._command,
+            *(self.tail or ()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=self._environment,
+            env=self.environment,
             pass_fds=self._pass_fds,
             start_new_session=True,  # Ctrl-C is for us: we end the children in their order
             preexec_fn=_before_exec,

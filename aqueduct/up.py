@@ -80,7 +80,14 @@ class _Up:
         self._workers = self._make_workers()
         self._helpers = self._make_helpers()
         self._runs: dict[Child, asyncio.Task[int]] = {}
-        self._reloads = Reloads(plan, redis.url if redis else None, watch=watch, grow=self._grow, say=say)
+        self._reloads = Reloads(
+            plan,
+            redis.url if redis else None,
+            watch=watch,
+            follow=self._follow,
+            reload_all=self._reload_all,
+            say=say,
+        )
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
         self._over = asyncio.Event()
@@ -92,11 +99,18 @@ class _Up:
         return [*self._apis, *self._workers, *self._helpers]
 
     def _child(self, name: str, given: Mapping[str, str], *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
-        environment = {**given, "PYTHONUNBUFFERED": "1"}
-        if self._redis is not None:
-            environment["AQUEDUCT_REDIS_URL"] = self._redis.url
         # -P: a folder `api` or `workers` where the person happens to be must not be taken for ours.
-        return Child(name, [sys.executable, "-P", "-m", *arguments], environment, say, pass_fds=pass_fds)
+        command = [sys.executable, "-P", "-m", *arguments]
+        return Child(name, command, self._environment(given), say, pass_fds=pass_fds)
+
+    def _environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        redis = {"AQUEDUCT_REDIS_URL": self._redis.url} if self._redis is not None else {}
+        return {**given, "PYTHONUNBUFFERED": "1", **redis}
+
+    def _worker(self, name: str, served: Sequence[str]) -> Child:
+        child = self._child(name, self._plan.environment_for(models=served), "aqueduct", "worker", "--")
+        child.tail = child.began_with = tuple(served)
+        return child
 
     def _make_apis(self, count: int) -> list[Child]:
         fd, given = self._listener.fileno(), self._plan.environment_for()
@@ -109,12 +123,7 @@ class _Up:
         """Return one worker a model, up to the number of cores; beyond that models share a worker."""
         models = list(self._plan.settings.models)
         count = min(len(models), os.cpu_count() or 1)
-        workers = []
-        for index in range(count):
-            served = models[index::count]
-            given = self._plan.environment_for(models=served)
-            workers.append(self._child(_numbered("worker", index, count), given, "aqueduct", "worker", "--", *served))
-        return workers
+        return [self._worker(_numbered("worker", index, count), models[index::count]) for index in range(count)]
 
     def _make_helpers(self) -> list[Child]:
         helpers = []
@@ -168,21 +177,28 @@ class _Up:
                 others.remove(task)
         return [child.name for child, task in self._runs.items() if task.done()]
 
-    def _grow(self, plan: Plan, models: Sequence[str]) -> None:
-        """Start one more worker, for models that the configuration has got."""
+    def _follow(self, plan: Plan) -> None:
+        """Start one more worker for models that are new; one that ends comes back for those that are left to it."""
         self._plan = plan
-        given = plan.environment_for(models=models)
-        name = f"worker-{len(self._workers) + 1}"
-        child = self._child(name, given, "aqueduct", "worker", "--", *models)
-        child.settled = True
-        self._workers.append(child)
-        self._run_child(child)
+        new = list(plan.settings.models)
+        for child in self._workers:  # one that has come back while a model was away is without it, and stays so
+            child.tail = tuple(name for name in child.began_with if name in plan.settings.models)
+            child.environment = self._environment(plan.environment_for(models=child.tail))
+            new = [name for name in new if name not in child.tail]
+        if new:
+            child = self._worker(f"worker-{len(self._workers) + 1}", new)
+            child.settled = True
+            self._workers.append(child)
+            self._run_child(child)
 
     def _on_hangup(self) -> None:
         """End behind a terminal that closes, since nothing may be left running there; else reload, all children too."""
         if self._has_terminal and _is_hung_up():
             self._on_signal()
             return
+        self._reload_all()
+
+    def _reload_all(self) -> None:
         self._reloads.hang_up()
         for child in (*self._apis, *self._workers):
             child.hang_up()

@@ -39,7 +39,7 @@ class Source:
     def read(self) -> tuple[Settings, str]:
         """Return the settings, and the first digits of the file's SHA-256. Raises ConfigError."""
         while True:
-            before = self._digest()
+            before = self.digest()
             settings = load_settings(
                 self.file,
                 environ=self.environ,
@@ -47,10 +47,11 @@ class Source:
                 resolve_flower_password=self.resolve_flower_password,
                 resolve_webhook_secrets=self.resolve_webhook_secrets,
             )
-            if self._digest() == before:  # else it was changed meanwhile
+            if self.digest() == before:  # else it was changed meanwhile
                 return settings, before
 
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """Return the first digits of the file's SHA-256, as it is now."""
         file = config_path(self.file, self.environ)
         try:
             return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGEST_LENGTH] if file else ""

@@ -116,24 +116,29 @@ def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
     """Send every record of this process to standard error in one format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # Some of them show requests at debug, `hpack` even their headers and so keys.
-    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "httpcore", "httpcore2", "hpack", "h2", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger().handlers[:] = [handler]
+    set_level(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
     # At each start it tells of workers that have not answered yet.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
-    # Its lines on starting and ending say less than ours.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
     # Whatever the interpreter would print itself is a line like all others.
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def set_level(level: str) -> None:
+    """Leave records below a level out from now on."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    # Some of them show requests at debug, `hpack` even their headers and so keys; uvicorn's on starting and ending
+    # say less than ours.
+    for name in ("celery", "kombu", "amqp", "aiohttp", "httpx", "httpcore", "httpcore2", "hpack", "h2", "asyncio",
+                 "uvicorn.error"):  # fmt: skip
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

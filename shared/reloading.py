@@ -17,6 +17,7 @@ from shared import keys
 from shared.background import Background
 from shared.catalogue import Catalogue, Changes
 from shared.config_problems import ConfigError
+from shared.logging import set_level
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 
 log = logging.getLogger("aqueduct.reload")
@@ -59,15 +60,41 @@ class Reloading:
         self._served = served
         self._background = Background()
         self._one_at_a_time = asyncio.Lock()
-        self._subscriber = Subscriber(catalogue.settings.redis, [keys.RELOAD], self._asked, name="reload")
+        self._subscriber = Subscriber(
+            catalogue.settings.redis, [keys.RELOAD], self._asked, self._subscribed, name="reload"
+        )
+        self._last: str | None = None
+        """What was asked last, here or before this process came."""
 
     async def open(self) -> None:
         """Listen. Raises RedisUnavailable."""
         await self._subscriber.open()
         self._client.on_connected.append(self._follow)
+        self._background.step(self._catch_up(), "reload")
+
+    async def _catch_up(self) -> None:
+        """Take what the file has become since it was read at the start: whoever asked then was not heard here."""
+        source = self._catalogue.source
+        if source is not None and await asyncio.to_thread(source.digest) != self._catalogue.digest:
+            await self.reload()
 
     async def _follow(self) -> None:
         self._subscriber.follow(self._client)
+        await self._look_back()
+
+    def _subscribed(self) -> None:
+        self._background.step(self._look_back(), "reload")
+
+    async def _look_back(self) -> None:
+        """Do what was asked for while the connection was away."""
+        try:
+            last = await self._client.call("GET", keys.RELOAD_LAST)
+        except (RedisUnavailable, RedisRefused):
+            return  # looked for again once it is back
+        request = (last or b"").decode("ascii", "replace")
+        known, self._last = self._last, request or self._last or ""
+        if request and known is not None and request != known:
+            await self._answer(request)
 
     async def close(self) -> None:
         """Listen no more."""
@@ -79,7 +106,8 @@ class Reloading:
         self._background.step(self.reload(), "reload")
 
     def _asked(self, request: bytes) -> None:
-        self._background.step(self._answer(request.decode("ascii", "replace")), "reload")
+        self._last = request.decode("ascii", "replace")
+        self._background.step(self._answer(self._last), "reload")
 
     async def _answer(self, request: str) -> None:
         answer = await self.reload()
@@ -101,6 +129,8 @@ class Reloading:
                     "; ".join(str(error).splitlines()),
                 )
                 return self._told({}, str(error))
+        if "log_level" in changes.settings:
+            set_level(self._catalogue.settings.log_level)
         told = changes.told()
         log.info("reloaded", extra={"digest": self._catalogue.digest, **told})
         if changes.needs_restart:

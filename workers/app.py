@@ -168,6 +168,8 @@ def create_worker(catalogue: Catalogue, models: Sequence[str] = ()) -> Celery:
 
         def start(self, parent: Any) -> None:
             engine.consumer = parent
+            for name in tuple(parent.app.amqp.queues.consume_from):  # one that came since its consumer was made
+                parent.add_task_queue(name)
             qos = parent.task_consumer.channel.qos
             qos.can_consume = MethodType(lambda _: engine.has_free_slot(), qos)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from shared import keys
 from shared.background import Background
 from shared.catalogue import Catalogue
-from shared.redis import RedisRefused, RedisUnavailable, Subscriber
+from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.room.leases import Leases
 from workers.slots import Slots
 
@@ -47,15 +47,27 @@ class Crowd:
         catalogue.follow(self._changed)
 
     def _changed(self) -> None:
-        self._background.step(self.open(), "room for people")
+        """Listen, if there is something to listen for by now, as soon as Redis is there."""
+        if (subscriber := self._wanted()) is not None:
+            subscriber.start()
 
     async def open(self) -> None:
-        """Listen, if there is anything to listen for by now. Raises RedisUnavailable after 10 s."""
+        """Listen, if there is anything to listen for. Raises RedisUnavailable after 10 s."""
+        if (subscriber := self._wanted()) is not None:
+            await subscriber.open()
+
+    def _wanted(self) -> Subscriber | None:
+        """Return what is to listen from now on, if nothing does and anything has to."""
         is_wanted = any(model.preempt_batch_after_ms for model in self._catalogue.models.values())
-        if is_wanted and self._subscriber is None and not self._closed:
-            redis_url = self._catalogue.settings.redis
-            self._subscriber = Subscriber(redis_url, [keys.CROWD], self._on_message, name="crowd")
-            await self._subscriber.open()
+        if not is_wanted or self._subscriber is not None or self._closed:
+            return None
+        self._subscriber = Subscriber(self._catalogue.settings.redis, [keys.CROWD], self._on_message, name="crowd")
+        return self._subscriber
+
+    def follow(self, client: RedisClient) -> None:
+        """Listen to the server that another connection has found."""
+        if self._subscriber is not None:
+            self._subscriber.follow(client)
 
     def waits(self, model: str) -> None:
         """Take note that somebody may wait behind batch work."""

@@ -305,6 +305,7 @@ class Runner:
     async def _greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear at once what is held here."""
         self._control.follow(self._client)
+        self._crowd.follow(self._client)
         await self._renew_quietly()
 
     async def _say_hello(self) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import orjson
 
 from api.files.ending import UploadEnd, find_end, settle_end
-from shared.errors import Conflict, InvalidRequest, NotFound, StorageLimit
+from api.files.quota import Quota, over_limit
+from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.files import FileRecord, Files, tenant_folder
 from shared.files.files import PendingFile
 from shared.settings import TokenSettings
@@ -110,11 +111,13 @@ class FileDesk:
 
     def __init__(self, store: Store, files: Files) -> None:
         self._store = store
+        self._quota = Quota(store)
         self.files = files
 
     async def keep(self, token: TokenSettings, parts: AsyncIterator[bytes]) -> PendingFile:
         """Keep a file's bytes before its purpose is known: forms may tell that last. Raises StorageLimit."""
-        return await self.files.begin(tenant_folder(token.name), await self._within_limit(token, parts))
+        async with self._quota.within(token, parts) as counted:
+            return await self.files.begin(tenant_folder(token.name), counted)
 
     async def get(self, token: TokenSettings, file_id: str) -> FileRecord:
         """Return a file's record; raises NotFound."""
@@ -151,28 +154,15 @@ class FileDesk:
             found += [record for record in records if record is not None]
         return Page(found, len(ids) > limit)
 
-    async def _room(self, token: TokenSettings) -> int | None:
-        """Return how many bytes the token may still store; None where nobody counts."""
-        if token.max_stored_bytes is None:
-            return None
-        tenant = tenant_folder(token.name)
-        used = sum(await asyncio.gather(*(self._store.weigh(f"{kind}/{tenant}") for kind in ("files", "uploads"))))
-        return max(0, token.max_stored_bytes - used)
-
-    async def _within_limit(self, token: TokenSettings, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Return the parts, which end with StorageLimit once they are more than the token may store."""
-        room = await self._room(token)
-        return parts if room is None else _at_most(parts, room, token)
-
     # --- uploads ------------------------------------------------------------------------------------------------
 
     async def begin_upload(
         self, token: TokenSettings, *, size: int, filename: str, purpose: str, expires_seconds: int | None
     ) -> Upload:
         """Begin a file that comes in parts. Raises StorageLimit."""
-        room = await self._room(token)
+        room = await self._quota.room(token)
         if room is not None and size > room:
-            raise _over_limit(token)
+            raise over_limit(token)
         upload = Upload(
             id=f"upload_{secrets.token_hex(16)}",
             bytes=size,
@@ -203,8 +193,8 @@ class FileDesk:
     async def add_part(self, token: TokenSettings, upload: Upload, parts: AsyncIterator[bytes]) -> str:
         """Keep one part; returns its id. Raises StorageLimit."""
         part_id = f"part_{secrets.token_hex(16)}"
-        parts = await self._within_limit(token, parts)
-        await self._store.put_stream(_part_key(tenant_folder(token.name), upload.id, part_id), parts)
+        async with self._quota.within(token, parts) as counted:
+            await self._store.put_stream(_part_key(tenant_folder(token.name), upload.id, part_id), counted)
         return part_id
 
     async def complete(self, token: TokenSettings, upload: Upload, part_ids: list[str], md5: str | None) -> Upload:
@@ -276,20 +266,6 @@ class FileDesk:
     async def _drop_parts(self, tenant: str, upload_id: str) -> None:
         for key in await self._store.list(f"uploads/{tenant}/{upload_id}/parts"):
             await self._store.delete(key)
-
-
-async def _at_most(parts: AsyncIterator[bytes], room: int, token: TokenSettings) -> AsyncIterator[bytes]:
-    async for part in parts:
-        room -= len(part)
-        if room < 0:
-            raise _over_limit(token)
-        yield part
-
-
-def _over_limit(token: TokenSettings) -> StorageLimit:
-    return StorageLimit(
-        f"This token may store {token.max_stored_bytes} bytes in its files. Delete some of them first.", param="file"
-    )
 
 
 def _upload_key(tenant: str, upload_id: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 ANSWER_SECONDS = 10.0
+LOOK_SECONDS = 1
+"""Of one wait, which must be shorter than a command may take."""
 _COLUMNS = tuple(map(Column, ("PROCESS", "ROLE", "FILE", "RESULT")))
 
 
@@ -53,18 +56,20 @@ def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:
     import redis  # noqa: PLC0415 - keeps `--help` fast
 
     from shared import keys  # noqa: PLC0415
+    from shared.protocol import DAY_MS  # noqa: PLC0415
     from shared.redis_sync import connect  # noqa: PLC0415
 
     request = secrets.token_hex(8)
     answers: list[dict[str, Any]] = []
     try:
         with connect(url) as client:
+            client.set(keys.RELOAD_LAST, request, px=DAY_MS)  # for who does not hear it, as its connection is away
             asked = int(client.publish(keys.RELOAD, request))
-            while len(answers) < asked:
-                found: Any = client.blpop([keys.reloaded(request)], timeout=ANSWER_SECONDS)
-                if found is None:
-                    break
-                answers.append(json.loads(found[1]))
+            until = time.monotonic() + ANSWER_SECONDS
+            while len(answers) < asked and time.monotonic() < until:
+                found: Any = client.blpop([keys.reloaded(request)], timeout=LOOK_SECONDS)
+                if found is not None:
+                    answers.append(json.loads(found[1]))
     except redis.RedisError as error:
         raise CommandError(f"Redis cannot be asked ({type(error).__name__}); see `aqueduct check`") from None
     return asked, sorted(answers, key=lambda answer: (answer["role"], answer["process"]))

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,7 +23,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.support.processes import ROOT, Process, free_port
+from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until
 
@@ -280,6 +281,49 @@ def test_a_new_model_gets_a_worker_when_the_watched_file_has_changed(tmp_path: P
     finally:
         up.process.stop(20)
     assert alive(children) == []
+
+
+def test_a_worker_comes_back_without_the_model_that_a_reload_has_taken(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    backends = [{"url": f"http://127.0.0.1:{free_port()}/v1"}]
+    models = {f"m-{n}": {"backends": backends} for n in range((os.cpu_count() or 1) + 1)}  # two of them share a worker
+    file.write_text(yaml.safe_dump({"models": models}))
+    up = Up(tmp_path, "--config", str(file), "--no-flower")
+    try:
+        up.wait_ready()
+        (shared,) = (child for child in up.children("aqueduct worker") if child.cmdline()[-2] == "m-0")
+        left = shared.cmdline()[-1]
+        file.write_text(yaml.safe_dump({"models": {name: given for name, given in models.items() if name != "m-0"}}))
+        up.process.signal(signal.SIGHUP)
+        wait_until(lambda: "removed=m-0" in up.log, 10, "the reload")
+        shared.kill()
+        wait_until(lambda: up.has_new(f"aqueduct worker -- {left}", {shared.pid}), 20, "a worker for what is left")
+        wait_until(lambda: up.ask({**BODY, "model": left}).json()["error"]["code"] == "backend_unavailable", 20)
+        file.write_text(yaml.safe_dump({"models": models}))
+        up.process.signal(signal.SIGHUP)
+        wait_until(lambda: up.has_new("aqueduct worker -- m-0", {shared.pid}), 20, "a worker for what is back")
+    finally:
+        up.process.stop(20)
+
+
+def test_a_watched_file_that_changes_while_redis_is_away_ends_nothing_and_is_read_later(
+    tmp_path: Path, own_redis: RedisServer
+) -> None:
+    file = tmp_path / "own.yaml"
+    models = {"demo": {"backends": [{"url": f"http://127.0.0.1:{free_port()}/v1"}]}}
+    file.write_text(yaml.safe_dump({"redis_url": own_redis.url, "models": models}))
+    up = Up(tmp_path, "--config", str(file), "--no-flower", "--watch")
+    try:
+        wait_until(lambda: len(up.children("aqueduct worker")) == 1, 60, "the worker")
+        wait_until(lambda: "aqueduct.worker ready" in up.log or not up.process.running, 60, "it to be ready")
+        own_redis.kill()
+        file.write_text(yaml.safe_dump({"redis_url": own_redis.url, "models": models | {"new": models["demo"]}}))
+        time.sleep(6)  # a look, and what a call waits for Redis at most
+        assert up.process.running, up.log
+        own_redis.restart()
+        wait_until(lambda: len(up.children("aqueduct worker")) == 2, 30, "a worker for the new model")
+    finally:
+        up.process.stop(20)
 
 
 def test_file_without_tokens_gets_the_printed_one(tmp_path: Path) -> None:

@@ -183,3 +183,14 @@ def _running(system: System) -> bool:
     rows = json.loads(process.log().splitlines()[-1])["models"]
     process.log_file.unlink()
     return any(row["running"] for row in rows)
+
+
+def test_who_does_not_answer_is_counted_and_what_the_others_said_is_told(
+    system: System, own_redis: RedisServer
+) -> None:
+    with own_redis.client() as client, client.pubsub() as silent:
+        silent.subscribe(keys.RELOAD)
+        assert silent.get_message(timeout=5)
+        told = reload(system, status=1)
+    assert (told["asked"], len(told["answers"])) == (4, 3)
+    assert [answer["error"] for answer in told["answers"]] == ["", "", ""]

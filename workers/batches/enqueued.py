@@ -6,7 +6,7 @@ A prompt's tokens are not known before it has run. The input's bytes ÷ 4 are ta
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.batches import keys
 from shared.batches.record import BatchRecord, Status, load
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from shared.store import Store
 
 BYTES_A_TOKEN = 4
+_READ_AT_ONCE: Final = 32
+"""Records of open batches, of which there may be thousands: each is a connection to the store."""
 
 
 async def token_limit_problem(
@@ -24,9 +26,12 @@ async def token_limit_problem(
 
     Batches that were made earlier are in front of it, those made later are not. Raises StoreError.
     """
-    marks = await store.list(keys.OPEN)
-    owned = await asyncio.gather(*(_size_before(store, tenant, record, key.removeprefix(keys.OPEN)) for key in marks))
-    waiting, asked = sum(owned) // BYTES_A_TOKEN, size // BYTES_A_TOKEN
+    ids = [key.removeprefix(keys.OPEN) for key in await store.list(keys.OPEN)]
+    owned = 0
+    for at in range(0, len(ids), _READ_AT_ONCE):
+        some = ids[at : at + _READ_AT_ONCE]
+        owned += sum(await asyncio.gather(*(_size_before(store, tenant, record, batch_id) for batch_id in some)))
+    waiting, asked = owned // BYTES_A_TOKEN, size // BYTES_A_TOKEN
     if waiting + asked <= most:
         return None
     message = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared import events
 from shared.batches.lines import CheckedLine
 from shared.batches.record import BatchRecord, Counts
+from shared.batches.results import Result as Ended
 from shared.batches.results import answered, refused
 from shared.errors import AqueductError, from_wire
 from shared.estimates import Estimates
@@ -62,6 +64,8 @@ class Flow:
         self._open_source = open_source
         self._source: AsyncIterator[CheckedLine] | None = self._read()
         self._twins = Twins(MAX_TWINS if site.catalogue.settings.batches.merge_identical else 0)
+        self._alike: deque[tuple[int, str, Callable[[int, str, str], Ended]]] = deque()
+        """Lines that get the answer of one that has just ended, and what makes it theirs."""
         self._tries = {name[4:]: int(value) for name, value in told.items() if name.startswith("try:")}
         self._model_name, self._model = self._look_up()
         self._window = Window(_limit(self._model))
@@ -112,8 +116,11 @@ class Flow:
         return name, catalogue.settings.models.get(name or "")
 
     def _follow_model(self) -> None:
-        """See whether the model was taken from the configuration, or has come back."""
+        """See whether the model has changed, was taken from the configuration, or has come back."""
+        was = self._model
         self._model_name, self._model = self._look_up()
+        if self._model is not was:
+            self._window.limit = _limit(self._model)
         if self.is_without_model and not self._told_of_model:
             text = "batch %s waits: its model %r is not in the configuration; what has not run expires with the window"
             log.warning(text, self._record.id, self._record.model)
@@ -224,9 +231,18 @@ class Flow:
                 self._read_rows += 1
                 continue
             self._take(result, again)
+            await self._answer_alike()
         if again:
             await self._try_again(again)
         return len(rows)
+
+    async def _answer_alike(self) -> None:
+        """Give the lines that are the same as one that has ended its answer: of a large one a segment a time."""
+        while self._alike:
+            number, custom_id, twin = self._alike.popleft()
+            self._segments.add(twin(number, custom_id, self._job_id(number)), None)
+            if self._segments.is_due:
+                await self._segments.write()
 
     def _take(self, result: Result, again: list[tuple[Flight, AqueductError]]) -> None:
         flight = self._window.find(line_number(result.job_id))
@@ -253,8 +269,7 @@ class Flow:
             twin = partial(answered, body=body, usage=None)
         self._read_rows += 1
         self._segments.add(ended, result.job_id)
-        for number, custom_id in self._twins.ended(flight.number):
-            self._segments.add(twin(number, custom_id, self._job_id(number)), None)
+        self._alike.extend((number, custom_id, twin) for number, custom_id in self._twins.ended(flight.number))
         self._window.end(flight)
 
     def _job_id(self, number: int) -> str:
@@ -290,6 +305,7 @@ class Flow:
         again: list[tuple[Flight, AqueductError]] = []
         rows = self._read_rows
         self._take(await self._lines.ended(flight.job.id), again)
+        await self._answer_alike()
         self._read_rows = rows  # the sink has no row of it
         if again:
             await self._try_again(again)

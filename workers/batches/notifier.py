@@ -34,6 +34,8 @@ log = logging.getLogger("aqueduct.worker.batches")
 
 LOOK_SECONDS: Final = 30.0
 """Between two looks for notices of other processes; jittered."""
+REST_SECONDS: Final = 1.0
+"""Between two looks at least, unless a batch has just ended: where thousands wait for another try one is always due."""
 AWAY_SECONDS: Final = 5.0
 AT_ONCE: Final = 4
 """Notices on their way to one receiver."""
@@ -92,7 +94,7 @@ class Notifier:
 
     def _pause(self) -> float:
         next_due = min(self._due.values(), default=float("inf")) - time.time()
-        return min(LOOK_SECONDS * random.uniform(0.7, 1.3), max(0.1, next_due))
+        return min(LOOK_SECONDS * random.uniform(0.7, 1.3), max(REST_SECONDS, next_due))
 
     async def _look(self) -> None:
         """Begin a round for each receiver that something is due to, and that has none."""
@@ -108,15 +110,18 @@ class Notifier:
             self._rounds[tenant] = self._background.step(self._round(tenant, found), "round of webhooks")
 
     async def _round(self, tenant: str, found: list[str]) -> None:
-        receiver, left = self._receivers[tenant], iter(found)
+        left = iter(found)
         try:
-            await asyncio.gather(*(self._work_off(receiver, left) for _ in range(min(AT_ONCE, len(found)))))
+            await asyncio.gather(*(self._work_off(tenant, left) for _ in range(min(AT_ONCE, len(found)))))
         finally:
             del self._rounds[tenant]
-            self._woken.set()  # what has come meanwhile
+            asyncio.get_running_loop().call_later(REST_SECONDS, self._woken.set)  # what has come meanwhile
 
-    async def _work_off(self, receiver: Receiver, left: Iterator[str]) -> None:
+    async def _work_off(self, tenant: str, left: Iterator[str]) -> None:
         for key in left:
+            receiver = self._receivers.get(tenant)
+            if receiver is None:  # a reload has taken it
+                return
             name = f"webhook:{key.rpartition('/')[2]}"
             try:
                 if await self._lines.hold(name):

@@ -60,5 +60,6 @@ class Tokens:
             self._is_whole = False
             return
         self._is_whole = MARKER.encode() in flat[::2]
-        self._created = {record.name: record for record in parse_records(flat)}
+        if flat:  # else they were lost: the last known ones stay, as at the API
+            self._created = {record.name: record for record in parse_records(flat)}
         self._read_at = time.monotonic()

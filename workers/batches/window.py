@@ -31,7 +31,8 @@ class Window:
     """At most so many lines at once, as the model's slots for batches call for."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
+        """May change."""
         self._flights: dict[int, Flight] = {}
         self._bytes = 0
         self._waiting: list[tuple[float, int]] = []
@@ -45,12 +46,12 @@ class Window:
     @property
     def has_room(self) -> bool:
         """Whether another line may begin."""
-        return len(self._flights) < self._limit and (self._bytes < MAX_BYTES or not self._flights)
+        return len(self._flights) < self.limit and (self._bytes < MAX_BYTES or not self._flights)
 
     @property
     def is_slack(self) -> bool:
         """Whether many lines pause before another try, so that others could use the slots."""
-        return 2 * len(self._numbers) > self._limit
+        return 2 * len(self._numbers) > self.limit
 
     def begin(self, flight: Flight) -> None:
         """Take a line in; it is to be admitted at once."""

@@ -12,6 +12,9 @@ from typing import Any, Final, NoReturn
 import jsonschema_rs
 
 from shared.errors import InvalidRequest, SchemaBreach
+from shared.kinds.chat.schema.effort import MOST, Effort
+from shared.kinds.chat.schema.structured import MAX_CHECKED_BYTES, size_bytes
+from shared.kinds.common.body import text_without
 
 MOST_STEPS: Final = 12
 """Of a place in an answer; what lies deeper is told by its beginning."""
@@ -29,6 +32,7 @@ class Checker:
         schema = (response_format.get("json_schema") or {}).get("schema")
         self._validator = None if schema is None else _compiled(schema)
         self._names = frozenset(_property_names(schema))
+        self._recurs = Effort(schema).recurs
 
     def check(self, answer: bytes) -> None:
         """Raise SchemaBreach where a choice of a chat completion does not fit.
@@ -52,10 +56,14 @@ class Checker:
             if not isinstance(value, dict):
                 raise SchemaBreach.at(index, "$", "is no JSON object", text)
             return
-        error = next(_errors(self._validator, value), None)
-        if error is not None:
-            keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
-            raise SchemaBreach.at(index, self._place(error.instance_path), f"breaks `{keyword}` of the schema", text)
+        if _fits(self._validator, value):
+            return
+        # Of a schema that recurs errors may double with each level of the answer, and all are made before the first.
+        error = None if self._recurs else next(self._validator.iter_errors(value), None)
+        if error is None:
+            raise SchemaBreach.at(index, "$", "breaks the schema", text)
+        keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
+        raise SchemaBreach.at(index, self._place(error.instance_path), f"breaks `{keyword}` of the schema", text)
 
     def _place(self, path: list[str | int]) -> str:
         """Return a JSON path; a name that is not the schema's is the answer's own, and told as a star."""
@@ -67,20 +75,30 @@ class Checker:
 
 
 def refuse_bad_schema(schema: dict[str, Any]) -> None:
-    """Raise InvalidRequest for a schema that no answer can be checked against."""
+    """Raise InvalidRequest for a schema that no answer can be checked against, or not in any reasonable time."""
+    if size_bytes(schema) > MAX_CHECKED_BYTES:
+        message = f"The schema in 'response_format' is too large to be checked: at most {MAX_CHECKED_BYTES} bytes."
+        raise InvalidRequest(message, param="response_format", code="invalid_value")
+    if Effort(schema).most > MOST:
+        message = "The schema in 'response_format' refers to itself in too many ways to be checked. Simplify it."
+        raise InvalidRequest(message, param="response_format", code="invalid_value")
     _compiled(schema)
 
 
 def asked_again(body: bytes, breach: SchemaBreach) -> bytes:
-    """Return a job's body with the answer that does not fit, and a word on what is wrong with it."""
+    """Return a job's body with the answer that does not fit, and a word on what is wrong with it.
+
+    All else is written byte by byte as the API wrote it, which has counted up to where its front reaches.
+    """
     request = json.loads(body)
+    said = str(breach.said).encode(errors="replace").decode()  # half an emoji is no text to send
     again = f"Your answer does not fit the required JSON schema: {breach.where}. Answer again, with the JSON alone."
     request["messages"] = [
         *request["messages"],
-        {"role": "assistant", "content": breach.said},
+        {"role": "assistant", "content": said},
         {"role": "user", "content": again},
     ]
-    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"{" + b",".join(text_without({name: value}, ())[1:-1] for name, value in request.items()) + b"}"
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:
@@ -91,11 +109,11 @@ def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:
         raise InvalidRequest(message, param="response_format", code="invalid_value") from None
 
 
-def _errors(validator: jsonschema_rs.Validator, value: object) -> Iterator[jsonschema_rs.ValidationError]:
+def _fits(validator: jsonschema_rs.Validator, value: object) -> bool:
     try:
-        yield from validator.iter_errors(value)
+        return validator.is_valid(value)
     except ValueError:  # a number that no double holds
-        return
+        return True
 
 
 def _fetch_nothing(uri: str) -> NoReturn:

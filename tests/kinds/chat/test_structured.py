@@ -10,6 +10,7 @@ import pytest
 
 from shared.errors import InvalidRequest, SchemaBreach
 from shared.kinds.chat.structured import Checker, asked_again, refuse_bad_schema
+from shared.kinds.common.parameters import text_for_job
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -100,6 +101,55 @@ def test_a_pattern_that_explodes_does_not_hold_anything_up() -> None:
         checker.check(answer(json.dumps({"a": "a" * 40 + "!"})))
 
 
+def _multiplying(keyword: str) -> dict[str, Any]:
+    """Return a schema of 40 steps, each of which asks for the next one twice."""
+    steps: dict[str, Any] = {f"s{n}": {keyword: [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)}
+    return {"$ref": "#/$defs/s0", "$defs": {**steps, "s40": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_a_schema_that_multiplies_is_refused(keyword: str) -> None:
+    with pytest.raises(InvalidRequest, match="too many ways"):
+        refuse_bad_schema(_multiplying(keyword))
+    nested: dict[str, Any] = {
+        f"s{n}": {"properties": {"x": {keyword: [{"$ref": f"#/$defs/s{n + 1}"}] * 2}}} for n in range(40)
+    }
+    with pytest.raises(InvalidRequest, match="too many ways"):
+        refuse_bad_schema({"$ref": "#/$defs/s0", "$defs": {**nested, "s40": {"type": "object"}}})
+
+
+def test_a_schema_that_holds_up_whoever_compiles_it_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="too large"):
+        refuse_bad_schema({"enum": ["x" * 300_000]})
+
+
+def test_a_schema_that_recurs_holds_nothing_up() -> None:
+    kinds = [
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": [name]} for name in ("a", "b", "c")
+    ]
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [*kinds, {"type": "integer"}]}}}
+    refuse_bad_schema(schema)
+    checker = Checker(body(schema))
+    checker.check(answer('{"b":1,"x":' * 100 + "1" + "}" * 100))
+    with pytest.raises(SchemaBreach) as caught:
+        checker.check(answer('{"b":1,"x":' * 8 + '"no"' + "}" * 8))
+    assert caught.value.where == "choice 0, $ breaks the schema"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"enum": [1, 2]}}},
+        {"properties": {f"p{n}": {"anyOf": [{"type": "string"}, {"type": "null"}]} for n in range(1000)}},
+        {"$ref": "#"},
+        {"$dynamicRef": "#x", "$dynamicAnchor": "x"},
+    ],
+)
+def test_schemas_as_they_are_in_use_are_taken(schema: dict[str, Any]) -> None:
+    refuse_bad_schema(schema)
+
+
 def test_who_is_asked_again_is_told_what_was_wrong() -> None:
     with pytest.raises(SchemaBreach) as caught:
         Checker(body()).check(answer("{}"))
@@ -108,6 +158,23 @@ def test_who_is_asked_again_is_told_what_was_wrong() -> None:
     assert again["messages"][1]["content"] == "{}"
     assert "$ breaks `required`" in again["messages"][2]["content"]
     assert again["response_format"] == json.loads(body())["response_format"]
+
+
+def test_who_is_asked_again_has_the_same_front_for_the_operators_changes() -> None:
+    given = {**json.loads(body()), "temperature": 1e-7, "user": "Zoë", "seed": 2**70}
+    text, options = text_for_job(given, (), frozenset({"temperature", "user"}))
+    end = options["front"][0]
+    with pytest.raises(SchemaBreach) as caught:
+        Checker(text).check(answer("{}"))
+    again = asked_again(text, caught.value)
+    assert again[: end + 1] == text[: end + 1]
+    assert json.loads(again)["seed"] == 2**70
+
+
+def test_who_has_said_half_an_emoji_is_asked_again_all_the_same() -> None:
+    with pytest.raises(SchemaBreach) as caught:
+        Checker(body()).check(answer('{"name": "\ud83d'))
+    assert json.loads(asked_again(body(), caught.value))["messages"][1]["content"] == '{"name": "?'
 
 
 def test_nothing_is_fetched_for_a_schema() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from shared.batches import keys
 from shared.batches.lines import CheckedLine
 from shared.batches.record import Status
 from tests.support.batch_site import Site
 from tests.support.batches import chat_line
 from workers.batches.prefixes import AHEAD_LINES, grouped
+from workers.batches.segments import SEGMENT_BYTES
 from workers.batches.twins import Twins
 
 
@@ -101,3 +103,15 @@ def test_identical_lines_run_once_and_each_has_the_answer(site: Site) -> None:
     each = ended.output[0]["response"]["body"]["usage"]["completion_tokens"]
     assert ended.record.usage is not None
     assert ended.record.usage.output_tokens == each * (sum(calls.values()) + 8), "twins cost nothing"
+
+
+def test_a_large_answer_for_many_lines_is_not_held_as_often_as_there_are_lines(site: Site) -> None:
+    site.set(merge_identical=True)
+    site.system.rewrite(models={"m": {"backends": [{"model": "demo?tokens=20000"}]}})
+    batch = site.batches.put([chat_line(f"same-{n}", "same", temperature=0) for n in range(200)])
+    site.system.add_worker()
+    ended = site.batches.wait(batch, 60, site.logs)
+    assert len(ended.texts()) == 200
+    found = asyncio.run(site.batches.store.list(keys.segments(site.batches.tenant, batch)))
+    sizes = [asyncio.run(site.batches.store.size(key)) or 0 for key in found]
+    assert max(sizes) < SEGMENT_BYTES + 2 * len(next(iter(ended.texts().values())))

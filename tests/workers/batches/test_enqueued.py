@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.batches import record
+from shared.batches import keys, record
 from shared.batches.record import Status
+from shared.store import Store
 from tests.support.batches import BatchStore, chat_line
 from workers.batches.enqueued import token_limit_problem
 
@@ -38,3 +39,29 @@ def test_a_batch_that_runs_is_in_front_whenever_it_was_made_and_one_that_has_end
     assert problem(batches, first, 1000) is not None
     asyncio.run(record.save(batches.store, batches.tenant, replace(batches.record(later), status=Status.COMPLETED)))
     assert problem(batches, first, 1000) is None
+
+
+def test_of_thousands_of_open_batches_some_are_read_at_once(tmp_path: Path) -> None:
+    batches = BatchStore(tmp_path)
+    last = [batches.put(LINES) for _ in range(100)][-1]
+    counting = Counting(batches.store)
+    size = asyncio.run(batches.store.size(keys.input_copy(batches.tenant, last))) or 0
+    told = asyncio.run(token_limit_problem(counting, batches.tenant, batches.record(last), size, 1))
+    assert told is not None and f"other batches {99 * size // 4};" in told["message"]
+    assert counting.most <= 32
+
+
+class Counting(Store):
+    """A store that knows how many reads were under way at once."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store._backing)
+        self.most = self._now = 0
+
+    async def get(self, key: str) -> bytes | None:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            return await super().get(key)
+        finally:
+            self._now -= 1

@@ -146,6 +146,18 @@ def test_a_batch_goes_on_when_a_reload_brings_its_model_back(site: Site) -> None
     assert "misses results" not in site.logs()
 
 
+def test_a_batch_that_runs_uses_the_slots_that_a_reload_brings(site: Site) -> None:
+    backend = {"model": "demo?prefix=1&tokens=3&token_seconds=0.1"}
+    site.system.rewrite(models={"m": {"concurrency": 1, "backends": [backend]}})
+    batch = site.batches.put([chat_line(f"line-{n}", "text") for n in range(120)])
+    worker = site.system.add_worker()
+    wait_until(lambda: site.backend.state()["total_requests"] > 1, 20, "some lines to run")
+    site.system.rewrite(models={"m": {"concurrency": 16, "backends": [backend]}})
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: site.backend.state()["open_requests"] > 8, 20, "the slots to be used")
+    assert site.batches.wait(batch, 60, site.logs).record.status is Status.COMPLETED
+
+
 def test_a_batch_whose_model_stays_away_expires_and_keeps_what_has_ended(site: Site) -> None:
     lines = [chat_line(f"line-{n}", "text", "slow") for n in range(60)]
     batch = site.batches.put(lines, window_seconds=25)

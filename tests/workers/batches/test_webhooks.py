@@ -182,6 +182,25 @@ def test_a_reload_brings_a_receiver_and_takes_it(site: Site, receiver: Receiver,
     assert len(receiver.deliveries) == 1
 
 
+def test_what_is_left_of_a_round_goes_where_the_configuration_says_by_then(
+    site: Site, receiver: Receiver, other: Receiver
+) -> None:
+    receiver.hangs = True
+    batches = [f"batch_{n:032x}" for n in range(8)]
+    for batch in batches:
+        site.batches.put_notice({**_NOTICE, "batch_id": batch, "ended_at": int(time.time())})
+    worker = site.system.add_worker()
+    receiver.wait(4)
+    text = site.system.config_file.read_text()
+    site.system.config_file.write_text(text.replace(receiver.url, other.url))
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: "tokens" in site.logs().rpartition("reload")[2], 10, "the reload to be told")
+    told = {delivery.unwrap(SECRET).data.id for delivery in other.wait(8)}
+    assert told == set(batches)
+    assert len(receiver.deliveries) == 4, "what had not begun is not sent to where nobody listens any more"
+    _is_quiet(site)
+
+
 def test_an_end_that_its_worker_died_upon_is_told(site: Site, receiver: Receiver) -> None:
     batch = site.batches.put(LINES)
     made = site.batches.record(batch)

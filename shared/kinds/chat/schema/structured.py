@@ -36,7 +36,7 @@ _SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "conta
 def schema_problem(schema: dict[str, Any], *, strict: bool) -> str | None:
     """Return what makes `schema` unusable as a sentence without its end, or None if it is fine."""
     try:
-        if _size_bytes(schema) <= MAX_CHECKED_BYTES:
+        if size_bytes(schema) <= MAX_CHECKED_BYTES:
             _META_SCHEMA.validate(schema)
     except jsonschema_rs.ValidationError as error:
         place = _shortened("/".join(map(str, error.instance_path)))
@@ -46,7 +46,8 @@ def schema_problem(schema: dict[str, Any], *, strict: bool) -> str | None:
     return _StrictWalk().problem(schema) if strict else None
 
 
-def _size_bytes(schema: dict[str, Any]) -> int:
+def size_bytes(schema: dict[str, Any]) -> int:
+    """Return how long a schema is as text."""
     try:
         return len(orjson.dumps(schema))
     except TypeError:  # an integer beyond 64 bits
