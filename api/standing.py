@@ -19,6 +19,8 @@ from shared.room.admission import Admission, Admissions, Line
 
 TELL_SECONDS: Final = 0.8
 """A stream that waits is told where it stands after so long: within a second."""
+END_SECONDS: Final = 0.5
+"""So long before its longest wait a request is told nothing more, so that its refusal has its status."""
 UNSURE_SECONDS: Final = 0.2
 """Whose turn must have come since the last answer is looked at again so soon."""
 ASK_SECONDS: Final = 1.0
@@ -35,15 +37,17 @@ class Waiting:
     """A request of this process that waits, and what is known of its turn."""
 
     __slots__ = (
-        "_is_told", "_said", "_tell", "before", "expected_at", "id", "lane", "model", "since", "tenant", "waits",
+        "_ends_at", "_is_told", "_said", "_tell", "before", "expected_at", "id", "lane", "model", "since", "tenant",
+        "waits",
     )  # fmt: skip
 
-    def __init__(self, job: Admission, before: int, since: float, tell: TellHeaders) -> None:
+    def __init__(self, job: Admission, before: int, since: float, ends_at: float, tell: TellHeaders) -> None:
         self.id = job.id
         self.model = job.model
         self.lane = job.lane
         self.tenant = job.token.name
         self.since = since
+        self._ends_at = ends_at
         self.before = before
         """Jobs that go before it."""
         self.expected_at: float | None = None
@@ -55,8 +59,9 @@ class Waiting:
         self._said: list[tuple[float, int, float]] = []
 
     def is_unsure(self, now: float) -> bool:
-        """Whether its turn may have come since it was last asked for."""
-        return self.waits and (self.expected_at is None or self.expected_at <= now)
+        """Whether its turn may have come since it was last asked for, or its wait is about to end in a refusal."""
+        expected = self.expected_at
+        return self.waits and (expected is None or expected <= now or self._ends_at <= now + END_SECONDS)
 
     def comment(self, now: float) -> bytes:
         """Return what a stream's reader is told meanwhile."""
@@ -125,7 +130,7 @@ class Standing:
         """Take in a request that must wait; `leave` when its answer is over."""
         now = asyncio.get_running_loop().time()
         room = self._rooms.setdefault(job.model, _Room(job.model))
-        waiting = room.waiting[job.id] = Waiting(job, before, now, tell)
+        waiting = room.waiting[job.id] = Waiting(job, before, now, now + self._admissions.longest_wait(job), tell)
         if line is not None:
             room.pace = Pace(line, now)
         if line is not None or now - room.asked_at < ASK_SECONDS:

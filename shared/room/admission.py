@@ -211,9 +211,7 @@ class Admissions:
         spec = job.spec.to_json()
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
-        # Past a plain request's own read timeout nobody listens any more.
-        longest = self._catalogue.models[job.model].max_wait_seconds
-        max_wait_seconds = min(longest, job.spec.client_seconds or longest)
+        max_wait_seconds = self.longest_wait(job)
         return AdmitArguments(
             id=job.id,
             model=job.model,
@@ -238,6 +236,11 @@ class Admissions:
             sink=job.sink,
             at_once=flag(job.at_once),
         )
+
+    def longest_wait(self, job: Admission) -> float:
+        """Return the seconds that a job may wait; past a plain request's own read timeout nobody listens any more."""
+        longest = self._catalogue.models[job.model].max_wait_seconds
+        return min(longest, job.spec.client_seconds or longest)
 
     async def cancel(self, job_ids: Sequence[str]) -> bytes:
         """Take this process out of jobs, and cancel those that nobody else owns; one letter a job, see `cancel.lua`.
