@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.batches import run_batches
+from tests.chaos.batches import SHORT_HARMS, run_batches
 from tests.chaos.cancels import run_cancels
 from tests.chaos.faults import FAULTS, Fault, wait_for_load
 from tests.chaos.load import Load
@@ -60,7 +60,8 @@ def main() -> int:
         faults = run_faults(arguments, folder)
         if arguments.fault:
             return faults
-        faults |= _report(run_batches(folder, SHORT_LINES if arguments.short else FULL_LINES))
+        broken = run_batches(folder, SHORT_LINES, SHORT_HARMS) if arguments.short else run_batches(folder, FULL_LINES)
+        faults |= _report(broken)
         return faults | _report(run_scripts(folder, SHORT_STEPS if arguments.short else FULL_STEPS))
 
 

@@ -1,4 +1,4 @@
-"""Two harms of `python -m tests.chaos batches`, in its short form; `make chaos-short` does all of them."""
+"""Two harms of `python -m tests.chaos batches`, in its short form; `make chaos-short` does others."""
 
 from __future__ import annotations
 
