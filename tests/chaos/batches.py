@@ -119,7 +119,7 @@ the last second's, which no segment holds yet."""
 
 
 SHORT_HARMS: Final = (restart_redis, kill_each_in_turn, kill_everything, fill_the_disk)
-"""Those of the short run, which CI does behind the tests: these do two of the others, and the rest is in them."""
+"""Those of the short run, which CI does behind the tests: the tests do two of the others, the rest is in these."""
 
 
 def run_harm(folder: Path, harm: Callable[[Site], None], lines: int) -> list[str]:
