@@ -234,7 +234,7 @@ FAULTS = (
     ),
     Fault(name="rolling restart", harm=restart_everything),
     Fault(name="all pub/sub dropped", harm=nothing, settings={"testing": {"drop_live_events": True}}),
-    Fault(name="slow line to Redis", harm=slow_line, errors="told", replicated=True, times=2),
+    Fault(name="slow line to Redis", harm=slow_line, replicated=True, times=2),
     Fault(name="failover, lagging", harm=fail_over, errors="told", replicated=True, times=4, recovery_seconds=30),
 )
 """In the order of the table."""
