@@ -1,4 +1,4 @@
-"""Two harms of `python -m tests.chaos batches`, in its short form; `make chaos-short` does others."""
+"""Two harms of `python -m tests.chaos batches`, in its short form; `make chaos-short` does all others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.batches import empty_and_kill_all, kill_feeder, run_harm
+from tests.chaos.batches import TESTED, run_harm
 from tests.support.batch_site import Site
 
 
-@pytest.mark.parametrize("harm", [kill_feeder, empty_and_kill_all])
+@pytest.mark.parametrize("harm", TESTED)
 def test_whatever_dies_each_line_has_one_record_and_few_run_again(tmp_path: Path, harm: Callable[[Site], None]) -> None:
     assert run_harm(tmp_path, harm, 200) == []
