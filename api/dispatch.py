@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, UnknownModel
-from shared.estimates import Estimates
+from shared.estimates import Estimates, corrected
 from shared.jobs import JobSpec
 from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane, tier_of
-from shared.protocol import MAX_COST, STORED
+from shared.protocol import STORED
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
 from shared.settings import TokenSettings
 
@@ -86,7 +88,7 @@ class Dispatcher:
             owner=self._owner,
             body=accepted.body,
             spec=spec,
-            cost=min(MAX_COST, max(1.0, accepted.cost * self._estimates.factor((token.name, name)))),
+            cost=corrected(accepted.cost, self._estimates.factor((token.name, name))),
             estimate=accepted.cost,
             must_finish=is_stored,
             sink=STORED if is_stored else "",
@@ -99,6 +101,6 @@ class Dispatcher:
         """Take what a request has cost that was estimated so, for the next ones of its token."""
         self._estimates.learn((token.name, model), estimate, tokens)
 
-    async def admit(self, job: Admission) -> Admitted:
+    def admit(self, job: Admission) -> Coroutine[Any, Any, Admitted]:
         """Put the job into its waiting room. Raises a CapacityError or RateLimited."""
-        return await self._admissions.admit(job)
+        return self._admissions.admit(job)

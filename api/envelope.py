@@ -49,12 +49,12 @@ class Envelope:
         standing = ((b"x-request-id", state["request_id"].encode()), (b"openai-version", b"2020-10-01"))
         status = 0
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:  # no coroutine of its own: it waits for nothing
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *standing]
-            await send(message)
+            return send(message)
 
         try:
             direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None

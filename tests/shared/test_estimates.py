@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.estimates import LEAST_FACTOR, MOST_FACTOR, MOST_KEYS, Estimates
+from shared.estimates import LEAST_FACTOR, MOST_FACTOR, MOST_KEYS, Estimates, corrected
 
 
 def test_nothing_known_changes_nothing() -> None:
@@ -45,3 +45,9 @@ def test_the_factor_and_the_keys_are_bounded() -> None:
         estimates.learn(number, 1, 2)
     assert estimates.factor("low") == estimates.factor("high") == 1
     assert estimates.factor(MOST_KEYS - 1) == 2
+
+
+def test_what_is_charged_is_whole_at_least_one_and_bounded() -> None:
+    charged = [corrected(*given) for given in ((10.25, 1 / 3), (0.0, 1.0), (1e300, 64.0))]
+    assert charged == [3, 1, 10**12]
+    assert all(type(cost) is int for cost in charged)

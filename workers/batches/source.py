@@ -12,10 +12,10 @@ from shared.batches import keys
 from shared.batches.lines import CheckedLine, check_line, read_lines
 from shared.batches.record import BatchRecord
 from shared.errors import AqueductError
+from shared.estimates import corrected
 from shared.jobs import JobSpec
 from shared.kinds import KINDS, Kind
 from shared.lanes import tier_of
-from shared.protocol import MAX_COST
 from shared.room.lines import LineJob, line_id
 from shared.settings import ModelSettings
 from shared.store import StoreError
@@ -77,7 +77,7 @@ def make_job(line: CheckedLine, record: BatchRecord, kind: Kind, model: ModelSet
         tier=tier_of("batch", request.service_tier),
     )
     job_id = line_id(record.created_us, line.number, record.id)
-    cost = min(MAX_COST, max(1.0, accepted.cost * factor))
+    cost = corrected(accepted.cost, factor)
     return LineJob(id=job_id, body=accepted.body, spec=spec, cost=cost, estimate=accepted.cost)
 
 
