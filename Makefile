@@ -3,8 +3,9 @@
 
 PYTHON ?= $(shell sh tools/find_python.sh)
 RUN = .venv/bin/python -m
-# Tests wait far more than they compute, so two at once pay off even on two cores.
-PYTEST = $(RUN) pytest -n 2 --dist loadfile
+# Tests wait far more than they compute, so more at once than cores pay off.
+PROCESSES ?= 4
+PYTEST = $(RUN) pytest -n $(PROCESSES) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-full check lint format types contract audit attack chaos chaos-short bench mutants lock docs clean install install-dev

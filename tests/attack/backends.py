@@ -12,6 +12,7 @@ from tests.attack.suite import MIB, Group, Suite, cost_of
 from tests.support.chat import CHAT, chat_body
 
 EVENT_BYTES = 16 * MIB
+TRIES = 3
 SECONDS_PER_MIB = 0.01
 """What it may cost to read what a limit allows."""
 
@@ -50,9 +51,22 @@ class Backends:
             assert answer.status_code >= 400 and answer.json()["error"]["message"], answer.text[:300]
 
     def costs(self, name: str, limit: int, *, stream: bool) -> None:
-        """The worker keeps nothing of it, and spends what reading up to the limit takes."""
+        """The worker keeps nothing of it, and spends what reading up to the limit takes.
+
+        What is kept of each, or is spent on each, shows each time: an allocator that takes a few pages more, once,
+        does not.
+        """
         for _ in range(2):
             self._ask(name, stream=stream)  # what a process takes at the first time, it keeps
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._cost(name, limit, stream=stream)
+                return
+            except AssertionError:
+                if not tries_left:
+                    raise
+
+    def _cost(self, name: str, limit: int, *, stream: bool) -> None:
         with cost_of(self._stack.worker_of(name), more_seconds=limit / MIB * SECONDS_PER_MIB):
             began = time.monotonic()
             self._ask(name, stream=stream)

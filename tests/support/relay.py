@@ -239,8 +239,9 @@ class Relay(Startable):
             if pair.bytes_left is not None:
                 data = data[: pair.bytes_left]
                 pair.bytes_left -= len(data)
-            await self._loop.sock_sendall(sink, data)
+            # Counted first: who has read all of it may look at the count at once.
             self.carried_bytes += len(data)
+            await self._loop.sock_sendall(sink, data)
             if pair.bytes_left == 0:
                 raise _CutHere
 
