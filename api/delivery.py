@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from api.exchange import Exchange
 from api.relay import Relay
@@ -74,7 +73,7 @@ class Delivery:
             except AqueductError as cut:  # the grace of a shutdown is over
                 if not exchange.started:
                     raise
-                exchange.scope["state"]["error_code"] = cut.code
+                exchange.record.error_code = cut.code
                 await exchange.write(self._kind.error_event(cut), more=False)
                 return
             if not ready and waiting is not None and not exchange.started and (left := held_until - clock()) > 0:
@@ -113,7 +112,7 @@ class Delivery:
                 error = self._failure(event)
                 if not self._exchange.started and not out:
                     raise error
-                self._exchange.scope["state"]["error_code"] = error.code
+                self._exchange.record.error_code = error.code
                 out.append(self._kind.error_event(error))
         return b"".join(out)
 
@@ -121,29 +120,31 @@ class Delivery:
 
     def _note_start(self, event: bytes) -> None:
         """The first token is here."""
-        exchange = self._exchange
-        self.queue_ms = int(event[1:])
-        exchange.scope["state"].update(queue_ms=self.queue_ms, first_ms=exchange.elapsed_ms())
+        record = self._exchange.record
+        self.queue_ms = record.queue_ms = int(event[1:])
+        record.first_ms = record.elapsed_ms()
 
     def _note_attempts(self, event: bytes) -> None:
-        attempts, backend = events.read_attempts(event)
-        self._exchange.scope["state"].update(attempts=attempts, backend=backend)
+        record = self._exchange.record
+        record.attempts, record.place = events.read_attempts(event)
 
     def _note(self, done: events.Completed) -> None:
-        self.queue_ms = done.queue_ms
-        state = self._exchange.scope["state"]
-        state.update(queue_ms=done.queue_ms, run_ms=done.run_ms)
-        state.setdefault("attempts", 1)
+        record = self._exchange.record
+        self.queue_ms = record.queue_ms = done.queue_ms
+        record.run_ms = done.run_ms
+        record.attempts = record.attempts or 1
         if done.prompt_tokens >= 0:  # else the backend did not say
             self.tokens = done.prompt_tokens + done.completion_tokens
-            state.update(prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens)
+            record.prompt_tokens, record.completion_tokens = done.prompt_tokens, done.completion_tokens
 
     def _failure(self, event: bytes) -> AqueductError:
         error, ran = from_wire(event[1:]), events.read_ran(event)
+        record = self._exchange.record
         if ran is not None:
-            self._exchange.scope["state"].update(asdict(ran))
+            record.queue_ms, record.run_ms, record.attempts = ran.queue_ms, ran.run_ms, ran.attempts
+            record.place = ran.backend
         elif error.code == QueueTimeout.code:
-            self._exchange.scope["state"]["queue_ms"] = self._exchange.elapsed_ms()
+            record.queue_ms = record.elapsed_ms()
         return error
 
 

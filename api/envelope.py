@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
@@ -18,6 +17,7 @@ from starlette.routing import Match
 
 from api.exchange import Exchange, Message, Receive, Scope, Send
 from api.paths import meant, tidy
+from api.record import Listener, RequestRecord, record_of, write_log
 from api.store_errors import store_error
 from shared.errors import AqueductError, InvalidRequest, MethodNotAllowed, RequestError, UnknownUrl
 from shared.jobs import new_id, request_id
@@ -26,6 +26,8 @@ from shared.store import StoreError
 log = logging.getLogger("aqueduct.api.requests")
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_LISTENERS: tuple[Listener, ...] = (write_log,)
+"""Before the process is open."""
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -44,9 +46,11 @@ class Envelope:
             return
         job_id = new_id()
         state = scope.setdefault("state", {})
-        started_at = time.monotonic()
-        state["job_id"], state["request_id"], state["started_at"] = job_id, request_id(job_id), started_at
-        standing = ((b"x-request-id", state["request_id"].encode()), (b"openai-version", b"2020-10-01"))
+        path: bytes = scope.get("raw_path") or scope["path"].encode()  # its escapes may stand for anything
+        state["record"] = record = RequestRecord(
+            job_id, request_id(job_id), method=scope["method"], path=path, client=(scope["client"] or "?")[0]
+        )
+        standing = ((b"x-request-id", record.request_id.encode()), (b"openai-version", b"2020-10-01"))
         status = 0
 
         def send_with_headers(message: Message) -> Awaitable[None]:  # no coroutine of its own: it waits for nothing
@@ -63,22 +67,15 @@ class Envelope:
             else:
                 await self._app(_as_routed(scope), receive, send_with_headers)
         except Exception:
-            log.exception("unexpected error", extra={"request_id": state["request_id"]})
-            state["error_code"] = AqueductError.code
+            log.exception("unexpected error", extra={"request_id": record.request_id})
+            record.error_code = AqueductError.code
             if status == 0:
                 await Exchange(scope, receive, send_with_headers).fail(AqueductError())
         finally:
-            if scope["path"] not in _QUIET_PATHS and log.isEnabledFor(logging.INFO):
-                get = state.get
-                fields = {name: get(name) for name in (_OF_JOBS if "kind" in state else _OF_OTHERS)}
-                log.info(
-                    "%s %s", scope["method"], _path_as_sent(scope),
-                    extra={
-                        "request_id": state["request_id"], "status": state.get("status", status),
-                        "ms": int((time.monotonic() - started_at) * 1000), "client": (scope["client"] or "?")[0],
-                        **fields,
-                    },
-                )  # fmt: skip
+            if scope["path"] not in _QUIET_PATHS:
+                record.ended(status)
+                for listener in state.get("listeners", _LISTENERS):
+                    listener(record)
 
 
 def _as_routed(scope: Scope) -> Scope:
@@ -87,23 +84,9 @@ def _as_routed(scope: Scope) -> Scope:
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-_OF_OTHERS = ("tenant", "error_code")
-_OF_JOBS = (
-    "kind", "model", "tenant", "lane", "stream", "error_code", "queue_ms", "first_ms", "run_ms", "prompt_tokens",
-    "completion_tokens", "attempts", "backend",
-)  # fmt: skip
-"""The same on every outcome; None: not known, or not come to."""
-
-
-def _path_as_sent(scope: Scope) -> str:
-    """Return the path with its escapes, as what they stand for may be anything."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw[:200].decode("ascii", "replace")
-
-
 def error_response(request: Request, error: AqueductError) -> Response:
     """Return an error as a whole response, for handlers of the framework."""
-    request.state.error_code = error.code
+    record_of(request.scope).error_code = error.code
     return Response(error.json(), error.status, error.response_headers(), "application/json")
 
 

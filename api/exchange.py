@@ -7,11 +7,11 @@ event, the client's disconnect from the moment the body is read, and bytes that 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from api.record import RequestRecord
 from shared.errors import AqueductError, UnsupportedMediaType
 
 Scope = MutableMapping[str, Any]
@@ -52,28 +52,22 @@ class Exchange:
         "_headers",
         "_send",
         "receive",
-        "request_id",
+        "record",
         "scope",
         "started",
-        "started_at",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
         self._send = send
-        self.request_id: str = scope["state"]["request_id"]
-        self.started_at: float = scope["state"]["started_at"]
+        self.record: RequestRecord = scope["state"]["record"]
         self.started = False
         """The response's headers are out: its status is fixed."""
         self._headers: Headers = []
         # A request is asked for some ten headers, and an SDK sends twenty.
         self._given: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._connection: Connection | None = scope.get("extensions", {}).get("aqueduct.connection")
-
-    def elapsed_ms(self) -> int:
-        """Return how long ago the request began."""
-        return int((time.monotonic() - self.started_at) * 1000)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of that (lower-case) name."""
@@ -128,7 +122,7 @@ class Exchange:
                 "status": status,
                 "headers": [
                     (b"content-type", content_type),
-                    (b"openai-processing-ms", b"%d" % self.elapsed_ms()),
+                    (b"openai-processing-ms", b"%d" % self.record.elapsed_ms()),
                     *self._headers,
                     *headers,
                 ],

@@ -85,21 +85,22 @@ class JobEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange, state = Exchange(scope, receive, send), scope["state"]
-        state["kind"] = self._kind.name
+        exchange = Exchange(scope, receive, send)
+        record = exchange.record
+        record.kind = self._kind.name
         try:
             await self._answer(exchange)
         except ClientGone:
-            state["status"] = 499
+            record.status = 499
         except AqueductError as error:
-            state["error_code"] = error.code
+            record.error_code = error.code
             await exchange.fail(error)
-        if "attempts" in state:
-            state["backend"] = self._dispatcher.backend(state["model"], state.get("backend"))
+        if record.attempts is not None and record.model is not None:
+            record.backend = self._dispatcher.backend(record.model, record.place)
 
     async def _answer(self, exchange: Exchange) -> None:
         token = await self._tokens.find(exchange.header(b"authorization"))
-        exchange.scope["state"]["tenant"] = token.name
+        exchange.record.tenant = token.name
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()
@@ -117,7 +118,8 @@ class JobEndpoint:
         request, read_timeout = prepared.request, _read_timeout(exchange)
         is_stream = request.stream
         cursor = Cursor() if prepared.admission.sink else None
-        exchange.scope["state"].update(model=prepared.admission.model, lane=prepared.admission.lane, stream=is_stream)
+        record, admission = exchange.record, prepared.admission
+        record.model, record.lane, record.stream = admission.model, admission.lane, is_stream
         if is_stream and "structured" in prepared.admission.spec.options:
             exchange.add_headers([(b"x-aqueduct-structured-output", b"unchecked")])
         older = self._open.older(exchange, prepared.identity) if prepared.identity else None
@@ -173,6 +175,7 @@ class JobEndpoint:
         relay.accepted()
         if admitted.before is None:
             return None
+        exchange.record.held = "slots"
         return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:
@@ -206,7 +209,7 @@ class JobEndpoint:
 
     def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
         request = self._kind.validate(parse_body(raw))
-        exchange.scope["state"]["model"] = request.model[:MAX_NAME]  # as asked for, until it is found
+        exchange.record.model = request.model[:MAX_NAME]  # as asked for, until it is found
         name = self._dispatcher.model_name(request.model)
         if not self._tokens.allows(token, name):
             raise UnknownModel(request.model)
@@ -215,7 +218,7 @@ class JobEndpoint:
             self._kind,
             request,
             token,
-            job_id=exchange.scope["state"]["job_id"],
+            job_id=exchange.record.job_id,
             read_timeout_seconds=read_timeout,
             idempotency=idempotency(exchange, token, raw),
         )

@@ -58,14 +58,14 @@ class ResumeEndpoint:
         try:
             await self._answer(exchange)
         except ClientGone:
-            scope["state"]["status"] = 499
+            exchange.record.status = 499
         except StoreError as error:
             await self._fail(exchange, store_error(error))
         except AqueductError as error:
             await self._fail(exchange, error)
 
     async def _fail(self, exchange: Exchange, error: AqueductError) -> None:
-        exchange.scope["state"]["error_code"] = error.code
+        exchange.record.error_code = error.code
         if exchange.started:
             await exchange.write(CHAT.error_event(error), more=False)
         else:

@@ -10,6 +10,7 @@ import pytest
 
 from api.bodies import LARGE_AT_ONCE, MAX_VALUES, PARSE_IN_THREAD_BYTES, Bodies, check_values
 from api.exchange import Exchange, Message
+from api.record import RequestRecord
 from shared.errors import CapacityError, InvalidRequest
 from tests.support.asynchronous import asynchronous
 from tests.support.rooms import settings_of
@@ -82,7 +83,8 @@ def an_upload(size: int) -> Exchange:
         raise AssertionError("nothing is answered here")
 
     headers = [(b"content-length", b"%d" % size)]
-    return Exchange({"headers": headers, "state": {"request_id": "r", "started_at": 0.0}}, receive, send)
+    record = RequestRecord("0", "req_0", method="POST", path=b"/", client="?")
+    return Exchange({"headers": headers, "state": {"record": record}}, receive, send)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("PLACE_SECONDS", 0.05), ("MAX_WAITING", 0)])

@@ -19,8 +19,8 @@ from tests.support.waiting import wait_until
 Line = dict[str, Any]
 STANDING = {"time", "level", "logger", "message"}
 FIELDS = {
-    "request_id", "kind", "model", "tenant", "lane", "stream", "status", "error_code", "queue_ms", "first_ms", "run_ms",
-    "ms", "prompt_tokens", "completion_tokens", "attempts", "backend", "client",
+    "request_id", "kind", "model", "tenant", "lane", "stream", "status", "error_code", "held", "queue_ms", "first_ms",
+    "run_ms", "ms", "prompt_tokens", "completion_tokens", "attempts", "backend", "client",
 }  # fmt: skip
 MODELS = {
     "good": model("tokens=3&first_token_seconds=0.2&answer_seconds=0.2"),
@@ -81,7 +81,7 @@ def has(line: Line, **wanted: Any) -> bool:
 def test_an_answer_tells_lane_times_tokens_and_backend(system: System, stream: bool, demo_backend: DemoBackend) -> None:
     line = ask(system, "good", stream=stream, token=system.tokens["flex"])
     assert has(line, kind="chat.completions", model="good", tenant="flex", lane="flex", stream=stream, status=200)
-    assert has(line, error_code=None, attempts=1, backend=httpx.URL(demo_backend.url).netloc.decode())
+    assert has(line, error_code=None, held=None, attempts=1, backend=httpx.URL(demo_backend.url).netloc.decode())
     assert has(line, prompt_tokens=1, completion_tokens=3)
     assert 0 <= line["queue_ms"] <= line["ms"]
     assert 200 <= line["run_ms"] <= line["ms"]
@@ -137,6 +137,7 @@ def test_one_that_found_no_room_or_waited_too_long_says_so(system: System) -> No
                 line = ask(system, name)
             assert has(line, status=status, error_code=code, model=name, lane="default", run_ms=None, attempts=None)
             assert line["queue_ms"] is None if status == 429 else 300 <= line["queue_ms"] <= line["ms"]
+            assert line["held"] == (None if status == 429 else "slots")
 
 
 def test_one_whose_client_left_tells_what_it_had_by_then(system: System) -> None:

@@ -1,0 +1,95 @@
+"""What happened to one request, filled on the way; the log line and the metrics are made of it at its end.
+
+It holds no prompt, no answer and no token: `tenant` is the token's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, cast
+
+log = logging.getLogger("aqueduct.api.requests")
+
+
+class RequestRecord:
+    """One request from its first byte to its last. None: not known, or not come to."""
+
+    # Defaults of the class, not of the instance: a record is made for every request, and most of it is set later.
+    kind: str | None = None
+    """Of jobs; all other requests have none."""
+    model: str | None = None
+    """The model's own name; as long as it is not found the name that was asked for."""
+    tenant: str | None = None
+    """The token's name."""
+    lane: str | None = None
+    stream: bool | None = None
+    status: int = 0
+    """The HTTP status; 499: the client has left. 0: nothing was sent."""
+    error_code: str | None = None
+    held: str | None = None
+    """Why it had to wait; None where it did not."""
+    queue_ms: int | None = None
+    first_ms: int | None = None
+    """From its arrival to its first token, of streams."""
+    run_ms: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    attempts: int | None = None
+    """Backend calls, those of workers that were lost included."""
+    place: int | None = None
+    """Of the backend that was called last, in the model's list."""
+    backend: str | None = None
+    """Its host and port."""
+    seconds: float = 0.0
+    """From its arrival to its end."""
+
+    def __init__(self, job_id: str, request_id: str, *, method: str, path: bytes, client: str) -> None:
+        """Take the path as it was sent, and the address of the client."""
+        self.job_id = job_id
+        self.request_id = request_id
+        self.method = method
+        self.path = path
+        self.client = client
+        self.started_at = time.monotonic()
+
+    def elapsed_ms(self) -> int:
+        """Return how long ago the request began."""
+        return int((time.monotonic() - self.started_at) * 1000)
+
+    def ended(self, status: int) -> None:
+        """Take note of the end; what is known of the status here goes before what was sent."""
+        self.status = self.status or status
+        self.seconds = time.monotonic() - self.started_at
+
+
+def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:
+    """Return the record of the request with this scope."""
+    return cast(RequestRecord, scope["state"]["record"])
+
+
+Listener = Callable[[RequestRecord], None]
+"""Hears of each request once, at its end."""
+
+MAX_PATH: Final = 200
+OF_OTHERS: Final = ("tenant", "error_code")
+OF_JOBS: Final = (
+    "kind", "model", "tenant", "lane", "stream", "error_code", "held", "queue_ms", "first_ms", "run_ms",
+    "prompt_tokens", "completion_tokens", "attempts", "backend",
+)  # fmt: skip
+"""The same on every outcome."""
+
+
+def write_log(record: RequestRecord) -> None:
+    """Write the request's line."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    log.info(
+        "%s %s", record.method, record.path[:MAX_PATH].decode("ascii", "replace"),
+        extra={
+            "request_id": record.request_id, "status": record.status, "ms": int(record.seconds * 1000),
+            "client": record.client,
+            **{name: getattr(record, name) for name in (OF_JOBS if record.kind is not None else OF_OTHERS)},
+        },
+    )  # fmt: skip
