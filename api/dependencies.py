@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.record import record_of
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 
 async def _gateway(request: Request) -> Gateway:
@@ -21,7 +21,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 async def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
     value = request.headers.get("authorization")
     token = await gateway.tokens.find(value.encode("latin-1") if value is not None else None)
-    record_of(request.scope).tenant = token.name
+    record_of(request.scope).is_of(token)
     return token
 
 

@@ -14,7 +14,7 @@ from shared.kinds.kind import Kind, Request
 from shared.lanes import LANES, Lane, tier_of
 from shared.protocol import STORED
 from shared.room.admission import Admission, Admissions, Admitted, Idempotency
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 _TIER_LANES: dict[str, Lane] = {"priority": "priority", "fast": "priority", "flex": "flex"}
 

@@ -28,7 +28,8 @@ from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
 from shared.places import Place
 from shared.room.admission import Admission
-from shared.settings import ApiSettings, TokenSettings
+from shared.settings import ApiSettings
+from shared.token_settings import TokenSettings
 
 SHORTEST_READ_TIMEOUT_SECONDS = 1.0
 """A client that says less is not believed: its comments would come every millisecond."""
@@ -100,7 +101,7 @@ class JobEndpoint:
 
     async def _answer(self, exchange: Exchange) -> None:
         token = await self._tokens.find(exchange.header(b"authorization"))
-        exchange.record.tenant = token.name
+        exchange.record.is_of(token)
         if self.draining:
             raise Draining(retry_after=1)
         exchange.require_json()

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, cast
 
+from shared.token_settings import TokenSettings
+
 log = logging.getLogger("aqueduct.api.requests")
 
 
@@ -23,6 +25,8 @@ class RequestRecord:
     """The model's own name; as long as it is not found the name that was asked for."""
     tenant: str | None = None
     """The token's name."""
+    group: str | None = None
+    """The token's group."""
     lane: str | None = None
     stream: bool | None = None
     status: int = 0
@@ -53,6 +57,12 @@ class RequestRecord:
         self.path = path
         self.client = client
         self.started_at = time.monotonic()
+
+    def is_of(self, token: TokenSettings) -> None:
+        """Take note of whose request it is."""
+        self.tenant = token.name
+        if token.in_group is not None:
+            self.group = token.in_group.name
 
     def elapsed_ms(self) -> int:
         """Return how long ago the request began."""
@@ -91,5 +101,6 @@ def write_log(record: RequestRecord) -> None:
             "request_id": record.request_id, "status": record.status, "ms": int(record.seconds * 1000),
             "client": record.client,
             **{name: getattr(record, name) for name in (OF_JOBS if record.kind is not None else OF_OTHERS)},
+            **({"group": record.group} if record.group is not None else {}),
         },
     )  # fmt: skip

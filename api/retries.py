@@ -17,7 +17,7 @@ from api.exchange import Exchange
 from api.relay import Relay
 from shared.errors import InvalidRequest
 from shared.room.admission import Idempotency
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 MAX_KEY_LENGTH = 255
 TIMED_OUT_SHARE = 0.9

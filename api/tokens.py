@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.catalogue import Catalogue
-from shared.errors import Unauthenticated
+from shared.errors import PermissionDenied, Unauthenticated
 from shared.keys import TOKENS
-from shared.settings import TokenSettings
+from shared.token_settings import GroupSettings, TokenSettings
 from shared.tokens import hash_token, parse_records
 
 log = logging.getLogger("aqueduct.tokens")
@@ -26,6 +26,10 @@ _UNKNOWN = "Incorrect API key provided: it is unknown or was revoked. Ask your o
 """Begins as OpenAI's does: other gateways and clients look for these words."""
 _UNKNOWN_CODE = "invalid_api_key"
 _EXPIRED = "The API key has expired. Ask your operator for another one."
+_GROUP_GONE = (
+    "The group '{group}' of this API key is gone. Ask your operator to put it into another one: "
+    "`aqueduct token set {name} --group NAME`, or `--group none`."
+)
 MAX_HEADER_BYTES = 4096
 LOOK_SECONDS = 1.0
 """Between two looks at Redis for the sake of unknown tokens, and the longest that one may take."""
@@ -38,10 +42,11 @@ class TokenTable:
         """Take what holds the tokens of the file; `on_use` is called with the hash of each token let in."""
         self._catalogue = catalogue
         self._on_use = on_use
+        self._groups: dict[str, GroupSettings] = {}
         self._static: dict[str, TokenSettings] = {}
         self._created: dict[str, TokenSettings] = {}
         self._dynamic: dict[str, TokenSettings] = {}
-        """Of those the ones that count."""
+        """Of those the ones that count, in their groups."""
         self._changed()
         catalogue.follow(self._changed)
         self._call: RedisCall | None = None
@@ -51,7 +56,9 @@ class TokenTable:
         self._looked_at = float("-inf")
 
     def _changed(self) -> None:
-        self._static = {record.sha256: record for record in self._catalogue.settings.tokens}
+        settings = self._catalogue.settings
+        self._groups = {group.name: group for group in settings.groups}
+        self._static = {record.sha256: record.within(self._groups) for record in settings.tokens}
         self.replace_dynamic(list(self._created.values()))
 
     async def find(self, authorization: bytes | None) -> TokenSettings:
@@ -81,7 +88,10 @@ class TokenTable:
                 self.replace_dynamic([*self._created.values(), *parse_records(fields)])
 
     def authenticate(self, authorization: bytes | None) -> TokenSettings:
-        """Return whose token the header holds; raise Unauthenticated without a word of the token."""
+        """Return whose token the header holds; raise Unauthenticated without a word of the token.
+
+        Raises PermissionDenied where its group is gone: with it went the limits that the token was given under.
+        """
         if authorization is None or not authorization.strip():
             raise Unauthenticated(headers=_CHALLENGE)
         digest = hash_token(_bearer(authorization))
@@ -90,22 +100,22 @@ class TokenTable:
             raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise Unauthenticated(_EXPIRED, code="invalid_api_key", headers=_CHALLENGE)
+        if record.has_lost_group:
+            raise PermissionDenied(_GROUP_GONE.format(group=record.group, name=record.name))
         self._on_use(digest)
         return record
 
     def allows(self, token: TokenSettings, model_name: str) -> bool:
         """Whether the token may use the model of this name or alias. Says nothing on whether the model exists."""
-        if "*" in token.models or model_name in token.models:
-            return True
-        names = self._catalogue.names
-        wanted = names.get(model_name)
-        return wanted is not None and any(names.get(name) == wanted for name in token.models)
+        return token.may_use(model_name, self._catalogue.names)
 
     def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:
         """Take these as the created tokens; one that has a static token's name is left out, the file wins."""
         self._created = {record.sha256: record for record in records}
         static_names = {record.name for record in self._static.values()}
-        self._dynamic = {record.sha256: record for record in records if record.name not in static_names}
+        self._dynamic = {
+            record.sha256: record.within(self._groups) for record in records if record.name not in static_names
+        }
 
     async def refresh(self, call: RedisCall) -> None:
         """Read the created tokens once; raises what `call` raises, and then keeps the last good set.

@@ -21,7 +21,7 @@ from shared.settings import ModelSettings, Settings
 
 log = logging.getLogger("aqueduct.catalogue")
 
-LIVE: Final = ("models", "tokens", "lanes", "tenant_share", "log_level")
+LIVE: Final = ("models", "groups", "tokens", "lanes", "tenant_share", "log_level")
 """The settings that a reload changes; the others are a process's own from its start to its end."""
 DIGEST_LENGTH: Final = 12
 

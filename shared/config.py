@@ -1,7 +1,7 @@
 """The configuration file and the environment in, frozen `Settings` out; or every reason why not, at once.
 
 A value is looked for in the environment (`AQUEDUCT_API__PORT` for `api.port`), then in the file, then in the defaults.
-Models and tokens come only from the file. A variable that is set but empty counts as not set.
+Models, groups and tokens come only from the file. A variable that is set but empty counts as not set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.settings import Settings, is_usable_name
 PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
 FLOWER_PASSWORD: problems.Path = ("flower", "password")
-_FILE_ONLY = ("models", "tokens")
+_FILE_ONLY = ("models", "groups", "tokens")
 _WORKERS_ONLY = {"api_key", "headers", "proxy", "ca_file", "client_certificate", "client_key"}
 """Of a backend: what those who do not call it neither need nor should hold."""
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
@@ -223,18 +223,26 @@ def _find_clashes(tree: Tree) -> None:
             tree.problem(path, f"the name {name!r} is already used {_on_line(tree, first[name])}")
         else:
             first[name] = path
-    for key in ("name", "sha256"):
+    for section, key, what in (("groups", "name", "group"), ("tokens", "name", "token"), ("tokens", "sha256", "token")):
         seen: dict[str, problems.Path] = {}
-        tokens = tree.data.get("tokens")
-        for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
-            value = token.get(key) if isinstance(token, dict) else None
-            if not isinstance(value, str):
-                continue
-            path = ("tokens", index, key)
+        for path, value in _texts(tree.data, section, key):
             if value in seen:
-                what = f"the name {value!r}" if key == "name" else "this sha256"
-                tree.problem(path, f"{what} is already used by another token {_on_line(tree, seen[value])}")
+                known = "this sha256" if key == "sha256" else f"the name {value!r}"
+                tree.problem(path, f"{known} is already used by another {what} {_on_line(tree, seen[value])}")
             seen.setdefault(value, path)
+    groups = [name for _, name in _texts(tree.data, "groups", "name")]
+    for path, name in _texts(tree.data, "tokens", "group"):
+        if name not in groups:
+            tree.problem(path, f"no group is called {name!r}{suggestion(name, groups)}; add it to `groups`")
+
+
+def _texts(data: dict[str, Any], section: str, key: str) -> Iterator[tuple[problems.Path, str]]:
+    """Yield each text that stands under a key of a list's entries, and where."""
+    entries = data.get(section)
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(value, str):
+            yield (section, index, key), value
 
 
 def _on_line(tree: Tree, path: problems.Path) -> str:

@@ -81,6 +81,7 @@ def shown(value: object) -> str:
 _PATTERNS = {
     "sha256": 'must be the SHA-256 of the token, 64 digits 0-9 a-f; get it by: printf %s "$TOKEN" | sha256sum',
     "name": "may hold only letters, digits and . _ @ -",
+    "group": "may hold only letters, digits and . _ @ -",
 }
 _WORDS = {
     "missing": "is required",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import orjson
 
@@ -43,6 +43,13 @@ class JobSpec:
     tier: str | None = None
     """The `service_tier` that the answer names: the one used, where the request named any."""
 
+    group: ClassVar[str] = ""
+    """Of the token that asked; only a `MemberSpec` has one."""
+
+    def within(self, group: str) -> MemberSpec:
+        """Return the same as the job of a group's token."""
+        return MemberSpec(**{one.name: getattr(self, one.name) for one in fields(JobSpec)}, group=group)
+
     def to_json(self) -> bytes:
         """Return the spec as one line of JSON; raises TypeError for integers over 64 bits in `options`."""
         return orjson.dumps(self)
@@ -70,7 +77,15 @@ class JobSpec:
         may_be_none = type(spec.client_seconds) in _SECONDS and type(spec.tier) in _TEXT
         if not texts or kinds != (bool, int, dict) or not may_be_none:
             raise ValueError("a job's spec has a member of another type than expected")
-        return spec
+        group = get("group")
+        return spec.within(group) if group and type(group) is str else spec
+
+
+@dataclass(slots=True, kw_only=True)
+class MemberSpec(JobSpec):
+    """The spec of a job whose token is in a group: only there is one written."""
+
+    group: str = ""  # type: ignore[misc]  # a field here alone, so that others do not write it
 
 
 _SECONDS = (type(None), int, float)

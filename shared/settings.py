@@ -1,6 +1,6 @@
 """The settings, as frozen pydantic models: what the YAML file may hold, with ranges and defaults.
 
-How a backend is reached stands in `shared/backend_settings.py`.
+How a backend is reached stands in `shared/backend_settings.py`, who may do what in `shared/token_settings.py`.
 
 `shared/config.py` reads them from a file and the environment, and refuses names that stand twice. Nothing else reads
 the environment.
@@ -12,17 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
 from shared.batch_hours import BatchHours, batch_hours
 from shared.batches.window import LONGEST_SECONDS, seconds_of
-from shared.lanes import Lane
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
-from shared.webhook_settings import WebhookSettings
+from shared.token_settings import ConfiguredToken, GroupSettings
 
 RESERVED_FROM: Final = 5
 """With as many places a model keeps one from batch work unless its settings say otherwise: a person finds it free."""
@@ -154,42 +153,6 @@ class ModelSettings(Section):
         if value is not None and value >= info.data.get("concurrency", value + 1):
             raise ValueError(f"must be smaller than concurrency, or batch work never runs (is {value})")
         return value
-
-
-class TokenSettings(Section):
-    """One bearer token: who it is and what it may do."""
-
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")] = Field(
-        description="Whose token it is; the tenant in logs, Flower and fair sharing."
-    )
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
-    models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
-    lane: Lane = Field(default="default", description="The lane its requests take.")
-    weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(default=1, description="Its share inside a lane.")
-    expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Past it: 429 `rate_limit_exceeded`."
-    )
-    concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Waiting and running together."
-    )
-    max_open_batches: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Batches that have not ended; past it: 429 `too_many_open_batches`. 0: none at all."
-    )
-    max_enqueued_batch_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="Prompt tokens (bytes of input ÷ 4) of its batches that have not ended; a batch past it fails with "
-        "`token_limit_exceeded`.",
-    )
-    max_stored_bytes: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Bytes of its files and uploads; an upload past it: 413 `storage_limit_exceeded`."
-    )
-
-
-class ConfiguredToken(TokenSettings):
-    """A token of the configuration file: it may have what is never kept in Redis."""
-
-    webhook: WebhookSettings | None = None
 
 
 class ApiSettings(Section):
@@ -351,6 +314,7 @@ class Settings(Section):
     """The whole configuration, frozen; made at the edge and handed down."""
 
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+    groups: tuple[GroupSettings, ...] = ()
     tokens: tuple[ConfiguredToken, ...] = ()
     redis_url: SecretStr | None = Field(
         default=None, description="redis://, rediss://, unix:// or sentinel://…; absent: `up` starts one."

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, ConfigDict, ValidationError
 
 from shared.keys import TOKEN_USES, TOKENS
 from shared.private_files import read_private, write_private
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 log = logging.getLogger("aqueduct.tokens")
 

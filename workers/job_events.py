@@ -83,7 +83,7 @@ class JobEvents:
             "uuid": request_id(job.id),
             "name": f"{job.spec.kind}:{job.model}",
             "args": f"({job.model!r},)",
-            "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}}}",
+            "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}{_group(job)}}}",
             "routing_key": keys.queue(job.model),
             "retries": job.tries - 1,
         }
@@ -134,3 +134,7 @@ class JobEvents:
                 log.debug("events not published: %s", type(error).__name__)
                 return
             del self._events[: len(batch)]
+
+
+def _group(job: TakenJob) -> str:
+    return f", 'group': {job.spec.group!r}" if job.spec.group else ""

@@ -276,6 +276,7 @@ class Runner:
         fields = {
             "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
             "queue_ms": job.queue_ms, "ms": int((time.time() - held.began_at) * 1000),
+            **({"group": job.spec.group} if job.spec.group else {}),
         }  # fmt: skip
         if end is None:
             log.info("job stopped: %s", held.why, extra=fields)

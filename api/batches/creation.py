@@ -16,8 +16,8 @@ from shared.batches.record import BatchRecord, load, save
 from shared.batches.window import seconds_of
 from shared.errors import CapacityError, Unprocessable
 from shared.redis import RedisClient
-from shared.settings import ConfiguredToken, TokenSettings
 from shared.store import Store
+from shared.token_settings import ConfiguredToken, TokenSettings
 
 CLAIM_MS = 30_000
 """One of several equal requests makes the batch; the others wait for its record, at most so long."""

@@ -25,8 +25,9 @@ from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from shared.files import FileRecord, Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.room.lines import Lines
-from shared.settings import BatchSettings, TokenSettings
+from shared.settings import BatchSettings
 from shared.store import Store
+from shared.token_settings import TokenSettings
 
 log = logging.getLogger("aqueduct.api.batches")
 

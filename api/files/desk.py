@@ -18,8 +18,8 @@ from api.files.quota import Quota, over_limit
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.files import FileRecord, Files, tenant_folder
 from shared.files.files import PendingFile
-from shared.settings import TokenSettings
 from shared.store import Store
+from shared.token_settings import TokenSettings
 
 PURPOSES: Final = ("batch", "user_data")
 SHORTEST_SECONDS: Final = 3600

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 from shared.errors import StorageLimit
 from shared.files import tenant_folder
-from shared.settings import TokenSettings
 from shared.store import Store
+from shared.token_settings import TokenSettings
 
 
 class Quota:

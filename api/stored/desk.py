@@ -19,7 +19,7 @@ from shared.kinds.common.answers import loads
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.admission import broker_error
 from shared.room.stored import Known, StoredJobs
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 CATCH_UP_SECONDS: Final = 1.0
 

@@ -26,8 +26,9 @@ from shared.kinds.chat import CHAT
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.admission import broker_error
 from shared.room.stored import Heard
-from shared.settings import ApiSettings, TokenSettings
+from shared.settings import ApiSettings
 from shared.store import StoreError
+from shared.token_settings import TokenSettings
 
 MAX_DIGITS: Final = 12
 

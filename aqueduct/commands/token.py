@@ -28,14 +28,15 @@ from shared.config_problems import reason, suggestion
 from shared.lanes import LANES
 from shared.logging import escaped
 from shared.redis_sync import connect
-from shared.settings import Settings, TokenSettings
+from shared.settings import Settings
+from shared.token_settings import TokenSettings
 from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
 """Stands in where there is no file: a token needs Redis and the data folder only."""
 _COLUMNS = (
-    *map(Column, ("NAME", "MODELS", "LANE")),
+    *map(Column, ("NAME", "GROUP", "MODELS", "LANE")),
     *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "JOBS")),
     *map(Column, ("EXPIRES", "LAST USED", "CREATED")),
 )
@@ -97,6 +98,7 @@ def command() -> None:
     "--lane", type=click.Choice(LANES), default="default", show_default=True, help="The lane of its requests."
 )
 @click.option("--weight", type=float, default=1, show_default=True, help="Its share inside the lane.")
+@click.option("--group", metavar="NAME", help="The group it belongs to.")
 @click.option("--expires", metavar="WHEN", help="A span such as 12h, 30d or 8w, or a date such as 2027-01-31.")
 @click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
 @click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
@@ -114,6 +116,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
         raise CommandError(f"a token named {name!r} stands in the configuration file; choose another name")
     wanted = [model.strip() for model in models.split(",") if model.strip()]
     _refuse_unknown_models(desk, wanted)
+    _refuse_unknown_group(desk, limits["group"])
     token = new_token()
     expires_at = _expiry(expires, now) if expires else None
     record = _record(
@@ -141,6 +144,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
 @click.option("--models", metavar="A,B", help="Models or aliases it may use; * for all.")
 @click.option("--lane", type=click.Choice(LANES), help="The lane of its requests.")
 @click.option("--weight", type=float, help="Its share inside the lane.")
+@click.option("--group", metavar="NAME", help="The group it belongs to. Or none.")
 @click.option("--expires", metavar="WHEN", help="A span such as 30d, a date such as 2027-01-31, or none.")
 @click.option("--requests-per-minute", metavar="N", help="Past it: 429. Or none.")
 @click.option("--concurrent-jobs", metavar="N", help="Waiting and running together; past it: 429. Or none.")
@@ -155,6 +159,7 @@ def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *
     changes: dict[str, Any] = {
         field: None if value == _NO_LIMIT else value for field, value in given.items() if value is not None
     }
+    _refuse_unknown_group(desk, changes.get("group"))
     if models is not None:
         wanted = [model.strip() for model in models.split(",") if model.strip()]
         _refuse_unknown_models(desk, wanted)
@@ -210,6 +215,12 @@ def _refuse_unknown_models(desk: _Desk, names: Sequence[str]) -> None:
     for name in names:
         if desk.knows_models and name != "*" and name not in known:
             raise click.UsageError(f"--models: no model is called {name!r}{suggestion(name, known)}")
+
+
+def _refuse_unknown_group(desk: _Desk, name: str | None) -> None:
+    known = [group.name for group in desk.settings.groups]
+    if name is not None and name not in known:
+        raise click.UsageError(f"--group: no group is called {name!r}{suggestion(name, known)}")
 
 
 def _record(fields: dict[str, Any]) -> StoredToken:
@@ -272,7 +283,7 @@ def _cells(record: TokenSettings, uses: Mapping[str, datetime]) -> tuple[str, ..
     used = uses.get(record.sha256)
     limits = (str(limit or "-") for limit in (record.requests_per_minute, record.concurrent_jobs))
     return (
-        record.name, ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires,
+        record.name, record.group or "-", ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires,
         f"{used:{_MINUTES}}" if used is not None else "-", _made(record),
     )  # fmt: skip
 

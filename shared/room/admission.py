@@ -44,7 +44,8 @@ from shared.room.scripts import (
     StandRow,
 )
 from shared.scripting import Scripts, flag
-from shared.settings import ModelSettings, TokenSettings
+from shared.settings import ModelSettings
+from shared.token_settings import TokenSettings
 
 ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
@@ -207,8 +208,8 @@ class Admissions:
             raise broker_error(error) from error
 
     def _arguments(self, job: Admission, not_after_ms: float | None) -> AdmitArguments:
-        token = job.token
-        spec = job.spec.to_json()
+        token, group = job.token, job.token.in_group
+        spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
         max_wait_seconds = self.longest_wait(job)
@@ -235,6 +236,8 @@ class Admissions:
             body_hash=job.idempotency.body if job.idempotency else "",
             sink=job.sink,
             at_once=flag(job.at_once),
+            group=group.name if group is not None else "",
+            group_weight=group.weight if group is not None else 0,
         )
 
     def longest_wait(self, job: Admission) -> float:

@@ -41,7 +41,7 @@ from shared.room.scripts import (
     ResultsArguments,
 )
 from shared.scripting import Scripts, flag
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 PLACE_MS: Final = 60_000
 """Of what a token's batches say of their order."""
@@ -195,7 +195,8 @@ async def progress_of(client: RedisClient, batch_id: str) -> dict[str, str]:
 
 
 def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) -> AdmitArguments:
-    spec, is_large = job.spec.to_json(), len(job.body) > INLINE_BYTES
+    group, is_large = token.in_group, len(job.body) > INLINE_BYTES
+    spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
     return AdmitArguments(
         id=job.id,
         model=model,
@@ -221,4 +222,6 @@ def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) ->
         body_hash="",
         sink=batch_id,
         at_once="",
+        group=group.name if group is not None else "",
+        group_weight=group.weight if group is not None else 0,
     )

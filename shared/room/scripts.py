@@ -41,6 +41,10 @@ class AdmitArguments(NamedTuple):
     """Who takes its end: a batch's feeder, or what stores answers; empty for none."""
     at_once: Flag
     """Not let in where it would wait for a slot."""
+    group: str = ""
+    """The token's group; empty for none."""
+    group_weight: float = 0
+    """0 for none."""
 
 
 class AdmitLimits(NamedTuple):

@@ -96,6 +96,7 @@ if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
 local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = size, apart = apart or nil,
   admitted = now,
   max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
+  group = group ~= '' and group or nil, group_weight = group ~= '' and group_weight or nil,
   token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.

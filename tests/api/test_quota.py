@@ -11,8 +11,8 @@ import pytest
 from api.files.desk import FileDesk
 from shared.errors import StorageLimit
 from shared.files import Files
-from shared.settings import TokenSettings
 from shared.store import open_store
+from shared.token_settings import TokenSettings
 from tests.support.asynchronous import asynchronous
 
 LIMITED = TokenSettings(name="a", sha256="0" * 64, max_stored_bytes=1000)

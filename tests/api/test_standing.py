@@ -7,7 +7,7 @@ import pytest
 from api.standing import END_SECONDS, Waiting
 from shared.jobs import JobSpec, new_id
 from shared.room.admission import Admission
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 
 JOB = Admission(
     id=new_id(), model="m", token=TokenSettings(name="a", sha256="0" * 64), lane="default", owner="api", body=b"{}",

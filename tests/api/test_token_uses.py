@@ -11,7 +11,8 @@ from shared.backend_settings import BackendSettings
 from shared.catalogue import Catalogue
 from shared.keys import TOKEN_USES
 from shared.redis import RedisClient, RedisUnavailable
-from shared.settings import ConfiguredToken, ModelSettings, Settings
+from shared.settings import ModelSettings, Settings
+from shared.token_settings import ConfiguredToken
 from shared.tokens import hash_token
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer

@@ -11,8 +11,9 @@ import pytest
 from api.tokens import TokenTable
 from shared.backend_settings import BackendSettings
 from shared.catalogue import Catalogue
-from shared.errors import Unauthenticated
-from shared.settings import ConfiguredToken, ModelSettings, Settings
+from shared.errors import PermissionDenied, Unauthenticated
+from shared.settings import ModelSettings, Settings
+from shared.token_settings import ConfiguredToken, GroupSettings
 from shared.tokens import StoredToken, hash_token
 from tests.support.waiting import wait_until_async
 
@@ -30,8 +31,8 @@ def token(name: str, **fields: Any) -> ConfiguredToken:
     return ConfiguredToken(name=name, sha256=hash_token(f"sk-{name}"), **fields)
 
 
-def stored(name: str) -> StoredToken:
-    return StoredToken(name=name, sha256=hash_token(f"sk-{name}"), created_at=datetime.now(UTC))
+def stored(name: str, **fields: Any) -> StoredToken:
+    return StoredToken(name=name, sha256=hash_token(f"sk-{name}"), created_at=datetime.now(UTC), **fields)
 
 
 def refused(table: TokenTable, header: bytes | None) -> Unauthenticated:
@@ -185,3 +186,39 @@ def test_a_redis_that_fails_or_hangs_during_the_look_refuses_as_before(
             task.cancel()
 
     asyncio.run(scenario())
+
+
+def test_a_group_narrows_what_its_tokens_may_use() -> None:
+    group = GroupSettings(name="team", models=("fast",), lane="default")
+    tokens = (
+        token("a", group="team", lane="priority"),
+        token("b", group="team", models=("other",), lane="flex"),
+        token("c"),
+    )
+    table = TokenTable(Catalogue(Settings(models=MODELS, groups=(group,), tokens=tokens)))
+    first, second, outside = (table.authenticate(b"Bearer sk-" + name) for name in (b"a", b"b", b"c"))
+    assert [name for name in ("llama", "fast", "other") if table.allows(first, name)] == ["llama", "fast"]
+    assert [name for name in ("llama", "fast", "other") if table.allows(second, name)] == []
+    assert [name for name in ("llama", "fast", "other") if table.allows(outside, name)] == ["llama", "fast", "other"]
+    assert (first.lane, second.lane) == ("default", "flex")
+    assert (first.in_group, outside.in_group) == (group, None)
+    assert (first.subjects, outside.subjects) == ((first, group), (outside,))
+
+
+def test_a_token_whose_group_is_gone_is_refused_until_it_is_put_into_another() -> None:
+    group = GroupSettings(name="team")
+    catalogue = Catalogue(Settings(models=MODELS, groups=(group,)))
+    table = TokenTable(catalogue)
+    table.replace_dynamic([stored("a", group="team"), stored("b")])
+    assert table.authenticate(b"Bearer sk-a").in_group == group
+    assert catalogue.exchange(Settings(models=MODELS), "").settings == ("groups",)
+    with pytest.raises(PermissionDenied, match=r"aqueduct token set a --group NAME"):
+        table.authenticate(b"Bearer sk-a")
+    assert table.authenticate(b"Bearer sk-b").name == "b"
+    table.replace_dynamic([stored("a")])
+    assert table.authenticate(b"Bearer sk-a").in_group is None
+    table.replace_dynamic([stored("a", group="team")])
+    catalogue.exchange(Settings(models=MODELS, groups=(GroupSettings(name="team", weight=3),)), "")
+    placed = table.authenticate(b"Bearer sk-a").in_group
+    assert placed is not None
+    assert placed.weight == 3

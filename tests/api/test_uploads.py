@@ -12,8 +12,8 @@ from api.files.desk import FileDesk, Upload
 from api.files.ending import UploadEnd, settle_end
 from shared.errors import Conflict, InvalidRequest
 from shared.files import Files, tenant_folder
-from shared.settings import TokenSettings
 from shared.store import Store, open_store
+from shared.token_settings import TokenSettings
 from tests.support.asynchronous import asynchronous
 
 TOKEN = TokenSettings(name="team-a", sha256="0" * 64)

@@ -28,7 +28,7 @@ from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import Admission, Admissions
 from shared.room.leases import How, Leases
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 from tests.support.batches import BatchStore, chat_line
 from tests.support.clock import set_clock
 from tests.support.processes import ROOT, RedisServer

@@ -69,9 +69,9 @@ def test_list_shows_every_token_with_its_limits(
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].endswith(f"{datetime.now(UTC):%Y-%m-%d} by anna")
     heading, static, created = (line.split() for line in lines)
-    assert heading[4:6] == ["REQ/MIN", "JOBS"]
-    assert (static[0], static[4:6]) == ("static", ["-", "-"])
-    assert (created[0], created[4:6]) == ("team-a", ["60", "-"])
+    assert heading[5:7] == ["REQ/MIN", "JOBS"]
+    assert (static[0], static[5:7]) == ("static", ["-", "-"])
+    assert (created[0], created[5:7]) == ("team-a", ["60", "-"])
     assert token("list", "--json") == 0
     told = capsys.readouterr().out
     assert [(one["name"], one["static"], one["requests_per_minute"]) for one in json.loads(told)] == [

@@ -238,6 +238,20 @@ def test_names_that_clash_are_told_with_both_lines(write: Write) -> None:
     ]
 
 
+def test_a_token_names_a_group_that_there_is_and_groups_names_stand_once(write: Write) -> None:
+    token = f"tokens: [{{name: a, sha256: {'ab' * 32}, group: %s}}]\n"
+    groups = "groups:\n  - {name: team, weight: 3, models: [fast], lane: default}\n"
+    settings = load_settings(write(GOOD + groups + token % "team"), environ=KEY)
+    assert (settings.tokens[0].group, settings.groups[0].weight) == ("team", 3)
+    assert told(write(GOOD + groups + "  - {name: team}\n" + token % "taem")) == [
+        "aqueduct.yaml:9: groups[1].name: the name 'team' is already used by another group on line 8",
+        "aqueduct.yaml:10: tokens[0].group: no group is called 'taem'; did you mean 'team'?; add it to `groups`",
+    ]
+    assert told(write(GOOD + token % "team")) == [
+        "aqueduct.yaml:7: tokens[0].group: no group is called 'team'; add it to `groups`"
+    ]
+
+
 @pytest.mark.parametrize(("weight", "is_usable"), [("1.0e-308", False), ("0.0009", False), ("0.001", True)])
 def test_a_tokens_weight_is_no_smaller_than_a_thousandth(write: Write, weight: str, is_usable: bool) -> None:
     path = write(GOOD + f"tokens: [{{name: team, sha256: {'ab' * 32}, weight: {weight}}}]\n")

@@ -8,7 +8,7 @@ from shared import keys
 from shared.protocol import DAY_MS, KEEP_MS
 from shared.room.leases import How
 from shared.room.lines import LineJob, Lines, line_id, line_number
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import HASH, Bench, a_spec, open_bench

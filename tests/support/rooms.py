@@ -19,7 +19,8 @@ from shared.room.admission import Admission, Admissions, Admitted
 from shared.room.leases import How, Leases, Why, append_parts
 from shared.room.scripts import AppendRow, Swept
 from shared.room.upkeep import Upkeep
-from shared.settings import Settings, TokenSettings
+from shared.settings import Settings
+from shared.token_settings import TokenSettings
 from tests.support.waiting import wait_until_async
 
 NOBODY = "http://127.0.0.1:1/v1"

@@ -27,8 +27,8 @@ from shared.catalogue import Catalogue
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lease import Lease
 from shared.room.lines import Lines, line_id
-from shared.settings import TokenSettings
 from shared.store import StoreError
+from shared.token_settings import TokenSettings
 from workers.batches.enqueued import token_limit_problem
 from workers.batches.flow import Flow
 from workers.batches.segments import Segments, persist
@@ -130,9 +130,7 @@ class Feeder:
         names = self._site.catalogue.names
 
         def own_name(name: str) -> str | None:
-            own = names.get(name)
-            allowed = token is None or "*" in token.models or own in {names.get(one) for one in token.models}
-            return own if allowed else None
+            return names.get(name) if token is None or token.may_use(name, names) else None
 
         key = keys.input_copy(self._tenant, self._id)
         size = await self._read(lambda: self._store.size(key))

@@ -21,7 +21,8 @@ from shared.jobs import JobSpec, Usage
 from shared.kinds import Kind
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.lines import LineJob, Result, line_id, line_number
-from shared.settings import ModelSettings, TokenSettings
+from shared.settings import ModelSettings
+from shared.token_settings import TokenSettings
 from workers.batches.order import Order
 from workers.batches.prefixes import grouped
 from workers.batches.segments import AGAIN_SECONDS, Segments

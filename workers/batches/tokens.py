@@ -9,7 +9,7 @@ from shared import keys
 from shared.batches.record import BatchRecord
 from shared.catalogue import Catalogue
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
-from shared.settings import TokenSettings
+from shared.token_settings import TokenSettings
 from shared.tokens import MARKER, parse_records
 
 FRESH_SECONDS: Final = 5.0
@@ -30,7 +30,9 @@ class Tokens:
         self._read_at = -FRESH_SECONDS
 
     def _follow(self) -> None:
-        self._configured = {token.name: token for token in self._catalogue.settings.tokens}
+        settings = self._catalogue.settings
+        self._groups = {group.name: group for group in settings.groups}
+        self._configured = {token.name: token.within(self._groups) for token in settings.tokens}
         self._configured_at = time.time()
 
     async def find(self, record: BatchRecord) -> TokenSettings | None:
@@ -44,7 +46,7 @@ class Tokens:
             return self._configured[name]
         await self._refresh()
         if name in self._created:
-            return self._created[name]
+            return self._created[name].within(self._groups)
         if record.is_configured:
             is_gone = bool(self._configured) and record.created_at < self._configured_at
         else:

@@ -23,8 +23,8 @@ from shared.protocol import DAY_MS, KEEP_MS, MAX_UNSTORED, STORED
 from shared.room.lease import LEASE_MS
 from shared.room.leases import How, Why
 from shared.room.stored import Known, StoredJobs
-from shared.settings import TokenSettings
 from shared.store import Store, open_store
+from shared.token_settings import TokenSettings
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import HASH, WIRE, Bench, a_spec, open_bench
