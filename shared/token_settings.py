@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AwareDatetime, Field
 
 from shared.lanes import LANES, Lane
+from shared.roles import Role
 from shared.settings_section import Section
 from shared.webhook_settings import WebhookSettings
 
@@ -57,6 +58,10 @@ class TokenSettings(SubjectSettings):
     lane: Lane = Field(default="default", description="The lane its requests take.")
     weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(
         default=1, description="Its share inside a lane: of its group's, where it has one."
+    )
+    role: Role = Field(
+        default="user",
+        description="`viewer` may read under `/admin/v1`, `operator` may change what runs there too.",
     )
     expires_at: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone; past it: 401.")
     max_open_batches: Annotated[int, Field(ge=0)] | None = Field(

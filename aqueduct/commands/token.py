@@ -28,6 +28,7 @@ from shared.config_problems import reason, suggestion
 from shared.lanes import LANES
 from shared.logging import escaped
 from shared.redis_sync import connect
+from shared.roles import ROLES
 from shared.settings import Settings
 from shared.token_settings import TokenSettings
 from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
@@ -38,7 +39,7 @@ _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}
 _COLUMNS = (
     *map(Column, ("NAME", "GROUP", "MODELS", "LANE")),
     *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "JOBS")),
-    *map(Column, ("EXPIRES", "LAST USED", "CREATED")),
+    *map(Column, ("ROLE", "EXPIRES", "LAST USED", "CREATED")),
 )
 _MINUTES = "%Y-%m-%d %H:%M %Z"
 _NO_LIMIT = "none"
@@ -99,6 +100,13 @@ def command() -> None:
 )
 @click.option("--weight", type=float, default=1, show_default=True, help="Its share inside the lane.")
 @click.option("--group", metavar="NAME", help="The group it belongs to.")
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    default="user",
+    show_default=True,
+    help="A viewer reads under /admin/v1, an operator changes what runs.",
+)
 @click.option("--expires", metavar="WHEN", help="A span such as 12h, 30d or 8w, or a date such as 2027-01-31.")
 @click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
 @click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
@@ -145,6 +153,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
 @click.option("--lane", type=click.Choice(LANES), help="The lane of its requests.")
 @click.option("--weight", type=float, help="Its share inside the lane.")
 @click.option("--group", metavar="NAME", help="The group it belongs to. Or none.")
+@click.option("--role", type=click.Choice(ROLES), help="What it may do under /admin/v1.")
 @click.option("--expires", metavar="WHEN", help="A span such as 30d, a date such as 2027-01-31, or none.")
 @click.option("--requests-per-minute", metavar="N", help="Past it: 429. Or none.")
 @click.option("--concurrent-jobs", metavar="N", help="Waiting and running together; past it: 429. Or none.")
@@ -283,7 +292,8 @@ def _cells(record: TokenSettings, uses: Mapping[str, datetime]) -> tuple[str, ..
     used = uses.get(record.sha256)
     limits = (str(limit or "-") for limit in (record.requests_per_minute, record.concurrent_jobs))
     return (
-        record.name, record.group or "-", ",".join(record.models), record.lane, f"{record.weight:g}", *limits, expires,
+        record.name, record.group or "-", ",".join(record.models), record.lane, f"{record.weight:g}", *limits,
+        "-" if record.role == "user" else record.role, expires,
         f"{used:{_MINUTES}}" if used is not None else "-", _made(record),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@
 local now = clock()
 local batch_key = NAMES.batch_running .. model
 local running, batch = redis.call('ZCARD', NAMES.running .. model), redis.call('SCARD', batch_key)
-if batch == 0 then return -1 end
+if batch == 0 or redis.call('HEXISTS', NAMES.room .. model, 'held') == 1 then return -1 end
 local free = math.max(0, concurrency - running)
 
 -- Whoever is behind as many as could be served now is not looked at.

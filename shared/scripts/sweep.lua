@@ -89,9 +89,16 @@ local function leases(model)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', running_key, '-inf', now, 'LIMIT', 0, 200)) do guarded(reclaim, id, model) end
 end
 
--- Nothing of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
+-- What an operator has set stays, however long nothing comes.
+local function is_kept(room)
+  local set = redis.call('HMGET', room, 'held', 'state')
+  return set[1] or set[2]
+end
+
+-- Nothing else of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
 local function give_lifetimes(model)
-  for _, key in ipairs({NAMES.room .. model, NAMES.tenants .. model, NAMES.waits .. model, NAMES.running .. model, NAMES.batch_running .. model}) do
+  if not is_kept(NAMES.room .. model) then redis.call('PEXPIRE', NAMES.room .. model, DAY_MS) end
+  for _, key in ipairs({NAMES.tenants .. model, NAMES.waits .. model, NAMES.running .. model, NAMES.batch_running .. model}) do
     redis.call('PEXPIRE', key, DAY_MS)
   end
   for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
@@ -152,7 +159,7 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
     if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', '(+inf', 'LIMIT', 0, 500), no_worker_wire) end
     return
   end
-  if redis.call('ZCARD', NAMES.running .. model) >= concurrency then return end
+  if redis.call('ZCARD', NAMES.running .. model) >= concurrency or redis.call('HEXISTS', room, 'held') == 1 then return end
   local live = live_workers(model, now, LIVE_WORKER_MS)
   if redis.call('LLEN', queue) < math.min(math.max(1, live), count) then
     push_ticket(queue, ticket, 'sweep-' .. now, live)

@@ -22,16 +22,17 @@ if redis.call('EXISTS', NAMES.waits .. model) == 0 then  -- what a busy worker n
   return out
 end
 if stands(NAMES.hold, lease_ms) then return out end
+local room = NAMES.room .. model
+local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'held')
+if passes[5] then return out end  -- whoever lets it go wakes the workers
 local running = redis.call('ZCARD', running_key)
 local n = math.min(free_slots, concurrency - running)
 if n > 0 and not surplus then
   n = math.min(n, math.ceil(concurrency / math.max(1, live_workers(model, now, LIVE_WORKER_MS))) - mine)
 end
 
-local room = NAMES.room .. model
 local lanes = {'priority', 'default', 'flex', 'batch'}
 local weights, size, pass = {priority = weight_priority, default = weight_default, flex = weight_flex, batch = weight_batch}, {}, {}
-local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch')
 for i, lane in ipairs(lanes) do
   size[lane] = redis.call('ZCARD', lane_key(lane, model))
   pass[lane] = tonumber(passes[i] or 0)

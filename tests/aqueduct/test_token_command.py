@@ -45,13 +45,14 @@ def test_create_prints_the_token_once_and_stores_its_hash(
     token: Run, own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = "--models fast,llama --lane flex --weight 2 --expires 30d --requests-per-minute 60 --concurrent-jobs 5"
+    options += " --role operator"
     assert token("create", "team-a", *options.split()) == 0
     printed = capsys.readouterr()
     secret = printed.out.strip()
     (record,) = stored(own_redis, tmp_path)
     assert record.sha256 == hash_token(secret)
     assert (record.name, record.models, record.lane, record.weight) == ("team-a", ("fast", "llama"), "flex", 2)
-    assert (record.requests_per_minute, record.concurrent_jobs) == (60, 5)
+    assert (record.requests_per_minute, record.concurrent_jobs, record.role) == (60, 5, "operator")
     assert record.expires_at is not None
     assert timedelta(days=29) < record.expires_at - datetime.now(UTC) <= timedelta(days=30)
     assert secret not in printed.err
