@@ -10,15 +10,15 @@
 Each leads to CLOSING: IDLE and HEAD after a time, the others with an answer that is the last (`_end`), all with bytes
 that are no HTTP or too many (`_refuse`). A client that takes nothing of what was written is cut in any state.
 
-uvicorn parses and writes. What the gateway needs of its inside is touched here, in `api.half_closed` and in
-`api.http_1_0` only, and its minor version is pinned; the rest of the API knows `api.exchange.Connection`.
+uvicorn parses and writes. What the gateway needs of its inside is touched here, in `api.half_closed`, `api.http_1_0`
+and `api.output` only, and its minor version is pinned; the rest of the API knows `api.exchange.Connection`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from api.half_closed import HalfClosed
 from api.heads import error_response, head_without_offer
 from api.http_1_0 import send_without_chunks
 from api.lingering import STEP_SECONDS, Lingering
+from api.output import Output, write_whole
 from api.reader import Reader
 from shared.errors import AqueductError, CapacityError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 from shared.header_fields import FIELD_BYTES
@@ -54,17 +55,6 @@ class State(Enum):
     ANSWERING = auto()
     HALF_CLOSED = auto()
     CLOSING = auto()
-
-
-class _Output:
-    """The transport as a request's cycle sees it: uvicorn closes it the moment a last answer ends, we with grace."""
-
-    __slots__ = ("close", "is_closing", "write")
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -110,6 +100,14 @@ class ClientConnection(HttpToolsProtocol):
         """Whether the whole request is here."""
         return self._current is not None and not self._current.more_body
 
+    def write_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole answer at once; False: it must be sent in parts, or there is nobody to take it."""
+        return self._current is not None and write_whole(self._current, status, headers, body)
+
+    def join_next(self) -> None:
+        """Let the head and the first part of an answer go out as one."""
+        self._output.join_next()
+
     def write_part(self, data: bytes) -> bool:
         """Write a part of a chunked body that has begun; False: the reader is slow, or the answer is over."""
         cycle = self._current
@@ -127,7 +125,7 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; past the limit of connections, tell the client so and close."""
         super().connection_made(transport)
-        self._output = _Output(transport, self._end)
+        self._output = Output(transport, self._end)
         self._reader = Reader(transport, self._settings.stalled_reader_seconds)
         excess = len(self.connections) - self._settings.max_connections
         if excess > MAX_REFUSED:

@@ -84,7 +84,8 @@ class Delivery:
             timeout = silence
             out = self._events(ready) if ready else self._comment(waiting, clock())
             if not exchange.started:
-                await exchange.start(200, SSE_TYPE, [*SSE_HEADERS, *_times(self.queue_ms, None)])
+                headers = [*SSE_HEADERS, *_times(self.queue_ms, None)]
+                await exchange.start(200, SSE_TYPE, headers, is_joined=bool(out))
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
             write = exchange.direct_writer()

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from api.exchange import Exchange, Message, Receive, Scope, Send
+from api.exchange import Exchange, Message, Receive, Scope, Send, standing
 from api.paths import meant, tidy
 from api.record import Listener, RequestRecord, record_of, write_log
 from api.store_errors import store_error
@@ -50,14 +50,11 @@ class Envelope:
         state["record"] = record = RequestRecord(
             job_id, request_id(job_id), method=scope["method"], path=path, client=(scope["client"] or "?")[0]
         )
-        standing = ((b"x-request-id", record.request_id.encode()), (b"openai-version", b"2020-10-01"))
-        status = 0
 
         def send_with_headers(message: Message) -> Awaitable[None]:  # no coroutine of its own: it waits for nothing
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *standing]
+                record.answered = message["status"]
+                message["headers"] = [*message.get("headers", ()), *standing(record)]
             return send(message)
 
         try:
@@ -69,11 +66,11 @@ class Envelope:
         except Exception:
             log.exception("unexpected error", extra={"request_id": record.request_id})
             record.error_code = AqueductError.code
-            if status == 0:
+            if not record.answered:
                 await Exchange(scope, receive, send_with_headers).fail(AqueductError())
         finally:
             if scope["path"] not in _QUIET_PATHS:
-                record.ended(status)
+                record.ended()
                 for listener in state.get("listeners", _LISTENERS):
                     listener(record)
 

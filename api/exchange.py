@@ -21,6 +21,11 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 
+def standing(record: RequestRecord) -> Iterable[tuple[bytes, bytes]]:
+    """Return the headers that are on every answer."""
+    return (b"x-request-id", record.request_id.encode()), (b"openai-version", b"2020-10-01")
+
+
 class ClientGone(Exception):
     """The client has closed the connection; there is nobody to answer."""
 
@@ -38,6 +43,12 @@ class Connection(Protocol):
     @property
     def body_is_complete(self) -> bool:
         """Whether the whole request is here."""
+
+    def write_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole answer at once; False where it must be sent in parts."""
+
+    def join_next(self) -> None:
+        """Let the head and the first part of an answer go out as one; whoever asks has both."""
 
     def write_part(self, data: bytes) -> bool:
         """Write a part of a body that has begun, at once; False where `Exchange.write` must do it."""
@@ -113,21 +124,27 @@ class Exchange:
             pass
         on_disconnect()
 
-    async def start(self, status: int, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Send status and headers."""
+    async def start(
+        self, status: int, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = (), *, is_joined: bool = False
+    ) -> None:
+        """Send status and headers; with `is_joined` they leave with the first part of the body, which must be there."""
+        if is_joined and self._connection is not None:
+            self._connection.join_next()
         self.started = True
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [
-                    (b"content-type", content_type),
-                    (b"openai-processing-ms", b"%d" % self.record.elapsed_ms()),
-                    *self._headers,
-                    *headers,
-                ],
+                "headers": [*self._head(content_type), *headers],
             }
         )
+
+    def _head(self, content_type: bytes) -> Headers:
+        return [
+            (b"content-type", content_type),
+            (b"openai-processing-ms", b"%d" % self.record.elapsed_ms()),
+            *self._headers,
+        ]
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the body, the last one with `more=False`; waits for a slow reader, or raises ClientGone."""
@@ -140,7 +157,12 @@ class Exchange:
         return self._connection.write_part if self._connection is not None else None
 
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Send a whole JSON response."""
+        """Send a whole JSON response: in one piece, where nothing is in its way."""
+        if self._connection is not None:
+            whole = [*self._head(b"application/json"), *headers, *standing(self.record)]
+            if self._connection.write_whole(status, whole, body):
+                self.started, self.record.answered = True, status
+                return
         await self.start(status, b"application/json", [(b"content-length", b"%d" % len(body)), *headers])
         await self.write(body, more=False)
 

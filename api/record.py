@@ -30,7 +30,9 @@ class RequestRecord:
     lane: str | None = None
     stream: bool | None = None
     status: int = 0
-    """The HTTP status; 499: the client has left. 0: nothing was sent."""
+    """What became of it, as an HTTP status; 499: the client has left. 0: nothing was sent."""
+    answered: int = 0
+    """The HTTP status that was sent."""
     error_code: str | None = None
     held: str | None = None
     """Why it had to wait; None where it did not."""
@@ -68,9 +70,9 @@ class RequestRecord:
         """Return how long ago the request began."""
         return int((time.monotonic() - self.started_at) * 1000)
 
-    def ended(self, status: int) -> None:
+    def ended(self) -> None:
         """Take note of the end; what is known of the status here goes before what was sent."""
-        self.status = self.status or status
+        self.status = self.status or self.answered
         self.seconds = time.monotonic() - self.started_at
 
 
