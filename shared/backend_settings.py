@@ -71,6 +71,13 @@ class BackendSettings(Section):
         description="Speak HTTP/2: as agreed over https://, else HTTP/1.1; from the first byte over http://.",
     )
 
+    health_path: str | None = Field(
+        default=None,
+        description="Path on the server that says by 200 that it is ready, as `/health` of llama.cpp and vLLM; "
+        "asked only while a model with `when_absent: hold` has no backend. Default: `/models` behind `url`, any status "
+        "below 500.",
+    )
+
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
@@ -177,6 +184,13 @@ class BackendSettings(Section):
             raise ValueError("needs client_certificate beside it")
         if certificate is not None and (problem := key_problem(certificate, value)):
             raise ValueError(problem)
+        return value
+
+    @field_validator("health_path")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"/[!-\"$-~]*", value):
+            raise ValueError("must be a path on the server that begins with /, as /health")
         return value
 
     @field_validator("http2")

@@ -30,6 +30,7 @@ FLOWER_PASSWORD: problems.Path = ("flower", "password")
 _FILE_ONLY = ("models", "groups", "tokens")
 _WORKERS_ONLY = {"api_key", "headers", "proxy", "ca_file", "client_certificate", "client_key"}
 """Of a backend: what those who do not call it neither need nor should hold."""
+_HOOKS = ("wake", "sleep")
 _KUBERNETES = re.compile(r"AQUEDUCT_(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|AQUEDUCT_(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?")
 """What Kubernetes sets for a Service called `aqueduct`: not ours, and not the operator's doing."""
 
@@ -103,8 +104,12 @@ def _unwanted_secrets(
 
 
 def is_backend_key(path: problems.Path) -> bool:
-    """Whether what only workers may know of a backend stands at this path; its second part is the model."""
-    return len(path) >= 5 and path[0] == "models" and path[2] == "backends" and path[4] in _WORKERS_ONLY
+    """Whether what only workers may know of a backend or a hook stands at this path; its second part is the model."""
+    if len(path) < 4 or path[0] != "models":
+        return False
+    return (path[2] in _HOOKS and path[3] == "headers") or (
+        len(path) >= 5 and path[2] == "backends" and path[4] in _WORKERS_ONLY
+    )
 
 
 def is_webhook_secret(path: problems.Path) -> bool:

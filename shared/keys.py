@@ -31,6 +31,9 @@ PREFIXES: dict[str, str] = {
     "feeder": "aq2:feeder:",  # string, a batch or "stored": which process carries it. 15 s, renewed every 3 s
     "batch": "aq2:batch:",  # hash, a batch: live counts, and tries of lines that failed. A day after the last word
     "order": "aq2:order:",  # hash, <token>:<model>: its batches, whose windows end when. A minute after the last word
+    "woken": "aq2:woken:",  # string, a model: its wake hook was called. For the hook's cool-down
+    "slept": "aq2:slept:",  # string, a model: its sleep hook was called. For the hook's cool-down
+    "dozing": "aq2:dozing:",  # string, a model: its sleep hook runs. For the hook's time limit
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""

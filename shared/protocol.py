@@ -35,6 +35,9 @@ MOST_MOVED: Final = 500
 MOST_LOOKED: Final = 2_000
 """Running batch jobs among which it looks for the youngest."""
 
+LOOK_AGAIN_MS: Final = 200
+"""Whoever waits for a sleep hook to end looks again so soon at the latest."""
+
 RUNNING_LOOKED: Final = 64
 """So many running jobs of a model are looked at to judge when slots get free; they stand for all."""
 RUNNING_FEW: Final = 16

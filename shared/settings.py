@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from shared.absence_settings import HookSettings
 from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
 from shared.batch_hours import BatchHours, batch_hours
@@ -96,6 +97,17 @@ class ModelSettings(Section):
     parameters: ParameterSettings = Field(
         default=ParameterSettings(), description="Changes to requests, whichever backend they go to."
     )
+    when_absent: Literal["fail", "hold"] = Field(
+        default="fail",
+        description="While no backend is there, or no worker, requests fail with 503, or wait for `max_wait_seconds`.",
+    )
+    wake: HookSettings | None = Field(
+        default=None, description="Called where requests wait and no backend is there. Needs `when_absent: hold`."
+    )
+    sleep: HookSettings | None = Field(default=None, description="Called after `idle_seconds`.")
+    idle_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="After so long without a request, waiting or running, `sleep` is called."
+    )
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)]
 
     @cached_property
@@ -139,6 +151,20 @@ class ModelSettings(Section):
         if general is None or not general.names:
             return value
         return tuple(one.under(general) for one in value)
+
+    @field_validator("wake", "sleep")
+    @classmethod
+    def _is_for_who_waits(cls, value: HookSettings | None, info: ValidationInfo) -> HookSettings | None:
+        if value is not None and info.data.get("when_absent") == "fail":
+            raise ValueError("is for models with when_absent: hold; set that too, or remove this")
+        return value
+
+    @field_validator("idle_seconds")
+    @classmethod
+    def _has_what_is_called(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("sleep", True) is None:
+            raise ValueError("needs sleep beside it, which is called then")
+        return value
 
     @field_validator("batch_hours")
     @classmethod

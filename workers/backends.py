@@ -160,7 +160,7 @@ class Backends:
         self._secrets = secrets_of(model.backends)
         self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
         self._transports = [
-            open_transport(backend, _headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
+            open_transport(backend, backend_headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
         ]
 
@@ -238,7 +238,8 @@ def _translated(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _headers(backend: BackendSettings) -> dict[str, str]:
+def backend_headers(backend: BackendSettings) -> dict[str, str]:
+    """Return the headers of every call of a backend, its key among them."""
     headers = {"content-type": "application/json", "user-agent": "aqueduct"}
     if backend.api_key is not None:
         headers["authorization"] = "Bearer " + backend.api_key.get_secret_value()

@@ -33,10 +33,12 @@ from shared.kinds import KINDS, Kind
 from shared.kinds.common.sse import looks_like_events
 from shared.kinds.kind import Folder, Transformer
 from shared.settings import ModelSettings
+from workers.absence.presence import ModelAbsent, Presence
 from workers.backends import Answer, Backends
 from workers.large_bodies import LargeBodies
 from workers.outbox import JobOutput
 from workers.structured import Structured, structured_of
+from workers.transport.base import ConnectFailed, ConnectionLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,8 +69,12 @@ class Run:
         output: JobOutput,
         bodies: LargeBodies,
         on_sent: Callable[[], None],
+        presence: Presence | None = None,
     ) -> None:
-        """Take the job and all it needs; `on_sent` is called when a large body is here no more."""
+        """Take the job and all it needs; `on_sent` is called when a large body is here no more.
+
+        With a `presence` the job waits on while no backend is there.
+        """
         self._job = job
         self._model = model
         self._backends = backends
@@ -80,6 +86,9 @@ class Run:
         # Each run that was lost with its worker has cost a call at least.
         self._calls_before = job.tries - 1
         self._max_calls = max(1, model.max_attempts - self._calls_before)
+        self._presence = presence
+        if presence is not None:  # only where none of them is there the job waits on
+            self._max_calls = max(self._max_calls, len(model.backends))
         self._calls = 0
         self._place: int | None = None
         """Of the backend called last."""
@@ -87,7 +96,10 @@ class Run:
         self.usage: Usage | None = None
 
     async def complete(self) -> End:
-        """Run the job to its end; the last event has been handed over when this returns. Cancelling closes the call."""
+        """Run the job to its end; the last event has been handed over when this returns. Cancelling closes the call.
+
+        Raises ModelAbsent where no backend is there and the job may wait.
+        """
         try:
             kind = KINDS.get(self._job.spec.kind)
             if kind is None:
@@ -114,6 +126,7 @@ class Run:
         """Call a backend, and another one as long as that can help and nobody has seen anything."""
         ends_at = self._began + self._model.timeout_seconds
         tried: set[int] = set()
+        away: set[int] = set()
         for attempt in range(1, self._max_calls + 1):
             place = self._backends.health.choose(tried)
             tried.add(place)
@@ -130,6 +143,11 @@ class Run:
                 raise self._unfinished() from error
             except BackendError as error:
                 pause = self._pause(error, attempt)
+                if self._presence is not None and self._is_away(error):
+                    away.add(place)
+                    is_sure = pause is None or isinstance(error.__cause__, ConnectFailed) or not self._presence.is_there
+                    if is_sure and len(away) == len(self._model.backends):
+                        raise ModelAbsent from error
                 if pause is None or time.monotonic() + pause >= ends_at:
                     if isinstance(error, BackendUnreachable) and error.retry_after is None:
                         error.retry_after = CLIENT_RETRY_SECONDS
@@ -161,6 +179,16 @@ class Run:
         asked = error.retry_after or 0.0
         # A backend that asks for more is told to the client, who may wait elsewhere than in a slot.
         return None if asked > MAX_RETRY_AFTER_SECONDS else max(backoff, asked)
+
+    def _is_away(self, error: BackendError) -> bool:
+        """Whether a failure says that its backend is not there: none can be reached, or it is not ready."""
+        if self._output.has_published or not isinstance(error, BackendUnreachable):
+            return False
+        return not isinstance(error.__cause__, ConnectionLost)  # it was there, and had the request
+
+    def _has_answered(self) -> None:
+        if self._presence is not None:
+            self._presence.answered()
 
     async def _once(self, kind: Kind, place: int, left_seconds: float) -> None:
         """Call a backend with the body, which is fetched first where it did not come with the job."""
@@ -221,6 +249,7 @@ class Run:
             if ready:
                 if not begun:
                     begun = True
+                    self._has_answered()
                     output.put(events.started(job.queue_ms))
                 output.put_chunks(ready)
                 if output.total_bytes > MAX_JOB_BYTES:
@@ -312,6 +341,7 @@ class Run:
         return max(0.0, self._began + first - time.monotonic())
 
     def _finish_whole(self, body: bytes) -> None:
+        self._has_answered()
         parts, rest = events.parts(body)
         if parts:
             self._output.put(*parts)

@@ -91,6 +91,13 @@ class BackendHealth:
             state.generation += 1
             state.ejected_until = self._clock() + length
 
+    def recovered(self, place: int) -> None:
+        """Take note that a backend is there again, as a look has shown: what it failed before does not count."""
+        state = self._states[place]
+        state.failures = state.ejections = 0
+        state.is_on_trial = False
+        state.generation += 1
+
     def capacity(self, model_concurrency: int) -> int:
         """Return how many jobs the healthy backends may run together, at most the model's own limit.
 

@@ -22,9 +22,11 @@ from shared.protocol import INLINE_BYTES
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.reloading import Reloading
+from shared.room.absences import Absences
 from shared.room.leases import How, Leases, Why
 from shared.room.upkeep import OtherProtocol, Upkeep
-from shared.room.wires import BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
+from shared.room.wires import ABSENT_WIRE, BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
+from workers.absence.presence import ModelAbsent
 from workers.completion import Run
 from workers.crowd import Crowd
 from workers.drain import Drain
@@ -53,8 +55,10 @@ _LAST_WORDS: dict[Why, tuple[How, bytes]] = {
     Why.GAP: (How.FAIL, FELL_BACK_WIRE),
     Why.BROKEN: (How.FAIL, BROKEN_WIRE),
     Why.UNFETCHED: (How.AGAIN, UNFETCHED_WIRE),
+    Why.ABSENT: (How.HOLD, ABSENT_WIRE),
 }
 """What Redis is told of a job that was stopped. Of all others it knows already."""
+_WAITS_AGAIN = (Why.HANDED_OVER, Why.UNFETCHED, Why.ABSENT, Why.STALE)
 
 
 class Runner:
@@ -114,11 +118,20 @@ class Runner:
             bulk_bytes=self._bulk_bytes,
             start=self._start,
             on_crowd=partial(self._crowd.waits, model),
+            on_held=partial(self._held_elsewhere, model),
             background=self._background,
         )
         return ServedModel(
-            model, self._catalogue.models[model], self._settings.worker, lambda limit: make_slots(limit=limit)
+            model,
+            self._catalogue.models[model],
+            self._settings.worker,
+            lambda limit: make_slots(limit=limit),
+            Absences(self._client, model),
+            self._background,
         )
+
+    def _held_elsewhere(self, model: str) -> None:
+        self.served[model].held()
 
     def _changed(self) -> None:
         """Serve what the catalogue says now, and say so in Redis at once."""
@@ -164,7 +177,7 @@ class Runner:
         self._unheard_since = None
         served = self.served.get(model)
         if served is not None:
-            self._loop.call_soon_threadsafe(served.slots.wake)
+            self._loop.call_soon_threadsafe(served.wake)
 
     # --- one job ----------------------------------------------------------------------------------------------
 
@@ -193,13 +206,26 @@ class Runner:
             self._settle(held, end)
 
     async def _complete(self, held: HeldJob) -> End | None:
-        """Run a job to its end; None where its body could not be fetched, and it waits again."""
+        """Run a job to its end; None where its body or a backend was not to be had, and it waits again."""
         job = held.job
         served = self.served[job.model]
         try:
             with served.backends as backends:
-                run = Run(job, served.settings, backends, held.output, self._bodies, partial(self._uncount, held))
+                run = Run(
+                    job,
+                    served.settings,
+                    backends,
+                    held.output,
+                    self._bodies,
+                    partial(self._uncount, held),
+                    served.presence,
+                )
                 return await run.complete()
+        except ModelAbsent:
+            if served.presence is not None:
+                served.presence.lost()
+            held.stop(Why.ABSENT)
+            return None
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("body not fetched: %s", type(error).__name__, extra={"request_id": request_id(job.id)})
             held.stop(Why.UNFETCHED)
@@ -216,7 +242,7 @@ class Runner:
             self._let_go(held, held.why or held.output.refused)
         self.served[held.job.model].slots.freed()
         self.on_slot_freed()
-        if held.why not in (Why.HANDED_OVER, Why.UNFETCHED, Why.STALE):  # else it runs on elsewhere
+        if held.why not in _WAITS_AGAIN:  # else it runs on elsewhere
             self._job_events.ended(held.job, held.began_at, end or held.output.end)
 
     def _stored(self, held: HeldJob) -> None:
@@ -325,7 +351,7 @@ class Runner:
             if held is not None:
                 held.stop(why)
         for model in renewal.waiting:
-            self.served[model].slots.rescue()
+            self.served[model].rescue()
             self._crowd.waits(model)
         self._watch_consumer(renewal.lying)
 
@@ -394,7 +420,7 @@ class Runner:
         await self._job_events.flush()
         await self.reloading.close()
         for served in self.served.values():
-            served.close()
+            await served.close()
         await self._control.close()
         await self._crowd.close()
         await self._bulk.close()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+from shared.background import Background
+from shared.redis import RedisRefused, RedisUnavailable
+from shared.room.absences import Absences
 from shared.settings import ModelSettings, WorkerSettings
+from workers.absence.presence import Presence
 from workers.backends import Backends
 from workers.slots import Slots
 
@@ -12,7 +17,7 @@ from workers.slots import Slots
 class ServedModel:
     """Made on the event loop; `close` it."""
 
-    __slots__ = ("_name", "_worker", "backends", "settings", "slots")
+    __slots__ = ("_absences", "_background", "_name", "_worker", "backends", "presence", "settings", "slots")
 
     def __init__(
         self,
@@ -20,16 +25,66 @@ class ServedModel:
         settings: ModelSettings,
         worker: WorkerSettings,
         make_slots: Callable[[Callable[[], int]], Slots],
+        absences: Absences,
+        background: Background,
     ) -> None:
         """Take what makes the model's slots, given how many jobs may run at once at any moment."""
+        self._absences = absences
+        self._background = background
         self._name = name
         self._worker = worker
         self.settings = settings
         self.backends = Backends(name, settings, worker)
+        self.presence: Presence | None = None
+        """Where `when_absent` is `hold`."""
         self.slots = make_slots(self._limit)
+        self._attend()
 
     def _limit(self) -> int:
-        return self.backends.health.capacity(self.settings.concurrency)
+        places = self.backends.health.capacity(self.settings.concurrency)
+        return places if self.presence is None else self.presence.limit(places)
+
+    def _attend(self) -> None:
+        """Hold the model's jobs while no backend is there, or do so no more, as its settings say."""
+        if self.settings.when_absent == "hold":
+            if self.presence is None:
+                self.presence = Presence(
+                    self._name,
+                    self.settings,
+                    self._absences,
+                    health=lambda: self.backends.health,
+                    free=lambda: self.slots.wake(surplus=True),
+                )
+            else:
+                self.presence.change(self.settings)
+        elif self.presence is not None:
+            old, self.presence = self.presence, None
+            self._background.step(old.forgo(), f"end of holding {self._name}")
+
+    def wake(self) -> None:
+        """Take jobs: a ticket came."""
+        if self.presence is not None and self.presence.is_away:
+            self.presence.wanted()
+        else:
+            self.slots.wake()
+
+    def rescue(self) -> None:
+        """Look for jobs that wait."""
+        if self.presence is not None and self.presence.is_away:
+            self.presence.wanted()
+        else:
+            self.slots.rescue()
+
+    def held(self) -> None:
+        """Take note that nothing is taken, as the model is being started."""
+        if self.presence is not None:
+            self.presence.told()
+        else:  # it was held by other settings
+            self._background.step(self._let_go(), f"end of holding {self._name}")
+
+    async def _let_go(self) -> None:
+        with suppress(RedisUnavailable, RedisRefused):
+            await self._absences.back(is_there=True)
 
     def change(self, settings: ModelSettings) -> None:
         """Serve by these settings from the next job on; what runs ends as it began."""
@@ -39,8 +94,11 @@ class ServedModel:
             old, self.backends = self.backends, Backends(self._name, settings, self._worker)
             old.retire()
         self.settings = settings
+        self._attend()
         self.slots.wake()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close every connection."""
+        if self.presence is not None:
+            await self.presence.close()
         self.backends.close()

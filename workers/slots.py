@@ -23,7 +23,7 @@ log = logging.getLogger("aqueduct.worker.slots")
 class Slots:
     """Takes jobs for free slots; `start` runs one, and `freed` is called when it has ended.
 
-    `on_crowd` hears that somebody was left waiting behind batch work that makes room.
+    `on_crowd` hears that somebody was left waiting behind batch work that makes room, `on_held` that the model is held.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Slots:
         bulk_bytes: Callable[[], int],
         start: Callable[[TakenJob], None],
         on_crowd: Callable[[], None],
+        on_held: Callable[[], None],
         background: Background,
     ) -> None:
         self._leases = leases
@@ -44,6 +45,7 @@ class Slots:
         self._free_in_process = free_in_process
         self._start = start
         self._on_crowd = on_crowd
+        self._on_held = on_held
         self._bulk_bytes = bulk_bytes
         self._background = background
         self._loop = asyncio.get_running_loop()
@@ -142,6 +144,8 @@ class Slots:
         self._count(len(taken.jobs))
         if taken.crowded:
             self._on_crowd()
+        if taken.held:
+            self._on_held()
         if self._closed:
             return
         if self._again or len(taken.jobs) == wanted > 0:

@@ -51,6 +51,7 @@ ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 STORED_BODY_MS = 60_000
 """A large body whose admission never comes goes away by itself."""
+FOR_EVER_MS = 10**15
 MARGIN_MS = 900_000
 """A record outlives the longest legal life of its job by this much, so that the end can still be told; and so that a
 clock that is set on by some minutes, by which Redis counts lifetimes too, takes no running job's record away."""
@@ -179,13 +180,19 @@ class Admissions:
             tenant_share=max(1, math.ceil(model.max_queue * self._catalogue.settings.tenant_share)),
             concurrency=model.places,
             batch_reserve=model.kept_from_batch(model.places),
-            grace_ms=round(self._catalogue.settings.testing.worker_grace_seconds * 1000),
+            grace_ms=self._grace_ms(model),
             queue=keys.queue(name),
             ticket=ticket(name),
             max_tries=model.max_attempts,
             people_first=flag(model.preempt_batch_after_ms),
             weights_text=self._catalogue.settings.lanes.text,
         )
+
+    def _grace_ms(self, model: ModelSettings) -> int:
+        """Return how long a model may be without a worker until it is refused."""
+        if model.when_absent == "hold":
+            return FOR_EVER_MS  # its workers may be away as its backends may
+        return round(self._catalogue.settings.testing.worker_grace_seconds * 1000)
 
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
         """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.

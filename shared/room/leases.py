@@ -52,6 +52,8 @@ class Why(StrEnum):
     """Redis cannot take its events."""
     UNFETCHED = "unfetched"
     """Its body could not be fetched in time."""
+    ABSENT = "absent"
+    """No backend of its model is there: it waits again until one is."""
     HANDED_OVER = "handed over"
     """It waits again, for another worker."""
     CUT_OFF = "cut off"
@@ -71,6 +73,8 @@ class How(StrEnum):
     """It was cancelled: nothing of it stays."""
     AWAY = "away"
     """It waits again where it stood, if another worker lives that can take it."""
+    HOLD = "hold"
+    """It waits again where it stood, as long as it would have, uncounted."""
     AGAIN = "again"
     """It waits again where it stood; after its last try it fails."""
     FAIL = "fail"
@@ -86,6 +90,8 @@ class Taken:
     """Jobs are left for slots that are free."""
     crowded: bool = False
     """No slot is free, and somebody waits behind batch work that makes room."""
+    held: bool = False
+    """Nothing is taken: the model is being started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,7 @@ class Leases:
                 unreadable.append(ReleaseRow(reply[at].decode(), reply[at + 1], How.FAIL, UNREADABLE_WIRE))
         if unreadable:
             await self._tell(model_name, unreadable)
-        return Taken(jobs, more=reply[1] == 1, crowded=reply[1] == 2)
+        return Taken(jobs, more=reply[1] == 1, crowded=reply[1] == 2, held=reply[1] == 3)
 
     async def make_room(self, model_name: str, patience_ms: int, concurrency: int) -> float | None:
         """Hand batch work back for who has waited so long; returns the seconds after which to look again, if any.

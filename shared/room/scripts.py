@@ -147,7 +147,7 @@ class ReleaseArguments(NamedTuple):
 
 
 class ReleaseRow(NamedTuple):
-    """A job given up: how is end, away, again or fail."""
+    """A job given up: how is end, away, again, hold or fail."""
 
     id: str
     attempt: bytes
@@ -268,6 +268,7 @@ class SweepArguments(NamedTuple):
     lost_wire: bytes
     exhausted_wire: bytes
     no_worker_wire: bytes
+    not_started_wire: bytes
 
 
 class SweepRow(NamedTuple):
@@ -278,6 +279,8 @@ class SweepRow(NamedTuple):
     max_wait_ms: int
     queue: str
     ticket: bytes
+    waits_unserved: Flag
+    """Its jobs wait without a worker too: `when_absent: hold`."""
 
 
 class FeederArguments(NamedTuple):
@@ -318,6 +321,35 @@ class DropRow(NamedTuple):
 
     id: str
     tenant: str
+
+
+class AwayArguments(NamedTuple):
+    """A model none of whose backends is there."""
+
+    model: str
+    cooldown_ms: int
+    """Between two calls of the wake hook; 0: there is none."""
+    has_met: Flag
+    """The caller has met it, by a job that was refused or by a look that no other worker's word has led to."""
+
+
+class BackArguments(NamedTuple):
+    """A model a backend of which is there, or whose sleep hook has ended."""
+
+    model: str
+    is_there: Flag
+    queue: str
+    ticket: bytes
+
+
+class DozeArguments(NamedTuple):
+    """A model that may be put to sleep."""
+
+    model: str
+    idle_ms: int
+    cooldown_ms: int
+    longest_ms: int
+    """How long the sleep hook may take."""
 
 
 class NoArguments(NamedTuple):
@@ -379,8 +411,11 @@ RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
 ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
+AWAY: Final = Script("away", AwayArguments, NoRow, _number)
+BACK: Final = Script("back", BackArguments, NoRow, _number)
+DOZE: Final = Script("doze", DozeArguments, NoRow, _number)
 
 ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE),
 )

@@ -23,7 +23,7 @@ from shared.room.scripts import (
     SweepRow,
     Swept,
 )
-from shared.room.wires import EXHAUSTED_WIRE, LOST_WIRE, NO_WORKER_WIRE, TIMEOUT_WIRE
+from shared.room.wires import EXHAUSTED_WIRE, LOST_WIRE, NO_WORKER_WIRE, NOT_STARTED_WIRE, TIMEOUT_WIRE
 from shared.scripting import Scripts, flag
 
 log = logging.getLogger("aqueduct.room")
@@ -112,9 +112,17 @@ class Upkeep:
                 lost_wire=LOST_WIRE,
                 exhausted_wire=EXHAUSTED_WIRE,
                 no_worker_wire=NO_WORKER_WIRE,
+                not_started_wire=NOT_STARTED_WIRE,
             ),
             [
-                SweepRow(name, model.places, round(model.max_wait_seconds * 1000), keys.queue(name), ticket(name))
+                SweepRow(
+                    model=name,
+                    concurrency=model.places,
+                    max_wait_ms=round(model.max_wait_seconds * 1000),
+                    queue=keys.queue(name),
+                    ticket=ticket(name),
+                    waits_unserved=flag(model.when_absent == "hold"),
+                )
                 for name, model in self._catalogue.models.items()
             ],
         )

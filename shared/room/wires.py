@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.errors import JobLost, NoWorker, QueueTimeout
+from shared.errors import BackendUnreachable, JobLost, NoWorker, QueueTimeout
 
 TIMEOUT_WIRE: Final = QueueTimeout(
     "The request waited longer than the model's max_wait_seconds and was not sent. Retry, or raise the limit."
 ).to_wire()
+NOT_STARTED_WIRE: Final = QueueTimeout(
+    "The model did not start within its max_wait_seconds; the request was not sent. Retry, or tell the operator."
+).to_wire()
+ABSENT_WIRE: Final = BackendUnreachable().to_wire()
 LOST_WIRE: Final = JobLost().to_wire()
 EXHAUSTED_WIRE: Final = JobLost(
     "Every worker that ran this request was lost; it is not tried again.", should_retry=False

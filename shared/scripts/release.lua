@@ -3,10 +3,11 @@
 --   how       what becomes of a running job
 --   end       (none): it was cancelled
 --   away      waiting where it stood, uncounted, if another worker lives (a batch's line always); else 'n': keep it
+--   hold      waiting where it stood, uncounted, as long as it would have: no backend of its model was there
 --   again     waiting where it stood, counted; ended with `wire` after its last try
 --   fail      ended with `wire`
 --
--- A cancelled job ends, whatever is asked. What has published cannot run again: 'p' for away, ended with `wire` for again.
+-- A cancelled job ends, whatever is asked. What has published cannot run again: 'p' for away, ended with `wire` for again and hold.
 -- Returns one letter a job: 'e' ended, 'f' ended and told, 'b' back in the room, 'p', 'n', 's' stale, 'u' unknown.
 local now = clock()
 local out = {}
@@ -31,6 +32,10 @@ local function release(id, job, how, wire)
     wait_again(id, job, now, math.max(0, job.tries - 1))
     return 'b'
   end
+  if how == 'hold' and not published then
+    wait_again(id, job, now, math.max(0, job.tries - 1), true)
+    return 'b'
+  end
   if how == 'again' and not published and job.tries < job.max_tries then
     wait_again(id, job, now, job.tries)
     return 'b'
@@ -47,7 +52,7 @@ for id, attempt, how, wire in rows() do
   elseif job.attempt ~= attempt or job.state ~= 'running' then letter = 's'
   else letter = release(id, job, how, wire) end
   out[#out + 1] = letter
-  if job and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then
+  if job and how ~= 'hold' and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then
     push_ticket(queue, ticket, id, live_workers(job.model, now, LIVE_WORKER_MS))
   end
 end

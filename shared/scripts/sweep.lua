@@ -145,13 +145,21 @@ local function is_unserved(model)
   return now - math.min(heard, now) > grace_ms
 end
 
-local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
+-- What those are told whose wait is over: that nothing has run, and why.
+local function overdue_wire(model, waits_unserved)
+  local held = redis.call('HGET', NAMES.room .. model, 'held')
+  local is_starting = held and has_word(held, 'starting') or waits_unserved and live_workers(model, now, LIVE_WORKER_MS) == 0
+  return is_starting and not_started_wire or timeout_wire
+end
+
+local function waits_of(model, concurrency, max_wait_ms, queue, ticket, waits_unserved)
   local waits, room = NAMES.waits .. model, NAMES.room .. model
   clamp(waits, now + (was_set_back and max_wait_ms or math.max(max_wait_ms, KEEP_MS)))
-  give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500), timeout_wire)
+  local overdue = redis.call('ZRANGEBYSCORE', waits, '-inf', now, 'LIMIT', 0, 500)
+  if #overdue > 0 then give_up(model, overdue, overdue_wire(model, waits_unserved)) end
   if redis.call('HEXISTS', room, 'lost') == 1 then recount(model) end
   local count = redis.call('ZCARD', waits)
-  local unserved = count > 0 and not still and is_unserved(model)
+  local unserved = count > 0 and not still and not waits_unserved and is_unserved(model)
   if not unserved then redis.call('HDEL', room, 'unserved') end
   if count == 0 or still then return end
   if unserved then
@@ -168,10 +176,10 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket)
 end
 
 guarded(owners)
-for model, concurrency, max_wait_ms, queue, ticket in rows() do
+for model, concurrency, max_wait_ms, queue, ticket, waits_unserved in rows() do
   guarded(leases, model)
   guarded(give_lifetimes, model)
-  guarded(waits_of, model, concurrency, max_wait_ms, queue, ticket)
+  guarded(waits_of, model, concurrency, max_wait_ms, queue, ticket, waits_unserved)
 end
 publish_frames()
 return {now, reclaimed, expired, orphaned, tickets, unpack(failures, 1, 20)}

@@ -7,8 +7,8 @@
 --   running   make_room         waiting, if it is batch work
 --   running   sweep             waiting, ended, where its lease has run out
 --
--- Returns {now, 1: jobs are left for slots that are free; 2: none is, and somebody waits behind batch work, then of each job
--- id, attempt, when it was admitted, bytes, spec, body}.
+-- Returns {now, 1: jobs are left for slots that are free; 2: none is, and somebody waits behind batch work; 3: nothing
+-- is taken, as the model is being started, then of each job id, attempt, when it was admitted, bytes, spec, body}.
 -- awake_ms > 0 is the worker's promise to look again within that time; it stands only while it leaves nothing behind.
 local now = clock()
 local out = {now, 0}
@@ -24,7 +24,10 @@ end
 if stands(NAMES.hold, lease_ms) then return out end
 local room = NAMES.room .. model
 local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'held')
-if passes[5] then return out end  -- whoever lets it go wakes the workers
+if passes[5] then  -- whoever lets it go wakes the workers
+  if has_word(passes[5], 'starting') then out[2] = 3 end
+  return out
+end
 local running = redis.call('ZCARD', running_key)
 local n = math.min(free_slots, concurrency - running)
 if n > 0 and not surplus then

@@ -24,9 +24,9 @@ READY = re.compile(r"demo backend ready on (http://127\.0\.0\.1:\d+)/v1")
 class DemoBackend(Startable):
     """The scripted model server as a process, with a record of what it was asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self._process = Process.python(
-            "-m", "aqueduct.demo", "--port", "0", "--record", log_file=folder / "demo-backend.log"
+            "-m", "aqueduct.demo", "--port", str(port), "--record", log_file=folder / "demo-backend.log"
         )
         self.root = ""
 

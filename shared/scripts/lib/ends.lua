@@ -74,10 +74,10 @@ local function fail(id, job, wire)
 end
 
 -- Lets a job that was taken wait again, in front. It may wait and run as long as a new one from here on, so whatever lives
--- as long as the job does is given its whole life again.
-local function wait_again(id, job, now, tries)
+-- as long as the job does is given its whole life again. With `keeps_deadline` it waits no longer than it would have.
+local function wait_again(id, job, now, tries, keeps_deadline)
   local key, life = NAMES.job .. id, tonumber(job.life) or DAY_MS
-  local deadline = is_line(job.sink) and math.huge or now + KEEP_MS
+  local deadline = is_line(job.sink) and math.huge or (keeps_deadline and job.deadline) or now + KEEP_MS
   leave_running(id, job)
   redis.call('HSET', key, 'state', 'waiting', 'attempt', '', 'tries', tries, 'deadline', deadline)
   redis.call('PEXPIRE', key, life)
