@@ -18,7 +18,7 @@ class HookSettings(Section):
 
     command: tuple[str, ...] | None = Field(
         default=None,
-        description="A program and its arguments, as `[systemctl, start, llama]`, without a shell. Status 0 is success.",
+        description="A program and its arguments, as `[systemctl, start, llama]`, without a shell. 0 is success.",
     )
     url: str | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.protocol import LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
+from shared.protocol import KEEP_MS, LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, weights_of
@@ -85,7 +85,7 @@ class Model(Upkeep):
     def _is_served(self, asked: AdmitArguments) -> bool:
         if self.live(asked.model) or self.live(asked.model, ADMIT_LIMITS[asked.model].grace_ms):
             return True
-        return 0 <= self.now - self.rooms[asked.model].left_at <= ADMIT_LIMITS[asked.model].grace_ms
+        return 0 <= self.now - max(0, self.rooms[asked.model].left_at) <= ADMIT_LIMITS[asked.model].grace_ms
 
     def _open(self, asked: AdmitArguments) -> int:
         limits = ADMIT_LIMITS[asked.model]
@@ -243,6 +243,8 @@ class Model(Upkeep):
         hold = self.singles.get("hold")
         if hold is not None and self.stands(hold.expires, asked.lease_ms):
             return [], 0
+        if room.held:
+            return [], 3
         n = min(asked.free_slots, asked.concurrency - len(room.running))
         if n > 0 and not asked.surplus:
             n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
@@ -325,7 +327,7 @@ class Model(Upkeep):
         """Hand batch work back for who has waited too long; returns when to look again."""
         room = self.rooms[model]
         batch, free = len(room.batch_running), max(0, concurrency - len(room.running))
-        if not batch:
+        if not batch or room.held:
             return -1
         left = [patience_ms - (self.now - job.admitted) for job in self._heads(room, min(free + batch, MOST_MOVED))]
         due, later = sum(ms <= 0 for ms in left), [min(ms, patience_ms) for ms in left if ms > 0]
@@ -393,9 +395,23 @@ class Model(Upkeep):
             letter = self._released(worker, job, how, wire)
             if letter in "ef":
                 self.rooms[job.model].ended_at = self.now
-        if self.rooms[job.model].waits:
+        if self.rooms[job.model].waits and how != "hold":
             self.push(job.model)
         return letter
+
+    def away(self, model: str, *, has_met: bool) -> int:
+        """Hear a worker that finds no backend; there is no hook."""
+        room = self.rooms[model]
+        room.held = room.held or has_met
+        return KEEP_MS if room.held else -1
+
+    def back(self, model: str, *, is_there: bool) -> int:
+        """Hear a worker that found a backend, or whose sleep hook has ended."""
+        room = self.rooms[model]
+        room.held = room.held and not is_there
+        if room.waits:
+            self.push(model)
+        return 1
 
     def _released(self, worker: str, job: Job, how: str, wire: str) -> str:
         if job.is_cancelled or how == "end":
@@ -408,6 +424,9 @@ class Model(Upkeep):
             if not job.is_line and self.live(job.model) - (seen >= self.now - LIVE_WORKER_MS) <= 0:
                 return "n"
             self.wait_again(job, max(0, job.tries - 1))
+            return "b"
+        if how == "hold" and job.id not in self.logs:
+            self.wait_again(job, max(0, job.tries - 1), keeps_deadline=True)
             return "b"
         if how == "again" and job.id not in self.logs and job.tries < ADMIT_LIMITS[job.model].max_tries:
             self.wait_again(job, job.tries)

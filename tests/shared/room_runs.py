@@ -18,6 +18,7 @@ WEIGHTS: Final[dict[str, float]] = {
     "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
     "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
     "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1, "make_room": 5,
+    "away": 0.7, "back": 3,
 }  # fmt: skip
 MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "spoil")
 
@@ -37,6 +38,8 @@ def steps_of(seed: int, count: int) -> list[Step]:
 def serve_out(world: World) -> None:
     """Let everybody do their work: whatever waits or runs must end, by tickets and renewals alone."""
     draw = Random(1)
+    for model in MODELS:
+        world.back_for(model)
     for _ in range(90):
         if not any(room.waits or room.running for room in world.model.rooms.values()):
             return

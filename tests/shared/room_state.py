@@ -110,6 +110,8 @@ class Room:
     unserved: float | None = None
     ended_at: float | None = None
     awake: float = -math.inf
+    held: bool = False
+    """No backend is there: nothing is taken."""
     tickets: int = 0
     lost: list[Job] = field(default_factory=list)
     """Jobs whose records went while they waited: the room counts them until a sweep has found it out."""
@@ -344,11 +346,12 @@ class Rooms:
         told = (job.id, nonce_of(job.attempt), str(number), payload)
         self.told += [(owner, *told) for owner in job.owners]
 
-    def wait_again(self, job: Job, tries: int) -> None:
+    def wait_again(self, job: Job, tries: int, *, keeps_deadline: bool = False) -> None:
         room, life = self.rooms[job.model], ADMIT_LIMITS[job.model].life_ms
         self._leave_running(job)
         job.state, job.attempt, job.tries = "waiting", "", tries
-        job.deadline = math.inf if job.is_line else self.now + KEEP_MS
+        if not keeps_deadline or job.is_line:
+            job.deadline = math.inf if job.is_line else self.now + KEEP_MS
         job.expires = self.ttl_now + life
         self.open_lane(job)
         self.wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))

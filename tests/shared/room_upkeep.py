@@ -99,7 +99,7 @@ class Upkeep(Rooms):
         limit = self.now + (row.max_wait_ms if self.was_set_back else max(row.max_wait_ms, KEEP_MS))
         room.waits = {name: min(at, limit) if at < math.inf else at for name, at in room.waits.items()}
         late = sorted((at, name) for name, at in room.waits.items() if at <= self.now)
-        self._give_up(room, [name for _, name in late], str(asked.timeout_wire), did)
+        self._give_up(room, [name for _, name in late], str(self._overdue_wire(asked, row)), did)
         if room.met_lost:
             for lane, ids in room.lanes.items():
                 if not ids:
@@ -112,13 +112,18 @@ class Upkeep(Rooms):
             room.unserved = None
             return
         heard = max([room.left_at, *room.workers.values()])
-        if self.now - heard > asked.grace_ms:
+        if self.now - heard > asked.grace_ms and not row.waits_unserved:
             self._unserved(room, asked, did)
             return
         room.unserved = None
-        if len(room.running) < row.concurrency and room.tickets < min(max(1, self.live(row.model)), len(room.waits)):
+        has_room = len(room.running) < row.concurrency and not room.held
+        if has_room and room.tickets < min(max(1, self.live(row.model)), len(room.waits)):
             self.push(row.model)
             did[3] += 1
+
+    def _overdue_wire(self, asked: SweepArguments, row: SweepRow) -> bytes:
+        is_starting = self.rooms[row.model].held or (row.waits_unserved and not self.live(row.model))
+        return asked.not_started_wire if is_starting else asked.timeout_wire
 
     def _unserved(self, room: Room, asked: SweepArguments, did: list[int]) -> None:
         if room.unserved is None:

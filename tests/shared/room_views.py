@@ -127,6 +127,8 @@ def _counts(room: Room, counts: Mapping[str, float], moved: int) -> dict[str, fl
             wanted[name] = at - moved
     if room.met_lost:
         wanted["lost"] = 1
+    if room.held:
+        wanted["held"] = 1
     return {key: value for key, value in wanted.items() if value}
 
 
@@ -149,6 +151,8 @@ def _normal(key: str, shown: Shown) -> Any:
             "spec": bool(value.get("spec")),
         }
     if key.startswith(NAMES["room"]):
+        if "held" in value:
+            value = {**value, "held": "1" if value["held"] == "starting" else "2"}
         return {name: float(number) for name, number in value.items() if name not in _MEANS and float(number)}
     if key.startswith((NAMES["tags"], NAMES["tenants"])):
         return {name: float(number) for name, number in value.items()}

@@ -19,6 +19,8 @@ from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
     APPEND,
+    AWAY,
+    BACK,
     BEAT,
     CANCEL,
     DROP,
@@ -34,6 +36,8 @@ from shared.room.scripts import (
     SWEEP,
     TAKE,
     AdmitArguments,
+    AwayArguments,
+    BackArguments,
     BatchArguments,
     BeatArguments,
     ForgetArguments,
@@ -328,6 +332,22 @@ class World:
                     of_worker.remove(one)
         self.compare(seen, seen.reply, expected)
 
+    def away(self, draw: Random) -> None:
+        """Some worker finds no backend, or looks again."""
+        model, has_met = draw.choice([*MODELS]), draw.random() < 0.5
+        seen = self.probe.run(AWAY, AwayArguments(model, 0, flag(has_met)))
+        self._ran(seen)
+        self.compare(seen, seen.reply, self.model.away(model, has_met=has_met))
+
+    def back(self, draw: Random) -> None:
+        """Some worker finds a backend, or only has ended its sleep hook."""
+        self.back_for(draw.choice([*MODELS]), is_there=draw.random() < 0.8)
+
+    def back_for(self, model: str, *, is_there: bool = True) -> None:
+        seen = self.probe.run(BACK, BackArguments(model, flag(is_there), keys.queue(model), TICKET))
+        self._ran(seen)
+        self.compare(seen, seen.reply, self.model.back(model, is_there=is_there))
+
     def append(self, draw: Random) -> None:
         """Workers send events of their jobs, anew or again."""
         for worker in WORKERS:
@@ -375,7 +395,9 @@ class World:
         """Some worker gives jobs up."""
         worker = draw.choice(WORKERS)
         jobs = [
-            (held, draw.choice(("away", "away", "again", "fail"))) for held in self.held[worker] if draw.random() < 0.5
+            (held, draw.choice(("away", "away", "again", "hold", "fail")))
+            for held in self.held[worker]
+            if draw.random() < 0.5
         ]
         for held, how in jobs:
             if how != "away":
@@ -442,9 +464,12 @@ class World:
         self.sweep_now(draw.choice((*APIS, *WORKERS)))
 
     def sweep_now(self, process: str) -> None:
-        wires = (b"timeout", b"lost", b"exhausted", b"nobody")
+        wires = (b"timeout", b"lost", b"exhausted", b"nobody", b"not started")
         asked = SweepArguments(process, PERIOD_MS, LEASE_MS, GRACE_MS, *wires)
-        rows = [SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET) for name, it in MODELS.items()]
+        rows = [
+            SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET, flag(it.waits_unserved))
+            for name, it in MODELS.items()
+        ]
         order = self.probe.members(keys.OWNERS)
         seen = self.probe.run(SWEEP, asked, rows)
         self._ran(seen)

@@ -38,6 +38,8 @@ class Call:
         self.prompt = prompt
         self.stream = stream
         self.status = 0
+        self.request_id = ""
+        """Once the headers are here."""
         self.text = ""
         self.failure: Exception | None = None
         self._client = system.client(token, timeout=120)
@@ -55,6 +57,7 @@ class Call:
         try:
             with self._client as client, client.stream("POST", CHAT, json=self._body, headers=self._headers) as answer:
                 self.status = answer.status_code
+                self.request_id = answer.headers.get("x-request-id", "")
                 for part in answer.iter_text():
                     self.text += part
                     self.heard_at.append(time.monotonic())
