@@ -26,6 +26,7 @@ EXPOSED_HEADERS = (
     "x-aqueduct-run-ms", "x-aqueduct-queue-position", "x-aqueduct-estimated-wait-ms", "x-aqueduct-structured-output",
     "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 )  # fmt: skip
 """What a page's script may read; the SDKs in browsers decide by some of them whether and when to retry."""
 

@@ -64,6 +64,7 @@ class Dispatcher:
         job_id: str,
         read_timeout_seconds: float | None,
         idempotency: Idempotency | None = None,
+        is_retry: bool = False,
     ) -> Admission:
         """Return the job for a request; raises UnknownModel, PermissionDenied, or what `kind.accept` raises."""
         name = self.model_name(request.model)
@@ -95,6 +96,7 @@ class Dispatcher:
             # What an operator has put into the lane waits in it; who asks for `flex` by name chooses a refusal instead.
             at_once=request.service_tier == "flex",
             idempotency=idempotency,
+            is_retry=is_retry,
         )
 
     def learn(self, token: TokenSettings, model: str, estimate: float, tokens: int) -> None:

@@ -222,6 +222,7 @@ class JobEndpoint:
             job_id=exchange.record.job_id,
             read_timeout_seconds=read_timeout,
             idempotency=idempotency(exchange, token, raw),
+            is_retry=exchange.header(b"x-stainless-retry-count") not in (None, b"0"),
         )
         # What has a key is found by it alone: its job lives by other rules.
         is_found = read_timeout is not None and admission.idempotency is None

@@ -16,7 +16,8 @@
     │   ├── UnsupportedMediaType       415 invalid_request_error / unsupported_media_type
     │   ├── Unprocessable              422 invalid_request_error / given by the place that found it
     │   ├── HeadersTooLarge            431 invalid_request_error / headers_too_large
-    │   └── RateLimited                429 rate_limit_error / rate_limit_exceeded
+    │   ├── RateLimited                429 rate_limit_error / rate_limit_exceeded
+    │   └── InsufficientQuota          429 insufficient_quota / token_spend_limit_exceeded, project_spend_limit_exceeded
     ├── CapacityError                  ours, for now
     │   ├── QueueFull                  429 rate_limit_error / queue_full
     │   ├── ResourceUnavailable        429 rate_limit_error / resource_unavailable
@@ -41,6 +42,7 @@ prompt, a key or a backend's address.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, ClassVar
 
 MAX_RETRY_AFTER_SECONDS = 60
@@ -53,6 +55,7 @@ class AqueductError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str | None = "internal_error"
+    longest_retry_after: ClassVar[int] = MAX_RETRY_AFTER_SECONDS
     default_message: ClassVar[str] = "The gateway met an unexpected error. If it persists, report the request id."
 
     def __init__(
@@ -89,9 +92,9 @@ class AqueductError(Exception):
         """Return the headers that tell SDKs whether and when to retry."""
         headers = dict(self.headers)
         if self.retry_after is not None:
-            seconds = min(max(self.retry_after, 0.001), MAX_RETRY_AFTER_SECONDS)
-            headers["retry-after"] = str(max(1, round(seconds)))
-            headers["retry-after-ms"] = str(max(1, round(seconds * 1000)))
+            seconds = min(max(self.retry_after, 0.001), self.longest_retry_after)
+            headers["retry-after"] = str(math.ceil(seconds))  # never before the time
+            headers["retry-after-ms"] = str(math.ceil(seconds * 1000))
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
@@ -242,6 +245,16 @@ class RateLimited(RequestError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    longest_retry_after = MAX_RETRY_AFTER_SECONDS * 2
+    """The place is promised for then: who comes sooner comes for nothing. openai-python waits so long."""
+
+
+class InsufficientQuota(RequestError):
+    """429: a budget is spent, and waiting helps only when it begins anew."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "token_spend_limit_exceeded"
 
 
 class CapacityError(AqueductError):

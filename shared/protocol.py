@@ -60,6 +60,19 @@ MAX_UNSTORED: Final = 10_000
 QUEUE_PREFIX: Final = "aqueduct."
 """A model's Celery queue, which is also a Redis list, is called so and as the model."""
 
+CLOCK_GRAIN_S: Final = 2
+"""By so many seconds Redis's clock may be set back without a window of a minute being counted anew."""
+PROMISE_S: Final = 120
+"""How far ahead a place is promised to whom a limit a minute refuses; openai-python waits no longer."""
+PROMISE_KEPT_S: Final = 2
+"""How long such a place is kept once it falls due."""
+WINDOW_MS: Final = 200_000
+"""How long the window of a subject is kept: until all that is used and promised has left it."""
+BUDGET_MS: Final = 40 * 86_400_000
+"""How long budgets are kept after a day's first use: until the month is over."""
+MOST_PERIODS: Final = 40
+"""Days and months of a budget that are kept together, against clocks that step."""
+
 OLD_OWNERS: Final = "aq:owners"
 OLD_OWNER: Final = "aq:owner:"
 OLD_WORKERS: Final = "aq:workers:"

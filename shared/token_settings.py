@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AwareDatetime, Field
 
 from shared.lanes import LANES, Lane
+from shared.limit_settings import LimitSettings
 from shared.roles import Role
 from shared.settings_section import Section
 from shared.webhook_settings import WebhookSettings
@@ -15,18 +16,14 @@ from shared.webhook_settings import WebhookSettings
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")]
 
 
-class SubjectSettings(Section):
-    """What is said of a token and of a group alike: what it may use, its share, and its limits."""
-
+class _NamedSettings(Section):
     name: Name
     models: tuple[str, ...] = Field(default=("*",), description="Model names or aliases it may use; `*` is all.")
     weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(default=1, description="Its share inside a lane.")
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Past it: 429 `rate_limit_exceeded`."
-    )
-    concurrent_jobs: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Waiting and running together."
-    )
+
+
+class SubjectSettings(LimitSettings, _NamedSettings):
+    """What is said of a token and of a group alike: what it may use, its share, and its limits."""
 
     def names_model(self, model_name: str, names: Mapping[str, str]) -> bool:
         """Whether `models` has this name or alias; `names` maps each to the model's own. Not whether there is one."""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from aqueduct.commands.common import config_file_here, config_option, data_dir_option
+from aqueduct.commands.limit_options import limit_options
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
@@ -108,8 +109,7 @@ def command() -> None:
     help="A viewer reads under /admin/v1, an operator changes what runs.",
 )
 @click.option("--expires", metavar="WHEN", help="A span such as 12h, 30d or 8w, or a date such as 2027-01-31.")
-@click.option("--requests-per-minute", type=int, metavar="N", help="Past it: 429.")
-@click.option("--concurrent-jobs", type=int, metavar="N", help="Waiting and running together; past it: 429.")
+@limit_options(type=int)
 @click.option("--max-open-batches", type=int, metavar="N", help="Batches that have not ended; past it: 429.")
 @click.option("--max-enqueued-batch-tokens", type=int, metavar="N", help="Prompt tokens of its batches that wait.")
 @click.option("--max-stored-bytes", type=int, metavar="N", help="Of its files; past it: 413.")
@@ -155,8 +155,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
 @click.option("--group", metavar="NAME", help="The group it belongs to. Or none.")
 @click.option("--role", type=click.Choice(ROLES), help="What it may do under /admin/v1.")
 @click.option("--expires", metavar="WHEN", help="A span such as 30d, a date such as 2027-01-31, or none.")
-@click.option("--requests-per-minute", metavar="N", help="Past it: 429. Or none.")
-@click.option("--concurrent-jobs", metavar="N", help="Waiting and running together; past it: 429. Or none.")
+@limit_options("Or none.")
 @click.option("--max-open-batches", metavar="N", help="Batches that have not ended; past it: 429. Or none.")
 @click.option("--max-enqueued-batch-tokens", metavar="N", help="Prompt tokens of its batches that wait. Or none.")
 @click.option("--max-stored-bytes", metavar="N", help="Of its files; past it: 413. Or none.")

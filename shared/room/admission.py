@@ -9,19 +9,20 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import starmap
 from typing import NamedTuple
 
 from shared import keys
 from shared.broker import ticket
 from shared.catalogue import Catalogue
-from shared.errors import BrokerUnavailable, NoWorker, QueueFull, RateLimited, ResourceUnavailable, Unprocessable
+from shared.errors import AqueductError, BrokerUnavailable, NoWorker, QueueFull, ResourceUnavailable, Unprocessable
 from shared.jobs import JobSpec
 from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
+from shared.room.limits import Rate, limit_error, limit_rows, promised_to, rate_headers, rates_of
 from shared.room.scripts import (
     ADMIT,
     BEAT,
@@ -36,6 +37,7 @@ from shared.room.scripts import (
     BeatArguments,
     ForgetArguments,
     IdRow,
+    LimitRow,
     LookArguments,
     OwnerArguments,
     PeekArguments,
@@ -86,6 +88,8 @@ class Admission:
     at_once: bool = False
     """It is refused where it would have to wait for a slot."""
     idempotency: Idempotency | None = None
+    is_retry: bool = False
+    """Its client says that it has tried before."""
 
 
 class Line(NamedTuple):
@@ -101,28 +105,21 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An accepted job's place, and the token's request limit (0: none)."""
+    """An accepted job's place, and its limits a minute where it has some."""
 
     job_id: str
     """Another id than was asked for: the job that this Idempotency-Key stands for."""
     ahead: int
-    limit: int = 0
-    remaining: int = 0
-    reset_ms: int = 0
+    requests: Rate | None = None
+    tokens: Rate | None = None
     before: int | None = None
     """Jobs that go before it, where it must wait; None where a free slot takes it at once."""
     line: Line | None = None
     """How fast the line moves, where it must wait and no more run than could be looked at."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
-        if not self.limit:
-            return []
-        return [
-            (b"x-ratelimit-limit-requests", b"%d" % self.limit),
-            (b"x-ratelimit-remaining-requests", b"%d" % max(0, self.remaining)),
-            (b"x-ratelimit-reset-requests", duration(self.reset_ms).encode()),
-        ]
+        """Return the `x-ratelimit-*` headers."""
+        return rate_headers(self.requests, self.tokens)
 
 
 class Missed(NamedTuple):
@@ -197,24 +194,25 @@ class Admissions:
     async def admit(self, job: Admission, *, not_after_ms: float | None = None) -> Admitted:
         """Put a job into its room and push a ticket; `not_after_ms` is Redis's clock, by default soon.
 
-        Raises QueueFull, ResourceUnavailable, RateLimited, NoWorker, Unprocessable, or BrokerUnavailable (the job may
-        then still be admitted: cancel it).
+        Raises QueueFull, ResourceUnavailable, RateLimited, InsufficientQuota, NoWorker, Unprocessable, or
+        BrokerUnavailable (the job may then still be admitted: cancel it).
         """
         try:
-            asked, limits = self._arguments(job, not_after_ms), self._limits[job.model]
+            rows, limits = limit_rows(job.token), self._limits[job.model]
+            asked = self._arguments(job, rows, not_after_ms)
             if len(job.body) <= INLINE_BYTES:
-                return _admitted(job, await self._scripts.run(ADMIT, asked, standing=limits))
+                return _admitted(job, await self._scripts.run(ADMIT, asked, rows, standing=limits))
             # Whether there is room is asked first: what is refused is not even stored.
-            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1"), standing=limits))
+            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1"), rows, standing=limits))
             if place.job_id != job.id:
                 return place
             await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-            asked = self._arguments(job, not_after_ms)
-            return _admitted(job, await self._scripts.run(ADMIT, asked, standing=limits))
+            asked = self._arguments(job, rows, not_after_ms)
+            return _admitted(job, await self._scripts.run(ADMIT, asked, rows, standing=limits))
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
 
-    def _arguments(self, job: Admission, not_after_ms: float | None) -> AdmitArguments:
+    def _arguments(self, job: Admission, rows: Sequence[LimitRow], not_after_ms: float | None) -> AdmitArguments:
         token, group = job.token, job.token.in_group
         spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
         is_large = len(job.body) > INLINE_BYTES
@@ -236,9 +234,8 @@ class Admissions:
             ask="",
             max_wait_ms=round(max_wait_seconds * 1000),
             not_after=round(min(not_after, 1e15)),
-            token=token.name,
-            requests_per_minute=token.requests_per_minute or 0,
-            concurrent_jobs=token.concurrent_jobs or 0,
+            promised_to=promised_to(token, job.body, rows) if rows else "",
+            is_retry=flag(job.is_retry),
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
             sink=job.sink,
@@ -305,15 +302,6 @@ class Admissions:
         return self._loop.time() * 1000 + self._clock_offset_ms
 
 
-def duration(milliseconds: int) -> str:
-    """Return a Go-style duration, as clients parse `x-ratelimit-reset-*`: `12ms`, `1.5s`, `6m0s`."""
-    if milliseconds < 1000:
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    seconds = f"{rest / 1000:g}s"
-    return f"{minutes}m{seconds}" if minutes else seconds
-
-
 def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
     """Return what a caller is told when Redis is away, frozen, loading or full; the cause stays in our logs."""
     return BrokerUnavailable(retry_after=2)
@@ -321,43 +309,38 @@ def broker_error(error: RedisUnavailable | RedisRefused) -> BrokerUnavailable:
 
 def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     """Return where the job stands; raises what a refusal means for the caller."""
-    verdict, seconds = reply.verdict, reply.number / 1000
-    before = reply.before if reply.before >= 0 else None
-    line = Line(reply.line[0], reply.line[1], reply.line[2:]) if len(reply.line) > 2 else None
-    place = Admitted(job.id, reply.number, reply.limit, reply.remaining, reply.reset_ms, before, line)
+    verdict = reply.verdict
     if verdict == b"ok":
-        return place
+        before = reply.before if reply.before >= 0 else None
+        line = Line(reply.line[0], reply.line[1], reply.line[2:]) if len(reply.line) > 2 else None
+        return Admitted(job.id, reply.number, *rates_of(reply), before, line)
     if verdict == b"join":
-        return replace(place, job_id=reply.joined.decode())
+        return Admitted(reply.joined.decode(), reply.number)
+    refusal = limit_error(reply) or _refusal(job, reply)
+    refusal.headers |= {key.decode(): value.decode() for key, value in rate_headers(*rates_of(reply))}
+    raise refusal
+
+
+def _refusal(job: Admission, reply: AdmitReply) -> AqueductError:
+    """Return what a caller is told whom no limit of its own refuses."""
+    verdict, seconds = reply.verdict, reply.number / 1000
     if verdict == b"full":
-        raise QueueFull(f"The queue of model `{job.model}` is full. Retry after {seconds:.0f} s.", retry_after=seconds)
+        return QueueFull(f"The queue of model `{job.model}` is full. Retry after {seconds:.0f} s.", retry_after=seconds)
     if verdict == b"share":
         text = f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
-        raise QueueFull(text, retry_after=seconds)
+        return QueueFull(text, retry_after=seconds)
     if verdict == b"busy":
-        raise ResourceUnavailable(
+        return ResourceUnavailable(
             f"No slot of model `{job.model}` is free, and `flex` requests are not queued. Retry after {seconds:.0f} s, "
             "or leave 'service_tier' out.",
             param="service_tier",
             retry_after=seconds,
         )
-    if verdict in (b"rate", b"jobs"):
-        raise _rate_limited(job, reply, place)
     if verdict == b"reused":
-        raise Unprocessable(
+        return Unprocessable(
             "This Idempotency-Key was used with another body. Use a new key for a new request.",
             code="idempotency_key_reused",
         )
     if verdict == b"no_worker":
-        raise NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
-    raise BrokerUnavailable(retry_after=2)
-
-
-def _rate_limited(job: Admission, reply: AdmitReply, place: Admitted) -> RateLimited:
-    headers = {key.decode(): value.decode() for key, value in place.headers()}
-    if reply.verdict == b"rate":
-        wait = duration(reply.number)
-        text = f"Rate limit reached: {reply.limit} requests per minute. Please try again in {wait}."
-    else:
-        text = f"This token may have {job.token.concurrent_jobs} requests in progress. Retry when one has ended."
-    return RateLimited(text, retry_after=reply.number / 1000, headers=headers)
+        return NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
+    return BrokerUnavailable(retry_after=2)

@@ -22,6 +22,7 @@ from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import MARGIN_MS, STORED_BODY_MS
 from shared.room.lease import LEASE_MS
+from shared.room.limits import budget_rows, limit_rows
 from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
@@ -116,7 +117,10 @@ class Lines:
         for job in large:  # under way already: then its body must stay as it is
             if not await self._client.call("EXISTS", keys.job(job.id)):
                 await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-        calls = (self._scripts.run(ADMIT, _arguments(batch_id, model, token, job), standing=limits) for job in jobs)
+        rows = budget_rows(limit_rows(token))  # its other limits are of requests; of batches it has others
+        calls = (
+            self._scripts.run(ADMIT, _arguments(batch_id, model, token, job), rows, standing=limits) for job in jobs
+        )
         return [reply.verdict == b"ok" for reply in await asyncio.gather(*calls)]
 
     def _limits(self, name: str, life_seconds: float) -> AdmitLimits:
@@ -214,10 +218,8 @@ def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) ->
         max_wait_ms=0,
         # However late it runs: the id says whether it was run already.
         not_after=10**15,
-        token=token.name,
-        # A token's limits are of requests; of batches it has others.
-        requests_per_minute=0,
-        concurrent_jobs=0,
+        promised_to="",
+        is_retry="",
         idempotency="",
         body_hash="",
         sink=batch_id,

@@ -31,9 +31,10 @@ class AdmitArguments(NamedTuple):
     max_wait_ms: int
     not_after: int
     """Redis's clock; later the caller has been told 503."""
-    token: str
-    requests_per_minute: int
-    concurrent_jobs: int
+    promised_to: str
+    """Token and body, under which a place is promised where a limit a minute refuses; empty without such limits."""
+    is_retry: Flag
+    """Its client says that it has tried before."""
     idempotency: str
     """Name of the key, hashed with its token; empty for none."""
     body_hash: str
@@ -67,17 +68,35 @@ class AdmitLimits(NamedTuple):
     """The lanes' weights, separated by blanks."""
 
 
+class LimitRow(NamedTuple):
+    """What one subject of a job may have at most: its token, or that token's group. 0 is no limit."""
+
+    subject: str
+    """A token's name, or `group:` and a group's; no name has a colon."""
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrent_jobs: int
+    waiting_jobs: int
+    tokens_per_day: int
+    tokens_per_month: int
+    slot_ms_per_day: int
+    slot_ms_per_month: int
+
+
 class AdmitReply(NamedTuple):
-    """The verdict: ok, join, reused, full, share, busy, rate, jobs, no_worker, late or again."""
+    """The verdict: ok, join, reused, full, share, busy, no_worker, late or again; or which limit refuses.
+
+    Limits are rate, large (for any minute), jobs, waits and budget.
+    """
 
     verdict: bytes
     number: int
-    """ok: jobs ahead. A refusal: milliseconds until a try may succeed."""
+    """ok: jobs ahead. A refusal: milliseconds until a try may succeed; 0 where none will."""
     now: int
-    limit: int
-    """The token's requests a minute; 0 for none."""
-    remaining: int
-    reset_ms: int
+    rates: list[int]
+    """Limit (0: none), remaining, ms until all is free again: of requests and of tokens a minute. Empty: no limits."""
+    breach: list[bytes | int]
+    """Of a refusal by a limit: subject, the limit's name, the limit, what is used of it, what is wanted."""
     joined: bytes
     """The id of the job that the idempotency key stands for."""
     before: int
@@ -389,7 +408,7 @@ def _swept(reply: Reply) -> Swept | None:
     return Swept(reclaimed, expired, orphaned, tickets, tuple(text.decode(errors="replace") for text in failures))
 
 
-ADMIT: Final = Script("admit", AdmitArguments, NoRow, _admitted, AdmitLimits)
+ADMIT: Final = Script("admit", AdmitArguments, LimitRow, _admitted, AdmitLimits)
 TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
 MAKE_ROOM: Final = Script("make_room", MakeRoomArguments, NoRow, _number)
 APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)

@@ -7,17 +7,17 @@
 --
 -- With `ask` nothing is accepted: 'ok' says that it would be, so that a large body is stored only for a job that gets in.
 local now = clock()
-local limit, remaining, reset = 0, 0, 0
 local body_key = NAMES.body .. id
+local rates, breach = {}, {}
 
 -- What a refused request brought is gone when its refusal leaves.
 local function refuse(verdict, number)
   if apart and not ask then redis.call('UNLINK', body_key) end
-  return {verdict, number or 0, now, limit, remaining, reset, '', -1, {}}
+  return {verdict, number or 0, now, rates, breach, '', -1, {}}
 end
 
 if now > not_after then return refuse('late') end
-if redis.call('EXISTS', NAMES.job .. id) == 1 then return {'again', 0, now, 0, 0, 0, '', -1, {}} end
+if redis.call('EXISTS', NAMES.job .. id) == 1 then return {'again', 0, now, {}, {}, '', -1, {}} end
 
 local key = ''
 if idempotency ~= '' then
@@ -38,26 +38,22 @@ if idempotency ~= '' then
         redis.call('HSET', NAMES.job .. first, 'owners', job.owners == '' and owner or job.owners .. ' ' .. owner)
       end
       refuse('join')
-      return {'join', 0, now, 0, 0, 0, first, -1, {}}
+      return {'join', 0, now, {}, {}, first, -1, {}}
     end
   end
 end
 
--- Requests a minute: the generic cell rate algorithm, one number a token.
-local rate_key, next_clock = NAMES.rate .. token, nil
-if requests_per_minute > 0 then
-  local step = 60000 / requests_per_minute
-  local at = math.max(tonumber(redis.call('GET', rate_key) or 0), now)
-  if at > now + 60001 then at = now end  -- no request leaves it there: the clock was set back, and nobody waits for that
-  limit = requests_per_minute
-  reset = math.ceil(at - now)
-  if at + step - now > 60000.5 then return refuse('rate', math.ceil(at + step - now - 60000)) end
-  next_clock = at + step
-  remaining, reset = math.floor((60000.5 - (next_clock - now)) / step), math.ceil(next_clock - now)
+local limits, tokens, claim = {}, 0, nil
+for subject, requests, tokens_a_minute, jobs, waits, day_tokens, month_tokens, day_slot_ms, month_slot_ms in rows() do
+  limits[#limits + 1] = {subject = subject, requests = requests, tokens = tokens_a_minute, jobs = jobs, waits = waits,
+    budgets = {day_tokens, month_tokens, day_slot_ms, month_slot_ms}}
 end
--- Only counted here: a write that frees memory would let all later ones pass at maxmemory.
-if concurrent_jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. token, '(' .. now, '+inf') >= concurrent_jobs then
-  return refuse('jobs', 1000)
+-- A batch's line was let in with its batch: it is charged to the budgets, and never refused.
+if limits[1] and not is_line(sink) then
+  tokens = math.ceil(cost)
+  local verdict, number
+  verdict, number, claim = judge_limits(limits, promised_to, is_retry, tokens, now, rates, breach)
+  if verdict then return refuse(verdict, number) end
 end
 local live = live_workers(model, now, LIVE_WORKER_MS)
 -- A batch's line has its whole window to wait for a worker.
@@ -77,6 +73,13 @@ local function until_free(every_ms)
   return math.min(60000, math.max(1000, tonumber(every_ms or 0) * math.max(1, math.ceil(ahead / 4))))
 end
 if at_once and ahead >= open then return refuse('busy', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms'))) end
+if limits[1] and ahead >= open and not is_line(sink) then
+  local full = waits_breach(limits, open, now)
+  if full then
+    breach = full
+    return refuse('waits', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms')))
+  end
+end
 if is_bounded(lane, must_finish, sink) then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
   local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')
@@ -89,7 +92,7 @@ if is_bounded(lane, must_finish, sink) then
   local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, room_field(lane, tenant)) or 0)
   if mine >= tenant_share + open then return refuse('share', until_free(room[3])) end
 end
-if ask then return {'ok', ahead, now, limit, remaining, reset, '', -1, {}} end
+if ask then return {'ok', ahead, now, rates, breach, '', -1, {}} end
 
 if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
 
@@ -97,21 +100,17 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
   admitted = now,
   max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
   group = group ~= '' and group or nil, group_weight = group ~= '' and group_weight or nil,
-  token = concurrent_jobs > 0 and token or nil, idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
+  idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
+if limits[1] then job.limits, job.token = kept_limits(limits, is_line(sink), now) end
 local deadline = is_line(sink) and math.huge or now + max_wait_ms
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
   'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', deadline)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
-if next_clock then redis.call('SET', rate_key, next_clock, 'PX', 120000) end
-if concurrent_jobs > 0 then
-  redis.call('ZREMRANGEBYSCORE', NAMES.token_jobs .. token, '-inf', now)
-  redis.call('ZADD', NAMES.token_jobs .. token, now + life_ms, id)
-  redis.call('PEXPIRE', NAMES.token_jobs .. token, life_ms + 1000)
-end
+if limits[1] and not is_line(sink) then charge_limits(id, limits, claim, tokens, now, life_ms, deadline, rates) end
 redis.call('PEXPIRE', NAMES.job .. id, life_ms)
 if key ~= '' then redis.call('SET', key, id .. ' ' .. body_hash, 'PX', life_ms) end
 redis.call('ZADD', NAMES.waits .. model, deadline, id)
@@ -130,4 +129,4 @@ if ahead >= open and owner ~= '' then
   before = jobs_before(id, model, lane, lanes_now(model, concurrency, people_first and concurrency or batch_reserve), weights_of(weights_text))
   line = line_now(model, now, RUNNING_FEW)
 end
-return {'ok', ahead, now, limit, remaining, reset, '', before, line}
+return {'ok', ahead, now, rates, breach, '', before, line}

@@ -17,6 +17,15 @@ local function settle(job, ending)
   busy[job.model] = (busy[job.model] or 0) + held_ms(job, now)
 end
 
+-- What a job's limits are charged: nothing for a failure of which nobody heard a word.
+local function used_tokens(job, ending, length)
+  local ok, told = pcall(cjson.decode, ending)
+  if not ok or type(told) ~= 'table' then return nil end
+  if tonumber(told.status) and told.status >= 400 and length == 0 and type(told.usage) ~= 'table' then return 0 end
+  local cost = tonumber(told.cost)
+  return cost and math.min(math.max(cost, 0), MAX_COST)
+end
+
 local function store(id, attempt, number, ending, first, count)
   local key, log = NAMES.job .. id, NAMES.log .. id
   local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
@@ -52,6 +61,7 @@ local function store(id, attempt, number, ending, first, count)
   end
   local keep_ms = keep_of(job)
   redis.call('PEXPIRE', log, keep_ms)
+  if job.limits then job.used = used_tokens(job, ending, length) end
   conclude(id, job, keep_ms, begins and now)
   pcall(settle, job, ending)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'

@@ -82,6 +82,7 @@ while taken < n and looked < n + 200 do
     redis.call('HSET', room, 'lost', 1)  -- its record is gone, and with it how much it counts: the sweep counts anew
   else
     count_waiting(job, -1)
+    if job.limits then leave_waits(id, job) end
     if not is_heard(job) then
       settle_share(job, -job.cost, true)
       finish(id, job, 0)

@@ -21,7 +21,7 @@ TOKENS: dict[str, dict[str, Any]] = {
     "expired": {"expires_at": "2024-01-01T00:00:00+00:00"},
     "two-a-minute": {"requests_per_minute": 2},
     "two-of-any-kind": {"requests_per_minute": 2},
-    "fast-lane": {"requests_per_minute": 6000},
+    "fast-lane": {"requests_per_minute": 6000, "tokens_per_minute": 1_000_000},
     "one-job": {"concurrent_jobs": 1},
 }
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from shared.room.scripts import AppendRow
+from shared.room.scripts import AppendRow, LimitRow
 from tests.shared.room_state import nonce_of
 
 APIS: Final = ("api-1", "api-2", "api-3")
@@ -21,11 +21,17 @@ class Tenant(NamedTuple):
     """A token's settings; weights are powers of two, so that every tag is an exact number."""
 
     weight: float
-    requests_per_minute: int
-    concurrent_jobs: int
+    rows: tuple[LimitRow, ...]
+    """Its limits, and its group's."""
 
 
-TENANTS: Final = {"a": Tenant(1, 0, 0), "b": Tenant(2, 30, 0), "c": Tenant(0.5, 0, 4)}
+GROUP: Final = LimitRow("group:g", 40, 12_000, 9, 4, 0, 30_000, 0, 60_000)
+TENANTS: Final = {
+    "a": Tenant(1, ()),
+    "b": Tenant(2, (LimitRow("b", 30, 0, 0, 0, 0, 0, 0, 0), GROUP)),
+    "c": Tenant(0.5, (LimitRow("c", 0, 5_000, 4, 2, 9_000, 0, 25_000, 0), GROUP)),
+    "d": Tenant(1, (LimitRow("d", 3, 2_000, 0, 1, 0, 0, 0, 0),)),
+}
 
 
 class Step(NamedTuple):

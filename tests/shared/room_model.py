@@ -6,27 +6,33 @@ import math
 from collections.abc import Sequence
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
-from shared.room.scripts import AdmitArguments, TakeArguments
+from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, weights_of
 from tests.shared.room_upkeep import Upkeep
+from tests.shared.room_windows import Claim
 
 
 class Model(Upkeep):
     """The rooms. Each method is a script: it returns the reply that must come, and leaves what must then stand."""
 
+    _limits: tuple[LimitRow, ...] = ()
+    _due = 0
+    _claim: Claim | None = None
+
     # What an API process says ---------------------------------------------------------------------------------------
 
-    def admit(self, asked: AdmitArguments) -> tuple[str, str]:
-        """Return the verdict, and the id of a job that is joined."""
+    def admit(self, asked: AdmitArguments, rows: Sequence[LimitRow]) -> tuple[str, str, int]:
+        """Return the verdict, the id of a job that is joined, and for a rate the second to come again."""
+        self._limits, self._due, self._claim = tuple(rows), 0, None
         verdict, joined = self._verdict(asked)
         if verdict not in ("ok", "again") and asked.apart and not asked.ask:
             self.bodies.pop(asked.id, None)
         if verdict == "ok" and not asked.ask:
             if asked.apart and asked.id not in self.bodies:
-                return "late", ""
+                return "late", "", 0
             self._accept(asked)
-        return verdict, joined
+        return verdict, joined, self._due
 
     def _verdict(self, asked: AdmitArguments) -> tuple[str, str]:
         if self.now > asked.not_after:
@@ -53,18 +59,17 @@ class Model(Upkeep):
 
     def _room_verdict(self, asked: AdmitArguments) -> str:
         limits = ADMIT_LIMITS[asked.model]
-        if asked.requests_per_minute:
-            step = 60_000 / asked.requests_per_minute
-            if self._rate_clock(asked) + step - self.now > 60_000.5:
-                return "rate"
-        ends = self.token_jobs.get(asked.token, {}).values()
-        if asked.concurrent_jobs and sum(end > self.now for end in ends) >= asked.concurrent_jobs:
-            return "jobs"
+        if not is_line(asked.sink):
+            verdict, self._due, self._claim = self.judge(asked, self._limits)
+            if verdict:
+                return verdict
         if not is_line(asked.sink) and not self._is_served(asked):
             return "no_worker"
         ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
         if asked.at_once and ahead >= open_slots:
             return "busy"
+        if ahead >= open_slots and not is_line(asked.sink) and self.is_full_of_waits(self._limits, open_slots):
+            return "waits"
         if asked.lane == "batch" and asked.must_finish and asked.sink != STORED:
             return "ok"
         prefix = "batch:" if asked.lane == "batch" else ""
@@ -76,11 +81,6 @@ class Model(Upkeep):
         if is_full:
             return "full"
         return "share" if counts["@" + prefix + asked.tenant] >= limits.tenant_share + open_slots else "ok"
-
-    def _rate_clock(self, asked: AdmitArguments) -> float:
-        """Return the token's request clock; one set back keeps nobody waiting."""
-        at = max(self.rates.get(asked.token, (0, 0))[0], self.now)
-        return self.now if at > self.now + 60_001 else at
 
     def _is_served(self, asked: AdmitArguments) -> bool:
         if self.live(asked.model) or self.live(asked.model, ADMIT_LIMITS[asked.model].grace_ms):
@@ -118,15 +118,8 @@ class Model(Upkeep):
         self.wait(job, job.tag)
         if asked.apart:
             self.bodies[job.id] = self.ttl_now + limits.life_ms
-        if asked.requests_per_minute:
-            self.rates[asked.token] = (
-                self._rate_clock(asked) + 60_000 / asked.requests_per_minute,
-                self.ttl_now + 120_000,
-            )
-        if asked.concurrent_jobs:
-            of_token = {name: end for name, end in self.token_jobs.get(asked.token, {}).items() if end > now}
-            self.token_jobs[asked.token] = {**of_token, job.id: now + limits.life_ms}
-            self.token_jobs_expire[asked.token] = self.ttl_now + limits.life_ms + 1000
+        job.rows = self._limits
+        self.charge(job, self._claim, limits.life_ms)
         if asked.idempotency:
             self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
         if asked.owner:
@@ -294,6 +287,7 @@ class Model(Upkeep):
         return taken, aside
 
     def _is_dropped(self, job: Job, asked: TakeArguments) -> bool:
+        self.leave_waits(job)
         is_heard = self.is_heard(job, judged=not self.stood_still())
         if is_heard and job.deadline > self.now:
             return False
@@ -380,6 +374,7 @@ class Model(Upkeep):
         if ending is None:
             return "o"
         self.logs[job_id].expires = self.ttl_now + job.keep_ms
+        job.used = ending
         self.finish(job, job.keep_ms)
         self.settle(job, ending - job.asked.cost)
         self.rooms[job.model].ended_at = self.now

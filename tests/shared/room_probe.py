@@ -60,7 +60,8 @@ end
 return {reply, t[1] * 1000 + math.floor(t[2] / 1000), ttl_now, cjson.encode(shown), published}
 """
 _SHIFT: Final = """
-local by, lifetimes = tonumber(ARGV[1]), ARGV[2] == '1'
+local by, lifetimes, by_s = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+local function moved_second(text) return string.format('%.0f', tonumber(text) - by_s) end
 local function field(key, name)
   local value = tonumber(redis.call('HGET', key, name) or '')
   if value then redis.call('HSET', key, name, string.format('%.17g', value - by)) end
@@ -75,11 +76,30 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     local facts = redis.call('HGET', key, 'facts')
     if facts then
       local moved = function(at) return '"admitted":' .. string.format('%.17g', at - by) end
-      redis.call('HSET', key, 'facts', (string.gsub(facts, '"admitted":(%-?%d+)', moved)))
+      facts = string.gsub(facts, '"admitted":(%-?%d+)', moved)
+      facts = string.gsub(facts, '(%["[^"]+","[cwtb]+",)(%d+)%]', function(head, second)
+        return head .. (second == '0' and second or moved_second(second)) .. ']'
+      end)
+      redis.call('HSET', key, 'facts', facts)
     end
   elseif string.find(key, ROOM, 1, true) then
     for _, name in ipairs({'ended_at', 'left_at', 'unserved'}) do field(key, name) end
-  elseif string.find(key, RATE, 1, true) or key == SWEPT then
+  elseif string.find(key, WINDOW, 1, true) then
+    local all, left = redis.call('HGETALL', key), redis.call('PTTL', key)
+    redis.call('DEL', key)
+    for i = 1, #all, 2 do
+      local name, value = all[i], all[i + 1]
+      local kind, number = string.match(name, '^([rtp])(%d+)$')
+      if name == 'at' or name == 'until' then value = moved_second(value)
+      elseif kind == 'p' then name = 'p' .. moved_second(number)
+      elseif kind then name = kind .. (number - by_s) % 61 end
+      redis.call('HSET', key, name, value)
+    end
+    redis.call('PEXPIRE', key, left)
+  elseif string.find(key, PROMISE, 1, true) then
+    local function moved(due, tokens) return moved_second(due) .. ':' .. tokens end
+    redis.call('SET', key, (string.gsub(redis.call('GET', key), '(%d+):(%d+)', moved)), 'KEEPTTL')
+  elseif key == SWEPT then
     redis.call('SET', key, string.format('%.17g', redis.call('GET', key) - by), 'KEEPTTL')
   end
   local left = redis.call('PTTL', key)
@@ -153,9 +173,12 @@ class Probe:
         members: list[bytes] = self._run("return redis.call('SMEMBERS', ARGV[1])", [key])
         return [member.decode() for member in members]
 
-    def pass_time(self, by_ms: int, *, lifetimes: bool = True) -> int:
-        """Let so much time pass, or, where negative, set the clock back; returns Redis's own time."""
-        return int(self._run(_shift(), [by_ms, "1" if lifetimes else ""]))
+    def pass_time(self, by_ms: int, *, seconds: int, lifetimes: bool = True) -> int:
+        """Let so much time pass, or, where negative, set the clock back; returns Redis's own time.
+
+        `seconds` is by how much windows of whole seconds move.
+        """
+        return int(self._run(_shift(), [by_ms, "1" if lifetimes else "", seconds]))
 
     def snapshot(self) -> Snapshot:
         """Remember everything."""
@@ -167,13 +190,13 @@ class Probe:
         now, values = self._run(source, [])
         return Snapshot(now, [(key, left, value) for key, left, value in values])
 
-    def restore(self, snapshot: Snapshot, moved_ms: int) -> None:
+    def restore(self, snapshot: Snapshot, moved_ms: int, *, seconds: int) -> None:
         """Go back to what was; `moved_ms` is by how much `pass_time` has moved the clock since."""
         self._call("FLUSHDB")
         for key, left, value in snapshot.values:
             until = 0 if left == -1 else max(1, snapshot.at + left - moved_ms)  # what is past is not restored
             self._call("RESTORE", key, until, value, "ABSTTL")
-        self.pass_time(moved_ms, lifetimes=False)
+        self.pass_time(moved_ms, seconds=seconds, lifetimes=False)
 
     def _seen(self, source: str, flat: list[Any]) -> Seen:
         reply, now, ttl_now, shown, published = self._run(source, flat)
@@ -197,7 +220,7 @@ def _wrapped(script: Script[Any, Any, Any]) -> str:
 def _shift() -> str:
     text = _TTL_CLOCK + _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
-    for word in ("LANE", "JOB", "ROOM", "RATE", "SWEPT"):
+    for word in ("LANE", "JOB", "ROOM", "WINDOW", "PROMISE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")
     return text
 

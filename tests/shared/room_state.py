@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS, STORED
-from shared.room.scripts import AdmitArguments, TakeArguments
+from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
 from tests.shared.room_limits import ADMIT_LIMITS
+from tests.shared.room_windows import Limits
 
 LANES: Final = ("priority", "default", "flex", "batch")
 FAILED: Final = "E"
@@ -43,6 +44,12 @@ class Job:
     """When, where that counts."""
     has_spec: bool = True
     is_readable: bool = True
+    rows: tuple[LimitRow, ...] = ()
+    """Its limits."""
+    seconds: dict[str, int] = field(default_factory=dict)
+    """In which second of a subject's window it counts."""
+    used: float | None = None
+    """Tokens, where its end tells them."""
 
     @property
     def id(self) -> str:
@@ -144,10 +151,11 @@ class Turns:
         return self.passes[lane]
 
 
-class Rooms:
+class Rooms(Limits):
     """Everything that is stored, and what happens to it whoever asked: time, lanes, ends."""
 
     def __init__(self, models: Iterable[str]) -> None:
+        super().__init__()
         self.now = 0.0
         self.ttl_now = 0.0
         """The moment from which Redis counts lifetimes: TIME may say a millisecond less or more."""
@@ -156,11 +164,8 @@ class Rooms:
         self.logs: dict[str, Log] = {}
         self.bodies: dict[str, float] = {}
         self.idempotency: dict[str, Kept] = {}
-        self.rates: dict[str, tuple[float, float]] = {}
-        self.token_jobs: dict[str, dict[str, float]] = {}
         self.results: dict[str, tuple[list[str], float]] = {}
         """Of each batch: its ended lines, oldest first, and until when they are kept."""
-        self.token_jobs_expire: dict[str, float] = {}
         self.owned: dict[str, set[str]] = {}
         self.owners: set[str] = set()
         self.alive: dict[str, float] = {}
@@ -186,9 +191,7 @@ class Rooms:
         self.singles = {name: kept for name, kept in self.singles.items() if kept.expires > ttl_now}
         self.bodies = {name: until for name, until in self.bodies.items() if until > ttl_now}
         self.alive = {name: until for name, until in self.alive.items() if until > ttl_now}
-        self.rates = {name: rate for name, rate in self.rates.items() if rate[1] > ttl_now}
-        self.token_jobs_expire = {name: until for name, until in self.token_jobs_expire.items() if until > ttl_now}
-        self.token_jobs = {name: ends for name, ends in self.token_jobs.items() if name in self.token_jobs_expire}
+        self.limits_at(ttl_now)
         self.results = {name: kept for name, kept in self.results.items() if kept[1] > ttl_now}
         for room in self.rooms.values():
             if room.awake <= ttl_now:
@@ -312,6 +315,7 @@ class Rooms:
         return known is not None and known.value.split(" ")[0] == job.id
 
     def finish(self, job: Job, keep_ms: int) -> None:
+        self.settle_limits(job, len(self.logs[job.id].events) if job.id in self.logs else 0)
         if not keep_ms or job.sink != STORED:
             self.free(job)
         elif job.asked.apart and job.id in self.bodies:
@@ -319,7 +323,6 @@ class Rooms:
         self._leave_running(job)
         for owner in job.owners:
             self.owned.get(owner, set()).discard(job.id)
-        self.token_jobs.get(job.asked.token, {}).pop(job.id, None)
         if self._holds_key(job):
             if keep_ms:
                 self.idempotency[job.asked.idempotency].expires = self.ttl_now + keep_ms
@@ -359,11 +362,7 @@ class Rooms:
             self.bodies[job.id] = self.ttl_now + life
         if self._holds_key(job):
             self.idempotency[job.asked.idempotency].expires = self.ttl_now + life
-        token = job.asked.token
-        if job.asked.concurrent_jobs and token in self.token_jobs:
-            if job.id in self.token_jobs[token]:
-                self.token_jobs[token][job.id] = self.now + life
-            self.token_jobs_expire[token] = self.ttl_now + life + 1000
+        self.limits_wait_again(job)
 
 
 def nonce_of(attempt: str) -> str:

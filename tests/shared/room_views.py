@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from shared import keys
 from shared.events import frames
+from shared.protocol import PROMISE_KEPT_S
 from tests.shared.room_model import Model
 from tests.shared.room_probe import Seen, Shown
 from tests.shared.room_state import LANES, Job, Room, nonce_of
@@ -28,7 +29,7 @@ def differences(model: Model, seen: Seen, moved: int) -> list[str]:
             problems.append(f"{key} should not be: {shown}")
             continue
         value, until = wanted[key]
-        got = _normal(key, shown)
+        got = _normal(key, shown, model.second - seen.now // 1000)
         if got != value:
             problems.append(f"{key} is {got}, should be {value}")
         if until != ANY:
@@ -50,14 +51,27 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     for batch, (ids, until) in model.results.items():
         if ids:
             yield keys.results(batch), (ids, until)
-    for token, (at, until) in model.rates.items():
-        yield NAMES["rate"] + token, (at - moved, until)
-    for token, ends in model.token_jobs.items():
-        if ends:
-            yield NAMES["token_jobs"] + token, (_times(ends, moved), model.token_jobs_expire[token])
+    yield from _of_limits(model, moved)
     yield from _of_processes(model, moved)
     for name, room in model.rooms.items():
         yield from _of_room(model, name, room, moved)
+
+
+def _of_limits(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
+    for prefix, ends_of, expire in (
+        ("token_jobs", model.token_jobs, model.token_jobs_expire),
+        ("subject_waits", model.subject_waits, model.subject_waits_expire),
+    ):
+        for subject, ends in ends_of.items():
+            if ends:
+                yield NAMES[prefix] + subject, (_times(ends, moved), expire[subject])
+    for subject, window in model.windows.items():
+        wanted = {name: number for name, number in model.seconds_of(subject) if number}
+        yield NAMES["window"] + subject, ({"at": window.at, **wanted}, window.expires)
+    for key, promises in model.promises.items():
+        yield NAMES["promise"] + key, (promises.places, promises.expires)
+    for subject, (used, expires) in model.budgets.items():
+        yield NAMES["budget"] + subject, (used, expires)
 
 
 def _of_processes(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
@@ -136,8 +150,27 @@ def _times(times: Mapping[str, float], moved: int) -> dict[str, float]:
     return {name: at - moved for name, at in times.items()}
 
 
-def _normal(key: str, shown: Shown) -> Any:
+def _window(value: Mapping[str, str], moved_s: int) -> dict[str, int]:
+    """Return a window's fields by the second that they are of, without zeros and what counts no more."""
+    at, out = int(value["at"]) + moved_s, dict[str, int]()
+    for name, text in value.items():
+        if name in ("r", "t"):
+            out[name] = int(text)
+        elif name[0] in "rt":
+            out[f"{name[0]}@{at - (int(value['at']) - int(name[1:])) % 61}"] = int(text)
+        elif name[0] == "p" and int(name[1:]) + moved_s + PROMISE_KEPT_S >= at:
+            out[f"p@{int(name[1:]) + moved_s}"], out[f"pt@{int(name[1:]) + moved_s}"] = map(int, text.split())
+    return {"at": at, **{name: number for name, number in out.items() if number}}
+
+
+def _normal(key: str, shown: Shown, moved_s: int) -> Any:
     value = shown.value
+    if key.startswith(NAMES["window"]):
+        return _window(value, moved_s)
+    if key.startswith(NAMES["promise"]):
+        return tuple((int(due) + moved_s, int(tokens)) for due, tokens in (one.split(":") for one in value.split()))
+    if key.startswith(NAMES["budget"]):
+        return {name: int(number) for name, number in value.items()}
     if key.startswith(NAMES["job"]):
         return {
             "owners": sorted(value["owners"].split()),
@@ -158,7 +191,7 @@ def _normal(key: str, shown: Shown) -> Any:
         return {name: float(number) for name, number in value.items()}
     if key.startswith("aqueduct."):
         return len(value)
-    return float(value) if key == keys.SWEPT or key.startswith(NAMES["rate"]) else value
+    return float(value) if key == keys.SWEPT else value
 
 
 def heard(seen: Seen) -> list[tuple[str, ...]]:

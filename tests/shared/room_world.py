@@ -14,7 +14,8 @@ from random import Random
 from typing import TypeVar
 
 from shared import keys
-from shared.protocol import KEEP_MS, OWNER_MS, STORED
+from shared.protocol import KEEP_MS, OWNER_MS, PROMISE_S, STORED
+from shared.room.limits import budget_rows
 from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
@@ -44,6 +45,7 @@ from shared.room.scripts import (
     HearArguments,
     HelloArguments,
     LeaveArguments,
+    LimitRow,
     MakeRoomArguments,
     NoArguments,
     OwnerArguments,
@@ -75,6 +77,8 @@ class World:
     held: dict[str, list[Held]] = field(default_factory=lambda: {worker: [] for worker in WORKERS})
     moved: int = 0
     """How much time was let pass."""
+    seconds_moved: int = 0
+    """The same, as windows of whole seconds know it."""
     made: int = 0
     """Ids, nonces and servers made so far."""
     runs: int = 0
@@ -99,6 +103,7 @@ class World:
     # How a step is judged ------------------------------------------------------------------------------------------
 
     def _ran(self, seen: Seen) -> None:
+        self.model.second, self.model.real_ms = seen.now // 1000 + self.seconds_moved, seen.now
         self.model.at(seen.now + self.moved, seen.ttl_now + self.moved)
 
     def compare(self, seen: Seen, got: object = None, expected: object = None) -> None:
@@ -148,21 +153,20 @@ class World:
             must_finish=(must_finish := flag(draw.random() < 0.2)), ask="",
             max_wait_ms=draw.choice((limits.max_wait_ms, 4_000)),
             not_after=10**15 if draw.random() < 0.97 else 1,
-            token=tenant, requests_per_minute=token.requests_per_minute,
-            concurrent_jobs=token.concurrent_jobs,
+            promised_to=f"{tenant}:{draw.randrange(3)}", is_retry=flag(draw.random() < 0.5),
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
             sink=STORED if must_finish else "",
             at_once=flag(lane == "flex" and tenant == "c"),
         )  # fmt: skip
         if is_large:
-            if self._admit(asked._replace(ask="1")) != "ok" and draw.random() < 0.8:
+            if self._admit(asked._replace(ask="1"), token.rows) != "ok" and draw.random() < 0.8:
                 return
             if draw.random() < 0.95:
                 seen = self.probe.say("SET", keys.body(job_id), "large", "PX", 60_000)
                 self._ran(seen)
                 self.model.bodies[job_id] = self.model.ttl_now + 60_000
-        self._admit(asked)
+        self._admit(asked, token.rows)
 
     def admit_line(self, draw: Random) -> None:
         """A feeder has a line of its batch accepted, or one that is there already."""
@@ -172,9 +176,9 @@ class World:
         self._admit(AdmitArguments(
             id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
             cost=draw.choice((16, 64)), body=b"b", apart="", size=5, spec=b"spec", owner="", must_finish="1", ask="",
-            max_wait_ms=0, not_after=10**15, token=tenant, requests_per_minute=0, concurrent_jobs=0, idempotency="",
+            max_wait_ms=0, not_after=10**15, promised_to="", is_retry="", idempotency="",
             body_hash="", sink=draw.choice(BATCHES), at_once="",
-        ))  # fmt: skip
+        ), budget_rows(TENANTS[tenant].rows))  # fmt: skip
 
     def results(self, draw: Random) -> None:
         """A feeder reads what its sink holds, and acknowledges some of it, and what is no result."""
@@ -217,18 +221,22 @@ class World:
         self._ran(seen)
         self.compare(seen, seen.reply.decode(), "".join(self.model.cancel("", job_id) for job_id in ids))
 
-    def _admit(self, asked: AdmitArguments) -> str:
-        seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]])
+    def _admit(self, asked: AdmitArguments, rows: Sequence[LimitRow]) -> str:
+        seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]], rows)
         self._ran(seen)
-        verdict, number, _, _, remaining, _, joined, _, _ = seen.reply
+        verdict, number, _, rates, breach, joined, _, _ = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)
         model_asked = asked._replace(idempotency=asked.idempotency and keys.PREFIXES["idempotency"] + asked.idempotency)
-        expected = self.model.admit(model_asked)
-        self.compare(seen, (verdict.decode(), joined.decode()), expected)
+        *expected, due = self.model.admit(model_asked, rows)
+        self.compare(seen, [verdict.decode(), joined.decode()], expected)
+        wait_ms = (due - self.model.second) * 1000 - seen.now % 1000 if due else PROMISE_S * 1000
+        if verdict == b"rate" and (number != wait_ms or not breach):
+            raise Broken(f"refused for {number} ms and {breach}, where the model says {wait_ms}")
         if verdict == b"ok" and number != ahead:
             raise Broken(f"{number} ahead, where {ahead} wait")
-        if (verdict in (b"full", b"share", b"busy") and not 1000 <= number <= 60_000) or remaining < 0:
-            raise Broken(f"refused for {number} ms, {remaining} remain")
+        told = (b"full", b"share", b"busy", b"waits")
+        if (verdict in told and not 1000 <= number <= 60_000) or any(rate < 0 for rate in rates):
+            raise Broken(f"refused for {number} ms, {rates} remain")
         if verdict == b"ok" and not asked.ask:
             self.seen_ids = [*self.seen_ids[-30:], asked.id]
         return str(expected[0])
@@ -492,7 +500,9 @@ class World:
         self.let_pass(-draw.choice((5_000, 120_000)))
 
     def let_pass(self, by_ms: int) -> None:
-        now = self.probe.pass_time(by_ms)
+        seconds = (self.moved + by_ms) // 1000 - self.moved // 1000
+        now = self.probe.pass_time(by_ms, seconds=seconds)
+        self.seconds_moved += seconds
         self.model.at(now + self.moved, now + self.moved)
         self.moved += by_ms
         self.model.at(now + self.moved, now + self.moved)
@@ -512,7 +522,7 @@ class World:
         if self.snapshot is None:
             return
         snapshot, model, moved = self.snapshot
-        self.probe.restore(snapshot, self.moved - moved)
+        self.probe.restore(snapshot, self.moved - moved, seconds=self.moved // 1000 - moved // 1000)
         self.model = copy.deepcopy(model)
         for name, room in self.model.rooms.items():  # promises of milliseconds are over
             self.probe.command("DEL", keys.PREFIXES["awake"] + name)

@@ -26,6 +26,27 @@ async def test_a_token_is_not_locked_out_by_a_clock_that_was_set_back(room_redis
         with pytest.raises(RateLimited):
             await bench.admit(requests_per_minute=2)
         shift(room_redis, -120)
+        with pytest.raises(RateLimited) as refused:  # what was used counts as of now
+            await bench.admit(requests_per_minute=2)
+        assert (refused.value.retry_after or 0) <= 61
+        shift(room_redis, 61)
+        await bench.serve("w1")
+        await bench.admit(requests_per_minute=2)
+
+
+@asynchronous
+async def test_a_clock_that_is_set_back_by_a_second_leaves_limits_as_they_are(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        await bench.admit(requests_per_minute=2)
+        shift(room_redis, 40)
+        await bench.serve("w1")
+        await bench.admit(requests_per_minute=2)
+        shift(room_redis, -1)
+        with pytest.raises(RateLimited) as refused:
+            await bench.admit(requests_per_minute=2)
+        assert (refused.value.retry_after or 0) <= 23  # of the first, not of the second
+        shift(room_redis, 23)
+        await bench.serve("w1")
         await bench.admit(requests_per_minute=2)
 
 

@@ -63,7 +63,8 @@ local function load_job(id, with_body)
     redis.call('DEL', key)
     return nil
   end
-  job.tenant, job.token, job.idempotency = job.tenant or '', job.token or '', job.idempotency or ''
+  job.tenant, job.idempotency = job.tenant or '', job.idempotency or ''
+  if job.token and not job.limits then job.limits = {{job.token, 'c', 0}} end  -- as older versions write it
   job.sink = job.sink or ''
   job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
   job.admitted, job.max_tries = tonumber(job.admitted) or 0, tonumber(job.max_tries) or 1

@@ -29,7 +29,7 @@ end
 -- stream began, where that is now.
 local function conclude(id, job, keep_ms, begun)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
-  if job.token ~= '' then redis.call('ZREM', NAMES.token_jobs .. job.token, id) end
+  if job.limits then pcall(settle_limits, id, job) end
   if holds_key(id, job) then
     if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
   end
@@ -86,10 +86,7 @@ local function wait_again(id, job, now, tries, keeps_deadline)
   redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
   if job.apart then redis.call('PEXPIRE', NAMES.body .. id, life) end
   if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
-  if job.token ~= '' then
-    redis.call('ZADD', NAMES.token_jobs .. job.token, 'XX', now + life, id)
-    redis.call('PEXPIRE', NAMES.token_jobs .. job.token, life + 1000)
-  end
+  if job.limits then limit_again(id, job, now, life, deadline) end
 end
 
 -- How long a job has held its slot; one that an older worker took does not say.

@@ -1,0 +1,138 @@
+"""What limits mean at admission: rows for the script in, headers and refusals out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from shared.errors import InsufficientQuota, RateLimited
+from shared.room.scripts import AdmitReply, LimitRow
+from shared.token_settings import TokenSettings
+
+_BUDGETS_FROM: Final = 4
+"""Before these stand the limits that hold for requests alone."""
+_NAMES: Final = {
+    "requests_per_minute": "requests per minute",
+    "tokens_per_minute": "tokens per minute",
+    "tokens_per_day": "tokens per day",
+    "tokens_per_month": "tokens per month",
+    "slot_seconds_per_day": "slot seconds per day",
+    "slot_seconds_per_month": "slot seconds per month",
+}
+
+
+class Rate(NamedTuple):
+    """A limit a minute, as it stands."""
+
+    limit: int
+    remaining: int
+    reset_ms: int
+    """Until all of it is free again."""
+
+
+def limit_rows(token: TokenSettings) -> tuple[LimitRow, ...]:
+    """Return the limits of a token and of its group, as `admit` takes them; nothing where they have none."""
+    numbers, group = token.limit_numbers, token.in_group
+    rows = (LimitRow(token.name, *numbers),) if numbers else ()
+    if group is None or not group.limit_numbers:
+        return rows
+    return (*rows, LimitRow(f"group:{group.name}", *group.limit_numbers))
+
+
+def budget_rows(rows: Sequence[LimitRow]) -> list[LimitRow]:
+    """Return what of these limits holds for batches too."""
+    return [
+        LimitRow(subject, *[0] * _BUDGETS_FROM, *numbers[_BUDGETS_FROM:])
+        for subject, *numbers in rows
+        if any(numbers[_BUDGETS_FROM:])
+    ]
+
+
+def promised_to(token: TokenSettings, body: bytes, rows: Sequence[LimitRow]) -> str:
+    """Return the name under which a place is promised to this token and body; empty without limits a minute."""
+    if not any(row.requests_per_minute or row.tokens_per_minute for row in rows):
+        return ""
+    return f"{token.name}:{zlib.crc32(body):08x}{len(body):x}"
+
+
+def rates_of(reply: AdmitReply) -> tuple[Rate | None, Rate | None]:
+    """Return the limits a minute that a reply tells, of requests and of tokens."""
+    if not reply.rates:
+        return None, None
+    requests, tokens = Rate(*reply.rates[:3]), Rate(*reply.rates[3:])
+    return requests if requests.limit else None, tokens if tokens.limit else None
+
+
+def rate_headers(requests: Rate | None, tokens: Rate | None) -> list[tuple[bytes, bytes]]:
+    """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
+    headers = list[tuple[bytes, bytes]]()
+    for kind, rate in ((b"requests", requests), (b"tokens", tokens)):
+        if rate is not None:
+            headers += [
+                (b"x-ratelimit-limit-" + kind, b"%d" % rate.limit),
+                (b"x-ratelimit-remaining-" + kind, b"%d" % rate.remaining),
+                (b"x-ratelimit-reset-" + kind, duration(rate.reset_ms).encode()),
+            ]
+    return headers
+
+
+def duration(milliseconds: int) -> str:
+    """Return a Go-style duration, as clients parse `x-ratelimit-reset-*`: `12ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    seconds = f"{rest / 1000:g}s"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def limit_error(reply: AdmitReply) -> RateLimited | InsufficientQuota | None:
+    """Return what a caller is told whom a limit refuses; None where none did."""
+    if reply.verdict not in (b"rate", b"large", b"jobs", b"waits", b"budget"):
+        return None
+    subject, name, *numbers = reply.breach
+    limit, used, wanted = map(int, numbers)
+    word = name.decode() if isinstance(name, bytes) else str(name)
+    kind, _, group = subject.decode().rpartition(":") if isinstance(subject, bytes) else ("", "", "")
+    whose = f"The group `{group}` of this token" if kind else "This token"
+    if reply.verdict == b"budget":
+        return _spent(reply, word, limit, used, whose, is_group=bool(kind))
+    if reply.verdict == b"large":
+        text = (
+            f"Request too large: its prompt and longest answer are estimated at {wanted} tokens. {whose} may use "
+            f"{limit} tokens per minute. Shorten the prompt, or lower `max_tokens`."
+        )
+        return RateLimited(text, should_retry=False)
+    if reply.verdict == b"rate":
+        text = (
+            f"Rate limit reached: {limit} {_NAMES[word]}. {whose} has used {used}, and this request takes {wanted}. "
+            f"Please try again in {duration(reply.number)}."
+        )
+    elif reply.verdict == b"jobs":
+        text = f"{whose} may have {limit} requests in progress. Retry when one has ended."
+    else:
+        text = f"{whose} may have {limit} requests waiting. Retry in {duration(reply.number)}."
+    return RateLimited(text, retry_after=reply.number / 1000)
+
+
+def _spent(reply: AdmitReply, name: str, limit: int, used: int, whose: str, *, is_group: bool) -> InsufficientQuota:
+    now = datetime.fromtimestamp(reply.now / 1000, UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if name.endswith("_day"):
+        anew = midnight + timedelta(days=1)
+    else:
+        anew = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    if name.startswith("slot"):
+        limit, used = limit // 1000, used // 1000
+    text = (
+        f"{whose} has used {used} of its {limit} {_NAMES[name]}. The budget begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}."
+    )
+    left_seconds = (anew - now).total_seconds()
+    is_soon = left_seconds <= InsufficientQuota.longest_retry_after
+    return InsufficientQuota(
+        text,
+        code="project_spend_limit_exceeded" if is_group else "token_spend_limit_exceeded",
+        retry_after=left_seconds if is_soon else None,
+        should_retry=None if is_soon else False,
+    )
