@@ -1,7 +1,5 @@
 """`python -m aqueduct` is the `aqueduct` command."""
 
-import sys
+from aqueduct.cli import run
 
-from aqueduct.cli import main
-
-sys.exit(main())
+run()

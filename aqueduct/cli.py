@@ -7,10 +7,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from aqueduct.errors import FAILED, WRONG_USAGE, CommandError
+from aqueduct.leaving import leave
 
 COMMANDS = {
     "up": "run everything on this machine",
@@ -56,6 +58,18 @@ class _Commands(click.Group):
 def cli(ctx: click.Context) -> None:
     """Hold the subcommands, and the settings that their options give."""
     ctx.obj = {}
+
+
+def run() -> NoReturn:
+    """Be the command: run `main` and end the process."""
+    try:
+        status = main()
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else FAILED if leaving.code else 0
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        status = FAILED
+    leave(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
