@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.support.calls import Call
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.receiver import Receiver
 from tests.support.system import DemoBackend, System
+from tests.support.waiting import wait_until
 
 AWAY_SECONDS = 6.0
 REQUESTS = 60
 CONCURRENCY = 8
-FAST = {"testing": {"renew_seconds": 0.5, "sweep_seconds": 0.5}}
+SECRET = "only-of-workers"
 
 
 class Site:
-    """A gateway whose backend is not there until `wake`, and a receiver of hooks."""
+    """A gateway whose backend is not there until it is started, and a receiver of hooks."""
 
-    def __init__(self, folder: Path, redis_url: str, **settings: Any) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, redis: RedisServer, *, workers: int = 1, **settings: Any) -> None:
+        with redis.client() as client:
+            client.flushall()  # cool-downs outlast a test
         self.port = free_port()
-        self.hooks = Receiver().open()
+        self.hooks = Receiver()
         self.backend = DemoBackend(folder, self.port)
-        made = {"when_absent": "hold", "concurrency": CONCURRENCY, "max_wait_seconds": 60, **settings}
-        if made.pop("is_woken", True):
-            made["wake"] = {"url": self.hooks.url, "headers": {"x-key": "${HOOK_KEY}"}, "body": '{"replicas": 1}'}
+        made = {
+            "when_absent": "hold",
+            "concurrency": CONCURRENCY,
+            "max_wait_seconds": 60,
+            "wake": {"url": self.hooks.url, "headers": {"x-key": "${HOOK_KEY}"}, "body": '{"replicas": 1}'},
+            **settings,
+        }
         self.system = System(
             folder,
-            redis_url=redis_url,
+            redis_url=redis.url,
             backend_url=f"http://127.0.0.1:{self.port}/v1",
             models={"sleepy": model("tokens=4&token_seconds=0.02", **made)},
-            workers=[(), ()],
-            worker_environment={"HOOK_KEY": "only-of-workers"},
-            settings={**FAST, "api": {"keep_alive_seconds": 0.4}},
+            workers=[()] * workers,
+            worker_environment={"HOOK_KEY": SECRET},
+            settings={"testing": {"renew_seconds": 0.5, "sweep_seconds": 0.5}, "api": {"keep_alive_seconds": 0.4}},
         )
 
     def __enter__(self) -> Site:
+        self.hooks.open()
         self.system.start()
         return self
 
@@ -51,26 +55,17 @@ class Site:
         self.backend.stop()
         self.hooks.close()
 
-    def status(self, call: Call) -> dict[str, Any]:
-        """Return what `GET /requests/{id}` says of a call."""
-        with self.system.client() as client:
-            answer: dict[str, Any] = client.get(f"/requests/{call.request_id}").raise_for_status().json()
-        return answer
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
+    def call(self, prompt: str, *, stream: bool = False) -> Call:
+        return Call(self.system, "sleepy", prompt, stream=stream)
 
 
 def test_what_comes_while_no_backend_is_there_waits_for_it_and_one_hook_wakes_it(
     tmp_path: Path, module_redis: RedisServer
 ) -> None:
-    with Site(tmp_path, module_redis.url) as site:
-        calls = [Call(site.system, "sleepy", f"c{number}", stream=number % 2 == 0) for number in range(REQUESTS)]
+    with Site(tmp_path, module_redis, workers=2) as site:
+        calls = [site.call(f"c{number}", stream=number % 2 == 0) for number in range(REQUESTS)]
         (hook,) = site.hooks.wait(1, 10)
-        assert (hook.headers["x-key"], hook.body) == ("only-of-workers", b'{"replicas": 1}')
+        assert (hook.headers["x-key"], hook.body) == (SECRET, b'{"replicas": 1}')
         time.sleep(AWAY_SECONDS)
         assert not any(call.has_ended for call in calls)
         site.backend.start()
@@ -80,3 +75,91 @@ def test_what_comes_while_no_backend_is_there_waits_for_it_and_one_hook_wakes_it
         state = site.backend.state()
         assert state["total_requests"] == REQUESTS
         assert state["max_open_requests"] <= CONCURRENCY
+        assert [line for line in site.system.logs().splitlines() if SECRET in line or "key=in-the-url" in line] == []
+
+
+def test_who_has_waited_for_too_long_is_told_that_the_model_did_not_start(
+    tmp_path: Path, module_redis: RedisServer
+) -> None:
+    with Site(tmp_path, module_redis, max_wait_seconds=2) as site:
+        site.hooks.status = 500
+        error = site.call("too-long").wait(20).assert_one_error()
+        assert error["code"] == "queue_timeout"
+        assert "did not start" in error["message"]
+        wait_until(lambda: "wake hook failed: 127.0.0.1 answered 500" in site.system.logs(), 10, "the hook's failure")
+
+
+def test_a_hook_that_fails_is_called_again_after_its_cool_down_while_somebody_waits(
+    tmp_path: Path, module_redis: RedisServer
+) -> None:
+    hook = {"command": ["sh", "-c", f"echo $AQUEDUCT_MODEL >> {tmp_path}/woken; exit 1"]}
+    limits = {"timeout_seconds": 1, "cooldown_seconds": 2}
+    with Site(tmp_path, module_redis, wake={**hook, **limits}) as site:
+        call = site.call("again")
+        woken = tmp_path / "woken"
+        wait_until(lambda: woken.exists() and woken.read_text().count("sleepy\n") >= 2, 20, "a second call")
+        call.leave()
+        site.backend.start()
+        site.call("later").wait(20).assert_complete(4)
+
+
+def test_a_model_that_loads_is_waited_for_by_its_health(tmp_path: Path, module_redis: RedisServer) -> None:
+    with Site(tmp_path, module_redis) as site, Receiver() as health:
+        health.status = 503
+        site.system.rewrite(
+            models={
+                "sleepy": {
+                    **model("tokens=4", when_absent="hold", max_wait_seconds=60),
+                    "backends": [{"url": f"http://127.0.0.1:{health.port}/v1", "health_path": "/health"}],
+                }
+            }
+        )
+        assert site.system.command("reload").start().wait(20) == 0
+        call = site.call("loading")
+        wait_until(lambda: sum(one.path == "/health" for one in health.deliveries) >= 3, 20, "looks at its health")
+        asked = [one.path for one in health.deliveries]
+        assert asked.count("/v1/chat/completions") <= 3  # as often as a run tries, and never again until it is ready
+        call.leave()
+
+
+def test_a_model_without_any_worker_holds_its_requests_too(tmp_path: Path, module_redis: RedisServer) -> None:
+    with Site(tmp_path, module_redis) as site:
+        site.backend.start()
+        site.system.workers[0].stop()
+        with site.system.client() as client:
+            client.get("/v1/models")
+        call = site.call("nobody-there")
+        time.sleep(2)
+        assert not call.has_ended
+        site.system.add_worker()
+        call.wait(30).assert_complete(4)
+
+
+def test_a_model_that_nobody_uses_is_put_to_sleep_once_and_woken_for_the_next(
+    tmp_path: Path, module_redis: RedisServer
+) -> None:
+    acts = tmp_path / "acts"
+    settings = {
+        "wake": {"command": ["sh", "-c", f"echo wake >> {acts}"]},
+        "sleep": {"command": ["sh", "-c", f"echo sleeps >> {acts}; sleep 1; echo asleep >> {acts}"]},
+        "idle_seconds": 2,
+    }
+    with Site(tmp_path, module_redis, workers=2, **settings) as site:
+        site.backend.start()
+        site.call("first").wait(20).assert_complete(4)
+        wait_until(lambda: acts.exists() and acts.read_text() == "sleeps\n", 20, "the sleep hook", poll_seconds=0.02)
+        # One that comes just then waits for the hook's end, and has it woken then: its backend was about to go.
+        call = site.call("just-then")
+        call.wait(20).assert_complete(4)
+        assert acts.read_text() == "sleeps\nasleep\nwake\n"
+
+
+def test_a_reload_that_lets_nothing_wait_any_more_fails_what_waits(tmp_path: Path, module_redis: RedisServer) -> None:
+    with Site(tmp_path, module_redis) as site:
+        call = site.call("waits")
+        site.hooks.wait(1, 20)
+        time.sleep(1)
+        assert not call.has_ended
+        site.system.rewrite(models={"sleepy": model("tokens=4", when_absent="fail", concurrency=2)})
+        assert site.system.command("reload").start().wait(20) == 0
+        assert call.wait(20).assert_one_error()["code"] == "backend_unavailable"

@@ -16,7 +16,8 @@ from shared.logging import escaped
 from shared.tls_files import client_context
 
 MOST_OUTPUT_BYTES: Final = 4096
-"""Of a command; what comes after is read and dropped, so that it never blocks."""
+"""Of a command's output, kept."""
+PIECE_BYTES: Final = 65_536
 MOST_SHOWN_CHARACTERS: Final = 200
 KILLED_SECONDS: Final = 2.0
 """For what was killed to be gone."""
@@ -58,47 +59,65 @@ def _host(url: str) -> bytes:
 
 
 async def _run(command: tuple[str, ...], model: str, timeout_seconds: float) -> str | None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "AQUEDUCT_MODEL": model},
-        )
-    except (OSError, ValueError) as error:
-        return f"{command[0]} cannot be run: {getattr(error, 'strerror', None) or type(error).__name__}"
-    said = bytearray()
-    reading = asyncio.ensure_future(_read(process, said))
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            code = await process.wait()
-    except TimeoutError:
-        return f"{os.path.basename(command[0])} was killed after {timeout_seconds:g} s{_shown(said)}"
-    finally:
-        if process.returncode is None:
-            _kill(process.pid)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(KILLED_SECONDS):
-                    await process.wait()
-        # What it has left behind, such as a server it started, may hold its output open.
-        reading.cancel()
-    return None if code == 0 else f"{os.path.basename(command[0])} ended with {code}{_shown(said)}"
+    with _Output() as said:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=said.writing,
+                stderr=said.writing,
+                start_new_session=True,
+                env={**os.environ, "AQUEDUCT_MODEL": model},
+            )
+        except (OSError, ValueError) as error:
+            return f"{command[0]} cannot be run: {getattr(error, 'strerror', None) or type(error).__name__}"
+        name = os.path.basename(command[0])
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                code = await process.wait()
+        except TimeoutError:
+            return f"{name} was killed after {timeout_seconds:g} s{said.last_line()}"
+        finally:
+            if process.returncode is None:
+                _kill(process.pid)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(KILLED_SECONDS):
+                        await process.wait()
+        return None if code == 0 else f"{name} ended with {code}{said.last_line()}"
 
 
-async def _read(process: asyncio.subprocess.Process, said: bytearray) -> None:
-    assert process.stdout is not None  # noqa: S101 - it is a pipe
-    while part := await process.stdout.read(MOST_OUTPUT_BYTES):
-        said += part[: MOST_OUTPUT_BYTES - len(said)]
+class _Output:
+    """What a command says: its beginning is kept, the rest read and dropped, so that it never blocks.
+
+    A pipe of our own, as the library's would be waited for as long as anything that the command has left behind has it.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._said = bytearray()
+        self._reading, self.writing = os.pipe()
+        os.set_blocking(self._reading, False)
+
+    def __enter__(self) -> _Output:
+        self._loop.add_reader(self._reading, self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._reading)
+        os.close(self._reading)
+        os.close(self.writing)
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            self._said += os.read(self._reading, PIECE_BYTES)[: MOST_OUTPUT_BYTES - len(self._said)]
+
+    def last_line(self) -> str:
+        """Return the last line that was kept, made harmless."""
+        self._read()
+        lines = self._said.decode(errors="replace").strip().splitlines()
+        return f": {escaped(lines[-1][:MOST_SHOWN_CHARACTERS])}" if lines else ""
 
 
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _shown(said: bytearray) -> str:
-    """Return the last line of what a command has said."""
-    lines = said.decode(errors="replace").strip().splitlines()
-    return f": {escaped(lines[-1][:MOST_SHOWN_CHARACTERS])}" if lines else ""
