@@ -15,7 +15,7 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, RESUME_PATH, both
-from api.routes import batches, completions, docs, files, health, index, models, requests
+from api.routes import batches, completions, docs, files, health, index, metrics, models, requests
 from shared.catalogue import Catalogue
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
@@ -63,7 +63,7 @@ def create_app(catalogue: Catalogue) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_gateway(catalogue) as gateway:
             app.state.gateway = gateway
-            yield {"gateway": gateway}
+            yield {"gateway": gateway, "listeners": gateway.listeners}
 
     app = FastAPI(
         title="Aqueduct",
@@ -85,6 +85,7 @@ def create_app(catalogue: Catalogue) -> FastAPI:
         app.include_router(completions.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(requests.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(index.router)
     app.include_router(docs.router)
     install_error_handlers(app)

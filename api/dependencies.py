@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+import ipaddress
+from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request
 
@@ -17,6 +18,8 @@ async def _gateway(request: Request) -> Gateway:
     return cast(Gateway, request.scope["state"]["gateway"])
 
 
+_HERE: Final = ("localhost", "localhost.localdomain")
+
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 
 
@@ -25,6 +28,21 @@ async def _token(request: Request, gateway: GatewayDep) -> TokenSettings:
     token = await gateway.tokens.find(value.encode("latin-1") if value is not None else None)
     record_of(request.scope).is_of(token)
     return token
+
+
+def is_on_this_machine(request: Request) -> bool:
+    """Whether the caller itself runs here, and not only a proxy that speaks for it, or a page under another name."""
+    if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in request.headers):
+        return False
+    name = request.url.hostname or ""
+    return request.client is not None and _is_loopback(request.client.host) and (name in _HERE or _is_loopback(name))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 TokenDep = Annotated[TokenSettings, Depends(_token)]
@@ -46,5 +64,14 @@ async def _operator(token: TokenDep) -> TokenSettings:
 
 ViewerDep = Annotated[TokenSettings, Depends(_viewer)]
 """A token that may look at everybody's; an operator's is one."""
+
+
+async def _looker(request: Request, gateway: GatewayDep) -> None:
+    if not is_on_this_machine(request):
+        _needs(await _token(request, gateway), "viewer")
+
+
+Looker = Depends(_looker)
+"""Lets in who may look at everybody's, and whoever asks on the machine itself."""
 OperatorDep = Annotated[TokenSettings, Depends(_operator)]
 """A token that may change what runs."""

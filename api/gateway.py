@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from api.batches.desk import BatchDesk
@@ -17,6 +17,8 @@ from api.files.desk import FileDesk
 from api.forgetting import Forgetting
 from api.inquiries import Inquiries
 from api.jobs import JobEndpoint
+from api.metrics import Metrics
+from api.record import Listener, write_log
 from api.relay_hub import RelayHub
 from api.reports import Reports
 from api.served import ServedModels
@@ -35,6 +37,8 @@ from shared.errors import NotFound
 from shared.files import Files
 from shared.heap import settle_heap
 from shared.kinds import KINDS
+from shared.metrics import names
+from shared.metrics.upkeep import count_sweep
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.reloading import Reloading
@@ -78,12 +82,18 @@ class Gateway:
         )
         self.token_uses = TokenUses(keys.TOKEN_USES)
         self.tokens = TokenTable(catalogue, self.token_uses.note)
-        self.cancels = Reports(self.admissions.cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
+        self.cancels = Reports(self._cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         self.forgets = Reports(Forgetting(self.admissions).forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.standing = Standing(self.admissions)
         self.inquiries = Inquiries(self.admissions, self.standing)
         self.served = ServedModels(self.upkeep)
+        self.metrics = Metrics(client, self.upkeep, catalogue, self.owner) if settings.metrics else None
+        counts = self.metrics.counts if self.metrics is not None else None
+        self.listeners: tuple[Listener, ...] = (write_log,)
+        if self.metrics is not None:
+            self.listeners += (self.metrics.requests.heard,)
+        self.relays.counts = counts
         self.reloading = Reloading(catalogue, client, "api", self.owner)
         self.stored_jobs = StoredJobs(client, bulk, self.owner)
         self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
@@ -159,6 +169,13 @@ class Gateway:
             endpoint.draining = True
         self.resume.draining = True
 
+    async def _cancel(self, job_ids: Sequence[str]) -> None:
+        letters = await self.admissions.cancel(job_ids)
+        if self.metrics is not None:
+            for letter, state in ((b"w", "waiting"), (b"r", "running")):
+                if number := letters.count(letter):
+                    self.metrics.counts.add(names.CANCELS, labels=(state,), number=number)
+
     async def greet(self) -> None:
         """After a reconnection: Redis may be another server, and must hear that this process lives."""
         try:
@@ -191,6 +208,8 @@ class Gateway:
                 swept = await self.upkeep.sweep()
             except (RedisUnavailable, RedisRefused):
                 continue
+            if swept is not None and self.metrics is not None:
+                count_sweep(self.metrics.counts, swept)
             if swept and any(swept[:3]):
                 log.info("swept", extra=dict(zip(("reclaimed", "expired", "orphaned"), swept[:3], strict=True)))
 
@@ -211,6 +230,8 @@ class Gateway:
             await self.drops.drain()
             await self.admissions.beat(gone=True)
             await self.token_uses.tell(self.client.call)
+            if self.metrics is not None:
+                await self.metrics.publisher.flush()
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
 
@@ -254,5 +275,7 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         background.forever(gateway.drops.run_forever(), "drops")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
         background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
+        if gateway.metrics is not None:
+            background.forever(gateway.metrics.publisher.publish_forever(), "counts")
         settle_heap()
         yield gateway

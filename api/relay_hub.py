@@ -14,6 +14,8 @@ from collections.abc import Callable
 from api.relay import Relay, State
 from shared import events
 from shared.errors import AqueductError
+from shared.metrics.counts import Counts
+from shared.metrics.names import RELAY_GAPS
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.admission import Admissions
 
@@ -36,6 +38,8 @@ class RelayHub:
         self._drop_live_events = drop_live_events
         self._behind = asyncio.Event()
         self._cut: Callable[[], AqueductError] | None = None
+        self.counts: Counts | None = None
+        """Where readings of what was missed are counted."""
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -132,6 +136,8 @@ class RelayHub:
 
     async def _recover(self, relays: list[Relay]) -> int:
         """Read the log of these relays; returns how many of them the budget allowed (at least one)."""
+        if self.counts is not None and (behind := sum(relay.state is _BEHIND for relay in relays)):
+            self.counts.add(RELAY_GAPS, number=behind)
         asked = [relay.question() for relay in relays]
         answers = await self._admissions.peek([(one.relay.id, one.number) for one in asked], PEEK_BYTES)
         now = asyncio.get_running_loop().time()

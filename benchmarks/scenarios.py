@@ -229,6 +229,12 @@ def job_events(run: Runner) -> dict[str, Any]:
     return _compare(run, "Job events", {"off": partial(gateway, job_events=False), "on": gateway})
 
 
+def metrics(run: Runner) -> dict[str, Any]:
+    """What counting for `/metrics` costs."""
+    gateway = run.stack.start_gateway
+    return _compare(run, "Metrics", {"off": partial(gateway, changes={"metrics": False}), "on": gateway})
+
+
 def models(run: Runner) -> dict[str, Any]:
     """47 further, idle models in the configuration."""
     few = run.stack.start_gateway
@@ -317,6 +323,7 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "bodies": bodies,
     "flower": flower,
     "events": job_events,
+    "metrics": metrics,
     "models": models,
     "workers": worker_processes,
     "queue": queue,

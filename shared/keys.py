@@ -37,6 +37,8 @@ PREFIXES: dict[str, str] = {
     "woken": "aq2:woken:",  # string, a model: its wake hook was called. For the hook's cool-down
     "slept": "aq2:slept:",  # string, a model: its sleep hook was called. For the hook's cool-down
     "dozing": "aq2:dozing:",  # string, a model: its sleep hook runs. For the hook's time limit
+    "metrics": "aq2:metrics:",  # hash, a model: what all processes have counted. 30 days after the last word
+    "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -153,6 +155,11 @@ def feeder(batch_id: str) -> str:
 def batch(batch_id: str) -> str:
     """Return the key of a batch's live counts."""
     return PREFIXES["batch"] + batch_id
+
+
+def metrics(model: str) -> str:
+    """Return the key of what was counted for a model; empty: for none."""
+    return PREFIXES["metrics"] + model
 
 
 def reloaded(request: str) -> str:

@@ -360,6 +360,11 @@ class Settings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Records below it are left out."
     )
+    metrics: bool = Field(
+        default=True,
+        description="Count what happens, for `/metrics`: open on the machine itself, elsewhere to a token with the "
+        "role `viewer`.",
+    )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     batches: BatchSettings = BatchSettings()

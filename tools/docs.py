@@ -1,7 +1,7 @@
-"""Writes the generated parts of the documentation: the settings table of the README, between its two markers.
+"""Writes the generated parts of the documentation: the README's table of settings, and the page of all metrics.
 
-In: the settings' own descriptions. Out: README.md, changed only where it was out of date; `--check` writes nothing and
-ends with 1 when it is.
+In: the descriptions in the code. Out: files that are changed only where they were out of date; `--check` writes nothing
+and ends with 1 where one is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from shared.config import SettingRow, describe_settings  # noqa: E402 - the tree is put on the path first
+from shared.metrics import exposition, names  # noqa: E402
 
 README = ROOT / "README.md"
+METRICS_PAGE = ROOT / "docs" / "reference" / "metrics.md"
 BEGIN = "<!-- settings: written by `make docs`, not by hand -->"
 END = "<!-- end of settings -->"
 _HIDDEN = "testing."
@@ -45,18 +47,45 @@ def with_settings(text: str) -> str:
     return f"{before}{BEGIN}\n\n{settings_table(describe_settings())}\n\n{END}{after}"
 
 
+_METRICS_HEAD = """# Metrics
+
+Written by `make docs` from `shared/metrics/names.py`. How to read them: [metrics](../how-to/metrics.md).
+
+"""
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics: each with its type, labels and meaning, and OpenTelemetry's names."""
+    rows = ["| metric | type | labels | what it says |", "| --- | --- | --- | --- |"]
+    for metric in (*names.READ, *names.COUNTED, names.TOKENS_TOTAL):
+        labels = ", ".join(f"`{label}`" for label in metric.all_labels)
+        rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.help} |")
+    buckets = ["| histogram | upper bounds of its buckets |", "| --- | --- |"]
+    for metric in names.COUNTED:
+        if metric.buckets:
+            buckets.append(f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.buckets)} |")
+    gen_ai = ["| OpenTelemetry's name | labels | made of |", "| --- | --- | --- |"]
+    for row in exposition.GEN_AI:
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        gen_ai.append(f"| `{row.name}` | {labels} | `{row.metric.name}` |")
+    return _METRICS_HEAD + "\n\n".join("\n".join(table) for table in (rows, buckets, gen_ai)) + "\n"
+
+
 def main(arguments: list[str]) -> int:
-    """Write the README, or say whether it is up to date."""
+    """Write what is out of date, or say that it is."""
     text = README.read_text(encoding="utf-8")
-    wanted = with_settings(text)
-    if wanted == text:
-        return 0
-    if "--check" in arguments:
-        print("README.md is out of date: run `make docs`", file=sys.stderr)
-        return 1
-    README.write_text(wanted, encoding="utf-8")
-    print("README.md written")
-    return 0
+    page = METRICS_PAGE.read_text(encoding="utf-8") if METRICS_PAGE.exists() else ""
+    found = 0
+    for file, is_now, wanted in ((README, text, with_settings(text)), (METRICS_PAGE, page, metrics_page())):
+        if is_now == wanted:
+            continue
+        found = 1
+        if "--check" in arguments:
+            print(f"{file.name} is out of date: run `make docs`", file=sys.stderr)
+        else:
+            file.write_text(wanted, encoding="utf-8")
+            print(f"{file.name} written")
+    return found if "--check" in arguments else 0
 
 
 if __name__ == "__main__":

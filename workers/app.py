@@ -25,6 +25,7 @@ from shared.broker import celery_app, ticket_queue
 from shared.catalogue import Catalogue
 from shared.heap import settle_heap
 from shared.logging import configure_logging
+from shared.metrics.counts import Counts
 from workers import statistics  # noqa: F401 - what Flower may be told
 from workers.batches.service import BatchService
 from workers.runner import Runner, worker_name
@@ -59,13 +60,18 @@ class Engine:
 
     async def _open(self, hostname: str) -> None:
         clock = cast(Any, self._app).clock  # its type stubs do not know it
-        runner = Runner(self._catalogue, self._models, worker_name(), hostname=hostname, clock=clock.forward)
+        counts = Counts() if self._settings.metrics else None
+        runner = Runner(
+            self._catalogue, self._models, worker_name(), hostname=hostname, clock=clock.forward, counts=counts
+        )
         runner.on_slot_freed = self._slot_freed
         runner.on_served = self._consume
         await runner.open()
         self._runner = runner
         if (url := self._settings.storage.url) is not None:
-            self._batches = BatchService(self._catalogue, worker_name(), url, hostname=hostname, clock=clock.forward)
+            self._batches = BatchService(
+                self._catalogue, worker_name(), url, hostname=hostname, clock=clock.forward, counts=counts
+            )
             await self._batches.open()
         settle_heap()
 

@@ -37,6 +37,7 @@ from workers.absence.presence import ModelAbsent, Presence
 from workers.backends import Answer, Backends
 from workers.large_bodies import LargeBodies
 from workers.outbox import JobOutput
+from workers.record import BackendCall, RunRecord
 from workers.structured import Structured, structured_of
 from workers.transport.base import ConnectFailed, ConnectionLost
 
@@ -53,6 +54,8 @@ CLIENT_RETRY_SECONDS = 2.0
 """What a client is told when all tries failed and no backend said how long it will be."""
 HEAD_START_SECONDS = 0.05
 """So that a backend which never answers is told to its health as a failure of its own."""
+CLIENT_GONE = 499
+"""What a call counts as that was cut because nobody wanted its answer any more."""
 MAX_JOB_BYTES = 256 * 1024 * 1024
 """Bytes of answer a job may hold in Redis."""
 _STOPPED = "The model's backend stopped sending."
@@ -69,6 +72,7 @@ class Run:
         output: JobOutput,
         bodies: LargeBodies,
         on_sent: Callable[[], None],
+        record: RunRecord,
         presence: Presence | None = None,
     ) -> None:
         """Take the job and all it needs; `on_sent` is called when a large body is here no more.
@@ -82,6 +86,7 @@ class Run:
         self._estimate = (job.size if job.body is None else len(job.body)) / 4
         self._bodies = bodies
         self._on_sent = on_sent
+        self._record = record
         self._began = time.monotonic()
         # Each run that was lost with its worker has cost a call at least.
         self._calls_before = job.tries - 1
@@ -131,17 +136,27 @@ class Run:
             place = self._backends.health.choose(tried)
             tried.add(place)
             self._calls += 1
+            if attempt > 1:
+                self._record.retries += 1
+                self._record.failovers += place != self._place
             self._place = place
+            called_at, status = time.monotonic(), 0
             try:
-                left = max(0.0, ends_at - time.monotonic())
+                left = max(0.0, ends_at - called_at)
                 # The call itself has the limit until its head; this one, a little later, is for what follows them. Of a
                 # plain answer that is as a rule nothing, and a timer costs as much as the sending of a request.
                 async with nullcontext() if self._is_plain(place) else asyncio.timeout(left + HEAD_START_SECONDS):
                     await self._once(kind, place, left)
+                status = 200
                 return
+            except asyncio.CancelledError:
+                status = CLIENT_GONE
+                raise
             except TimeoutError as error:
+                status = BackendTimeout.status
                 raise self._unfinished() from error
             except BackendError as error:
+                status = error.status
                 pause = self._pause(error, attempt)
                 if self._presence is not None and self._is_away(error):
                     away.add(place)
@@ -152,7 +167,10 @@ class Run:
                     if isinstance(error, BackendUnreachable) and error.retry_after is None:
                         error.retry_after = CLIENT_RETRY_SECONDS
                     raise
-                await asyncio.sleep(pause)
+            finally:
+                if status:  # else no backend was called
+                    self._record.calls.append(BackendCall(place, time.monotonic() - called_at, status))
+            await asyncio.sleep(pause)
 
     def _is_plain(self, place: int) -> bool:
         """Whether the body is here and the answer should come in one piece."""

@@ -11,7 +11,6 @@ STOPPING     gone: its run has ended, and Redis knows                     GONE
 from __future__ import annotations
 
 import asyncio
-import time
 from enum import Enum, auto
 
 from shared import events
@@ -19,6 +18,7 @@ from shared.errors import AqueductError
 from shared.jobs import End, TakenJob
 from shared.room.leases import Why
 from workers.outbox import JobOutput, Outbox
+from workers.record import RunRecord
 
 
 class State(Enum):
@@ -34,15 +34,15 @@ class State(Enum):
 class HeldJob:
     """One attempt of a job that this process holds under a lease."""
 
-    __slots__ = ("announced", "began_at", "job", "large_bytes", "output", "state", "task", "why")
+    __slots__ = ("announced", "job", "large_bytes", "output", "record", "state", "task", "why")
 
     def __init__(self, job: TakenJob, outbox: Outbox) -> None:
         self.job = job
+        self.record = RunRecord(job)
         self.output: JobOutput = outbox.open(job, self.stop)
         self.state = State.TAKEN
         self.why: Why | None = None
         """Set with STOPPING."""
-        self.began_at = time.time()
         self.task: asyncio.Task[None] | None = None
         self.announced = False
         """Flower shows it as started."""

@@ -19,9 +19,10 @@ import orjson
 
 from shared import keys
 from shared.broker import BATCH_TASK, event_batch, event_topic
-from shared.jobs import End, TakenJob, request_id
+from shared.jobs import TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.settings import Settings
+from workers.record import RunRecord
 
 log = logging.getLogger("aqueduct.worker.job_events")
 
@@ -45,13 +46,16 @@ class JobEvents:
         self._pid = os.getpid()
         self.dropped = 0
 
-    def started(self, job: TakenJob, began_at: float) -> None:
+    def started(self, record: RunRecord) -> None:
         """Tell of a job that is still running; its end tells everything again, so a lost event does no harm."""
-        self._add("task-received", job, began_at)
-        self._add("task-started", job, began_at)
+        self._add("task-received", record.job, record.began_at)
+        self._add("task-started", record.job, record.began_at)
 
-    def ended(self, job: TakenJob, began_at: float, outcome: End | None) -> None:
-        """Tell how a job ended; no outcome: its client left."""
+    def ended(self, record: RunRecord) -> None:
+        """Tell how a job ended; no end: its client left. Of one that runs on elsewhere that worker tells."""
+        if not self._enabled or record.goes_on:
+            return
+        job, began_at, outcome = record.job, record.began_at, record.end
         runtime = time.time() - began_at
         if outcome is None:
             self._add(

@@ -18,6 +18,8 @@ from shared.background import Background, exit_process
 from shared.catalogue import Catalogue
 from shared.errors import AqueductError
 from shared.jobs import End, TakenJob, request_id
+from shared.metrics.counts import Counts
+from shared.metrics.upkeep import count_sweep
 from shared.protocol import INLINE_BYTES
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
@@ -33,7 +35,9 @@ from workers.drain import Drain
 from workers.held import HeldJob, State
 from workers.job_events import JobEvents
 from workers.large_bodies import LargeBodies
+from workers.metrics import WorkerMetrics
 from workers.outbox import Outbox
+from workers.record import RunRecord, write_log
 from workers.served import ServedModel
 from workers.slots import Slots
 
@@ -58,16 +62,25 @@ _LAST_WORDS: dict[Why, tuple[How, bytes]] = {
     Why.ABSENT: (How.HOLD, ABSENT_WIRE),
 }
 """What Redis is told of a job that was stopped. Of all others it knows already."""
-_WAITS_AGAIN = (Why.HANDED_OVER, Why.UNFETCHED, Why.ABSENT, Why.STALE)
 
 
 class Runner:
     """All jobs of this process. Made and used on its event loop, `wake` apart."""
 
     def __init__(
-        self, catalogue: Catalogue, models: Sequence[str], name: str, *, hostname: str, clock: Callable[[], int]
+        self,
+        catalogue: Catalogue,
+        models: Sequence[str],
+        name: str,
+        *,
+        hostname: str,
+        clock: Callable[[], int],
+        counts: Counts | None = None,
     ) -> None:
-        """Take the models to serve (none: all, new ones too), a name that no other worker has, and what events need."""
+        """Take the models to serve (none: all, new ones too), a name that no other worker has, and what events need.
+
+        With `counts` it counts there what happens, and tells of them.
+        """
         self._catalogue = catalogue
         self._settings = settings = catalogue.settings
         self._serves_all = not models
@@ -76,6 +89,10 @@ class Runner:
         self._client = RedisClient(settings.redis, "worker")
         self._bulk = Bulk(settings.redis, "worker-bodies")
         self._job_events = JobEvents(self._client, settings, hostname, clock)
+        self._metrics = WorkerMetrics(counts, self._client, catalogue, name) if counts is not None else None
+        self._listeners: list[Callable[[RunRecord], None]] = [write_log, self._job_events.ended]
+        if self._metrics is not None:
+            self._listeners.append(self._metrics.runs.heard)
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
         self._leases = Leases(self._client, self._bulk, catalogue, name)
         self._upkeep = Upkeep(self._client, catalogue, name)
@@ -169,6 +186,8 @@ class Runner:
         self._background.forever(self._sweep_forever(), "sweep")
         self._background.forever(self._announce_forever(), "announcements")
         self._background.forever(self._job_events.run_forever(), "job events")
+        if self._metrics is not None:
+            self._background.forever(self._metrics.publisher.publish_forever(), "counts")
         await self.reloading.open()
         self._wake_all()
 
@@ -218,6 +237,7 @@ class Runner:
                     held.output,
                     self._bodies,
                     partial(self._uncount, held),
+                    held.record,
                     served.presence,
                 )
                 return await run.complete()
@@ -234,7 +254,8 @@ class Runner:
     def _settle(self, held: HeldJob, end: End | None) -> None:
         """Free the slot at once; its end is on its way, and the next take travels behind it on the same connection."""
         held.run_ended()
-        self._log_end(held, end)
+        record = held.record
+        record.end, record.why = end or held.output.end, held.why
         if held.output.end is not None:
             # The lease is kept until Redis has stored the end, however long that takes.
             held.output.ended.add_done_callback(lambda _: self._stored(held))
@@ -242,8 +263,8 @@ class Runner:
             self._let_go(held, held.why or held.output.refused)
         self.served[held.job.model].slots.freed()
         self.on_slot_freed()
-        if held.why not in _WAITS_AGAIN:  # else it runs on elsewhere
-            self._job_events.ended(held.job, held.began_at, end or held.output.end)
+        for heard in self._listeners:
+            heard(record)
 
     def _stored(self, held: HeldJob) -> None:
         if held.output.refused is not None:
@@ -296,20 +317,6 @@ class Runner:
     def _wake_all(self) -> None:
         for served in self.served.values():
             served.slots.wake()
-
-    def _log_end(self, held: HeldJob, end: End | None) -> None:
-        job = held.job
-        fields = {
-            "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
-            "queue_ms": job.queue_ms, "ms": int((time.time() - held.began_at) * 1000),
-            **({"group": job.spec.group} if job.spec.group else {}),
-        }  # fmt: skip
-        if end is None:
-            log.info("job stopped: %s", held.why, extra=fields)
-        elif end.status == 200:
-            log.debug("job completed", extra=fields)  # the API's line tells the same and more
-        else:
-            log.warning("job failed: %s", end.code, extra={**fields, "status": end.status})
 
     # --- the process ------------------------------------------------------------------------------------------
 
@@ -388,18 +395,20 @@ class Runner:
         while True:
             await asyncio.sleep(self._settings.testing.sweep_seconds)
             try:
-                await self._upkeep.sweep()
+                swept = await self._upkeep.sweep()
             except (RedisUnavailable, RedisRefused):
                 continue
+            if swept is not None and self._metrics is not None:
+                count_sweep(self._metrics.counts, swept)
 
     async def _announce_forever(self) -> None:
         while True:
             await asyncio.sleep(LONG_JOB_SECONDS)
             limit = time.time() - LONG_JOB_SECONDS
             for held in self._held.values():
-                if not held.announced and held.state is State.RUNNING and held.began_at < limit:
+                if not held.announced and held.state is State.RUNNING and held.record.began_at < limit:
                     held.announced = True
-                    self._job_events.started(held.job, held.began_at)
+                    self._job_events.started(held.record)
 
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing more, and end what runs: see `workers/drain.py`."""
@@ -418,6 +427,8 @@ class Runner:
         """Close every connection."""
         await self._background.close()
         await self._job_events.flush()
+        if self._metrics is not None:
+            await self._metrics.publisher.flush_quietly()
         await self.reloading.close()
         for served in self.served.values():
             await served.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.dependencies import GatewayDep
+from api.dependencies import GatewayDep, is_on_this_machine
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.version import VERSION
 
@@ -35,18 +34,8 @@ async def readiness(gateway: GatewayDep, request: Request, response: Response) -
         response.status_code = 503
         return {"status": "redis is unavailable"}
     # No token is asked for here, and elsewhere names are shown only to those who may use the models.
-    unserved = list(found.unserved) if _is_on_this_machine(request) else len(found.unserved)
+    unserved = list(found.unserved) if is_on_this_machine(request) else len(found.unserved)
     if not found.is_any_served:
         response.status_code = 503
         return {"status": "no worker", "unserved": unserved}
     return {"status": "ready", "unserved": unserved}
-
-
-def _is_on_this_machine(request: Request) -> bool:
-    """Whether the caller itself runs here, and not only a proxy that speaks for it."""
-    if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in request.headers):
-        return False
-    try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False

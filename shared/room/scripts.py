@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, cast
 
-from shared.redis import Reply
+from shared.redis import Argument, Reply
 from shared.scripting import Flag, NoRow, Script
 
 
@@ -371,6 +371,21 @@ class DozeArguments(NamedTuple):
     """How long the sleep hook may take."""
 
 
+class CountArguments(NamedTuple):
+    """A process that tells what it has counted, for the how manieth time, and the Redis server that it tells."""
+
+    process: str
+    number: int
+    run: str
+
+
+class CountRow(NamedTuple):
+    """What is new of a model: fields and numbers in turn."""
+
+    model: str
+    pairs: tuple[Argument, ...]
+
+
 class NoArguments(NamedTuple):
     """Nothing."""
 
@@ -429,6 +444,7 @@ LET_GO: Final = Script("let_go", FeederArguments, NoRow, _number)
 RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
 ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
+COUNT: Final = Script("count", CountArguments, CountRow, _number)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 AWAY: Final = Script("away", AwayArguments, NoRow, _number)
 BACK: Final = Script("back", BackArguments, NoRow, _number)
@@ -436,5 +452,5 @@ DOZE: Final = Script("doze", DozeArguments, NoRow, _number)
 
 ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT),
 )

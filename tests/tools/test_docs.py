@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from api.record import RequestRecord
+from api.record import write_log as request_log
 from aqueduct.cli import COMMANDS
 from shared import keys
 from shared.config import describe_settings
+from shared.jobs import End, JobSpec, TakenJob
 from shared.room.scripts import ALL
 from tests.support.processes import ROOT
+from workers.record import RunRecord
+from workers.record import write_log as run_log
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
@@ -55,3 +62,33 @@ def test_protocol_page_describes_every_key() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     fixed = [*keys.SINGLES.values(), keys.TOKENS]
     assert [name for name in (*keys.PREFIXES.values(), *fixed) if f"`{name}" not in text] == []
+
+
+_FIELD = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+
+
+def _documented_fields(heading: str) -> set[str]:
+    text = (ROOT / "docs" / "reference" / "log-fields.md").read_text()
+    return set(_FIELD.findall(text.partition(f"## {heading}")[2].partition("\n## ")[0]))
+
+
+def _written(caplog: pytest.LogCaptureFixture, write: Callable[[], None]) -> set[str]:
+    """Return the fields beside those of every record that a line has."""
+    caplog.clear()
+    with caplog.at_level("DEBUG"):
+        write()
+    (line,) = caplog.records
+    return vars(line).keys() - vars(logging.makeLogRecord({})).keys() - {"message", "asctime", "taskName"}
+
+
+def test_every_field_of_a_requests_line_is_described(caplog: pytest.LogCaptureFixture) -> None:
+    record = RequestRecord("0", "req_0", method="POST", path=b"/", client="?")
+    record.kind, record.group = "chat.completions", "g"
+    assert _written(caplog, lambda: request_log(record)) == _documented_fields("A request")
+
+
+def test_every_field_of_a_runs_line_is_described(caplog: pytest.LogCaptureFixture) -> None:
+    spec = JobSpec(tenant="a").within("g")
+    run = RunRecord(TakenJob(id="0", model="m", attempt=b"1.0", spec=spec, body=b"", queue_ms=0))
+    run.end = End(status=500, code="internal_error")
+    assert _written(caplog, lambda: run_log(run)) == _documented_fields("A run")

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shared.batches import keys
@@ -31,6 +32,7 @@ from shared.store import StoreError
 from shared.token_settings import TokenSettings
 from workers.batches.enqueued import token_limit_problem
 from workers.batches.flow import Flow
+from workers.batches.metrics import BatchMetrics
 from workers.batches.segments import Segments, persist
 from workers.batches.source import blocks, kind_of, stored_lines
 from workers.batches.tokens import Tokens
@@ -69,6 +71,7 @@ class Site:
     create_file: Callable[[BatchRecord, str, AsyncIterator[bytes]], Awaitable[str]]
     announce: Callable[[BatchRecord], Awaitable[None]]
     """Has it told, before the batch is taken from the open ones, that it has ended."""
+    metrics: BatchMetrics | None = None
 
 
 class Feeder:
@@ -108,6 +111,8 @@ class Feeder:
         """Take a batch whose input is good one status further."""
         found = await self._read(lambda: tally(self._store, self._tenant, self._id))
         segments = Segments(self._store, self._site.lines, self._tenant, self._id, self._lease, found)
+        if self._site.metrics is not None:
+            segments.on_written = partial(self._site.metrics.written, record)
         stop: NotRun | None = "batch_cancelled" if record.status is Status.CANCELLING else None
         if len(found.lines) < record.counts.total:
             if record.status is Status.FINALIZING:  # segments went, against all rules: what is missing runs again
@@ -146,7 +151,10 @@ class Feeder:
                 return await self._move(replace(record, errors=(problem,), counts=Counts()), Status.FAILED)
         if await self._read(lambda: cancel_asked(self._store, self._tenant, self._id)) is not None:
             return await self._move(record, Status.CANCELLING)
-        return await self._move(record, Status.IN_PROGRESS)
+        record = await self._move(record, Status.IN_PROGRESS)
+        if self._site.metrics is not None:
+            self._site.metrics.began(record)
+        return record
 
     async def _without_input(self, record: BatchRecord) -> BatchRecord:
         """End a batch whose input was taken from the store by hand: what has ended is kept."""
@@ -255,6 +263,8 @@ class Feeder:
         """Have the end told, and let Redis and the store forget what only a running batch needs."""
         await self._read(lambda: self._site.announce(record))
         await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
+        if self._site.metrics is not None:
+            self._site.metrics.ended(record, time.time())
         with suppress(RedisUnavailable, RedisRefused):
             await self._site.lines.clear(self._id)
         log.info("batch %s: %s, %d of %d completed", self._id, record.status, self.counts.completed, self.counts.total)

@@ -13,6 +13,7 @@ from shared.batches.results import Result, Tally
 from shared.room.lease import Lease
 from shared.room.lines import Lines
 from shared.store import StoreError
+from workers.batches.metrics import LineEnd
 
 if TYPE_CHECKING:
     from shared.store import Store
@@ -61,6 +62,9 @@ class Segments:
         self._written = len(tally.lines)
         self._writer = secrets.token_hex(4)
         self.tally = tally
+        self.on_written: Callable[[list[LineEnd]], None] | None = None
+        """Called with the ends of lines that are safely in the store."""
+        self._ends: list[LineEnd] = []
         self.unacknowledged: dict[str, None] = {}
         """Job ids of which Redis still holds a result that is here, or is not wanted."""
 
@@ -72,6 +76,8 @@ class Segments:
             line = result.to_line()
             self._parts.append(line)
             self._bytes += len(line)
+            if self.on_written is not None:
+                self._ends.append(LineEnd(result.ok, result.usage))
         if job_id is not None:
             self.unacknowledged[job_id] = None
 
@@ -88,11 +94,14 @@ class Segments:
         if not self._parts:
             return
         data, count = b"".join(self._parts), len(self._parts)
+        ends, self._ends = self._ends, []
         self._parts, self._bytes = [], 0
         number = self.tally.next_segment
         key = keys.segment(self._tenant, self._batch_id, number, before=self._written, count=count, writer=self._writer)
         await persist(self._batch_id, self._lease, lambda: self._store.put(key, data))
         self._written += count
+        if self.on_written is not None:
+            self.on_written(ends)
         self.tally.next_segment += 1
 
     async def acknowledge(self) -> None:

@@ -18,6 +18,7 @@ from shared.batches import keys
 from shared.batches.record import BatchRecord, Status
 from shared.catalogue import Catalogue
 from shared.files import Files, tenant_folder
+from shared.metrics.counts import Counts
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
 from shared.room.lease import LEASE_MS, Lease, LeaseLost
@@ -26,6 +27,7 @@ from shared.room.scripts import ALL
 from shared.scripting import Scripts
 from shared.store import Store, StoreError, open_store
 from workers.batches.feeder import Feeder, Site
+from workers.batches.metrics import BatchMetrics
 from workers.batches.notifier import Notifier
 from workers.batches.tokens import Tokens
 from workers.job_events import JobEvents
@@ -42,11 +44,21 @@ SHOW_SECONDS: Final = 3.0
 class BatchService:
     """All feeders of one process. Made and used on one event loop, `ring` apart."""
 
-    def __init__(self, catalogue: Catalogue, name: str, url: str, *, hostname: str, clock: Callable[[], int]) -> None:
-        """Take the file store's URL, a name that no other process has, and what job events need."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        name: str,
+        url: str,
+        *,
+        hostname: str,
+        clock: Callable[[], int],
+        counts: Counts | None = None,
+    ) -> None:
+        """Take the file store's URL, a name that no other process has, what job events need, and what counts."""
         self._catalogue = catalogue
         settings = catalogue.settings
         self._url = url
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._client = RedisClient(settings.redis, "batches")
@@ -72,7 +84,15 @@ class BatchService:
         self._store = open_store(self._url)
         tokens = Tokens(self._client, self._catalogue)
         self._notifier = Notifier(self._store, self._lines, self._catalogue, self._background)
-        self._site = Site(self._catalogue, self._store, self._lines, tokens, self._create_file, self._notifier.announce)
+        self._site = Site(
+            self._catalogue,
+            self._store,
+            self._lines,
+            tokens,
+            self._create_file,
+            self._notifier.announce,
+            BatchMetrics(self._counts, self._catalogue) if self._counts is not None else None,
+        )
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
 

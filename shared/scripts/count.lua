@@ -1,0 +1,20 @@
+-- Adds what a process has counted to what all have, a hash a model. A telling that was heard before, and whose answer was
+-- lost, adds nothing. What was counted before Redis was restarted, or another took its place, may have lost its last moment:
+-- it begins anew, as numbers that fall back by a little would be read as a start at nothing and counted twice.
+-- Returns how many numbers were added.
+local told, added = NAMES.counted .. process, 0
+if tonumber(redis.call('GET', told) or 0) >= number then return 0 end
+redis.call('SET', told, number, 'PX', DAY_MS)
+for model, first, count in rows() do
+  local key = NAMES.metrics .. model
+  if redis.call('HGET', key, 'run') ~= run then
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'run', run)
+  end
+  for at = first, first + count - 1, 2 do
+    redis.call('HINCRBY', key, ARGV[at], ARGV[at + 1])
+    added = added + 1
+  end
+  redis.call('PEXPIRE', key, COUNTS_MS)
+end
+return added

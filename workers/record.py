@@ -1,0 +1,68 @@
+"""What happened to one run of a job, filled on the way; Flower's events, the log line and the metrics are made of it.
+
+It holds no prompt and no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+from shared.jobs import End, TakenJob, request_id
+from shared.room.leases import Why
+
+log = logging.getLogger("aqueduct.worker")
+
+
+_GOES_ON = (Why.HANDED_OVER, Why.UNFETCHED, Why.ABSENT, Why.STALE)
+
+
+class BackendCall(NamedTuple):
+    """One call of a backend that has ended."""
+
+    place: int
+    """Of the backend in the model's list."""
+    seconds: float
+    status: int
+    """As the caller was told of it, or would have been."""
+
+
+class RunRecord:
+    """One attempt of a job in this process's hands."""
+
+    __slots__ = ("began_at", "calls", "end", "failovers", "job", "retries", "why")
+
+    def __init__(self, job: TakenJob) -> None:
+        self.job = job
+        self.began_at = time.time()
+        self.calls: list[BackendCall] = []
+        self.retries = 0
+        """Calls made again, fail-overs included."""
+        self.failovers = 0
+        """Calls made again at another backend."""
+        self.end: End | None = None
+        """How it ended; None where it has no end here."""
+        self.why: Why | None = None
+        """Why it was stopped."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job runs on elsewhere: this was not its end."""
+        return self.why in _GOES_ON
+
+
+def write_log(record: RunRecord) -> None:
+    """Write the line of a run that has ended; of one that went well only on request, as the API's tells more."""
+    job, end = record.job, record.end
+    fields = {
+        "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
+        **({"group": job.spec.group} if job.spec.group else {}),
+        "queue_ms": job.queue_ms, "ms": int((time.time() - record.began_at) * 1000),
+    }  # fmt: skip
+    if record.why is not None or end is None:
+        log.info("job stopped: %s", record.why, extra=fields)
+    elif end.status == 200:
+        log.debug("job completed", extra=fields)
+    else:
+        log.warning("job failed: %s", end.code, extra={**fields, "status": end.status})
