@@ -140,14 +140,14 @@ class Limits:
             rows, windows, present, tokens, 61
         ):
             return "", 0, Claim(asked.promised_to, windows, None, ())
-        claimed = places.pop(0) if places and places[0][0] <= present else None
+        claimed = places.pop(0) if places and (asked.is_retry or places[0][0] <= present) else None
         if claimed is not None:
             for window in windows.values():
                 window.promise(claimed[0], -1, claimed[1])
         if self._fit(rows, windows, present, tokens, 61):
             return "", 0, Claim(asked.promised_to, windows, claimed, tuple(places))
-        if asked.is_retry and claimed is None and places:
-            return "rate", places[0][0], None
+        if claimed is not None and claimed[0] > present:
+            return "rate", claimed[0], None
         seconds = range(present + 1, present + PROMISE_S + 1)
         due = next((one for one in seconds if self._fit(rows, windows, one, tokens, 61 + PROMISE_KEPT_S)), None)
         if due is None:
@@ -262,7 +262,8 @@ class Limits:
 
     def _settle_window(self, subject: str, second: int, more: int) -> None:
         kept = self.windows.get(subject)
-        if kept is not None and kept.at - 61 < second <= kept.at and second in kept.used:
+        is_there = kept is not None and max(kept.at, self.second) - 61 < second <= kept.at
+        if kept is not None and is_there and second in kept.used:
             kept.add(second, 0, more)
         elif more > 0:
             window = self._present(subject)

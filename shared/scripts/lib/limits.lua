@@ -84,7 +84,7 @@ local function settle_window(subject, second, more, now)
   local key, field = NAMES.window .. subject, 't' .. second % 61
   local known = redis.call('HMGET', key, 'at', 't', field)
   local at = tonumber(known[1] or -1)
-  if second <= at and second > at - 61 and known[3] then
+  if second <= at and second > math.max(at, math.floor(now / 1000)) - 61 and known[3] then
     local kept = math.max(0, known[3] + more)
     redis.call('HSET', key, 't', math.max(0, known[2] + kept - known[3]), field, kept)
   elseif more > 0 then charge_window(open_window(subject, now), 0, more) end

@@ -118,14 +118,14 @@ local function wait_for_place(limits, promised_to, is_retry, tokens, now)
   for _, limit in ipairs(limits) do read_window(limit.window) end
   local key = NAMES.promise .. promised_to
   local promises = read_promises(key, present)
-  local claimed = promises[1] and promises[1][1] <= present and table.remove(promises, 1) or nil
+  local claimed = promises[1] and (is_retry or promises[1][1] <= present) and table.remove(promises, 1) or nil
   if claimed then
     for _, limit in ipairs(limits) do count_promise(limit.window, claimed[1], -1, claimed[2]) end
   end
   local due = first_fit(limits, present, tokens)
   if due == present then return 0, {key = key, claimed = claimed, promises = promises} end
   -- Who comes back too early keeps its place; equal bodies of other clients get one each.
-  if is_retry and not claimed and promises[1] then return promises[1][1] * 1000 - now, nil end
+  if claimed and claimed[1] > present then return claimed[1] * 1000 - now, nil end
   if not due then return PROMISE_S * 1000, nil end
   promise_place(limits, key, promises, claimed, due, tokens, now)
   return due * 1000 - now, nil
