@@ -16,7 +16,10 @@ PREFIXES: dict[str, str] = {
     "room": "aq2:room:",  # hash, a model: counters, lane clocks, drain rate. A day after the last use
     "lane": "aq2:lane:",  # sorted set, <lane>:<model>: waiting job ids by virtual start tag. While jobs wait
     "tags": "aq2:tags:",  # hash, <lane>:<model>: tenants' finish tags and the lane's clock. While jobs wait
-    "tenants": "aq2:tenants:",  # hash, a model: waiting jobs a tenant. While jobs wait
+    "groups": "aq2:groups:",  # hash, a model: `<lane>:<group>` of which somebody waits, or did a second ago, its weight
+    "members": "aq2:members:",  # sorted set, <lane>:<group>:<model>: a group's waiting job ids by tag. While they wait
+    "member_tags": "aq2:member_tags:",  # hash, the same: what `tags` is, between the group's tenants. While they wait
+    "tenants": "aq2:tenants:",  # hash, a model: waiting jobs a tenant or `/<group>`. While jobs wait
     "waits": "aq2:waits:",  # sorted set, a model: waiting job ids by deadline. While jobs wait
     "running": "aq2:running:",  # sorted set, a model: running job ids by the end of their lease. While jobs run
     "batch_running": "aq2:batch_running:",  # set, a model: running jobs of the batch lane. While they run

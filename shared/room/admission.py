@@ -327,7 +327,8 @@ def _refusal(job: Admission, reply: AdmitReply) -> AqueductError:
     if verdict == b"full":
         return QueueFull(f"The queue of model `{job.model}` is full. Retry after {seconds:.0f} s.", retry_after=seconds)
     if verdict == b"share":
-        text = f"This token fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
+        who = "This token" if job.token.in_group is None else f"This token's group `{job.token.in_group.name}`"
+        text = f"{who} fills its share of the queue of model `{job.model}`. Retry after {seconds:.0f} s."
         return QueueFull(text, retry_after=seconds)
     if verdict == b"busy":
         return ResourceUnavailable(

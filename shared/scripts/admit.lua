@@ -89,7 +89,7 @@ if is_bounded(lane, must_finish, sink) then
       or (max_queue_bytes > 0 and tonumber(room[2] or 0) + size > max_queue_bytes)
   end
   if full then return refuse('full', until_free(room[3])) end
-  local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, room_field(lane, tenant)) or 0)
+  local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, share_field(lane, tenant, group ~= '' and group or nil)) or 0)
   if mine >= tenant_share + open then return refuse('share', until_free(room[3])) end
 end
 if ask then return {'ok', ahead, now, rates, breach, '', -1, {}} end

@@ -107,19 +107,70 @@ local function give_lifetimes(model)
   end
 end
 
+-- The same for its groups. One whose head is not in line, since its record went or somebody took it who knows of no groups,
+-- is put in order with what is counted anew.
+local function tend_groups(model)
+  local key = NAMES.groups .. model
+  local known = redis.call('HGETALL', key)
+  for i = 1, #known, 2 do
+    local lane, group = string.match(known[i], '^(%a+):(.+)$')
+    local of = {lane = lane, group = group, model = model}
+    local head = redis.call('ZRANGE', members_key(of), 0, 0)[1]
+    local place = head and redis.call('ZSCORE', lane_key(lane, model), head)
+    local job = head and load_job(head)
+    if not head then redis.call('HDEL', key, known[i])
+    elseif not job or not place or place == 'inf' then redis.call('HSET', NAMES.room .. model, 'lost', 1)
+    elseif tonumber(known[i + 1]) ~= job.group_weight then redis.call('HSET', key, known[i], job.group_weight) end
+    redis.call('PEXPIRE', members_key(of), DAY_MS)
+    redis.call('PEXPIRE', tags_of(of), DAY_MS)
+  end
+  if #known > 0 and redis.call('PEXPIRE', key, DAY_MS) == 0 then redis.call('HDEL', NAMES.room .. model, 'grouped') end
+end
+
+-- Forgets who is in a model's groups, and the tags of those of which nobody waits.
+local function clear_groups(model, through)
+  for _, name in ipairs(redis.call('HKEYS', NAMES.groups .. model)) do
+    local lane, group = string.match(name, '^(%a+):(.+)$')
+    local of = {lane = lane, group = group, model = model}
+    if not through then redis.call('DEL', members_key(of))
+    elseif redis.call('EXISTS', members_key(of)) == 0 then redis.call('DEL', tags_of(of)) end
+  end
+end
+
+-- Puts those of a lane that are in groups in line anew, each group at the place that its head had.
+local function regroup(model, lane, groups)
+  for group, ids in pairs(groups) do
+    local of, place = {lane = lane, group = group, model = model}, math.huge
+    for _, one in ipairs(ids) do
+      redis.call('ZADD', members_key(of), one.tag, one.id)
+      redis.call('ZADD', lane_key(lane, model), math.huge, one.id)
+      place = math.min(place, one.place)
+    end
+    if place == math.huge then place = tonumber(redis.call('HGET', tags_key(lane, model), ':clock') or 0) end
+    redis.call('ZADD', lane_key(lane, model), place, redis.call('ZRANGE', members_key(of), 0, 0)[1])
+  end
+end
+
 -- Counts a room anew. A record that went while its job waited (its lifetime was over after a long outage, or it could not
 -- be read) took with it what the room had counted for it.
 local function recount(model)
   redis.call('DEL', NAMES.tenants .. model)
+  clear_groups(model)
   redis.call('HDEL', NAMES.room .. model, 'lost', 'bytes', 'tokens', 'batch:bytes', 'batch:tokens', 'batch:must_finish')
   for _, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
-    local ids = redis.call('ZRANGE', lane_key(lane, model), 0, -1)
+    local ids, groups = redis.call('ZRANGE', lane_key(lane, model), 0, -1, 'WITHSCORES'), {}
     if #ids == 0 then redis.call('DEL', tags_key(lane, model)) end
-    for _, id in ipairs(ids) do
-      local job = load_job(id)
+    for i = 1, #ids, 2 do
+      local job = load_job(ids[i])
       if job then count_waiting(job, 1) end
+      if job and job.group then
+        groups[job.group] = groups[job.group] or {}
+        table.insert(groups[job.group], {id = ids[i], place = tonumber(ids[i + 1]), tag = job.tag})
+      end
     end
+    regroup(model, lane, groups)
   end
+  clear_groups(model, true)
 end
 
 local function drop_lost(model, id)
@@ -179,6 +230,7 @@ guarded(owners)
 for model, concurrency, max_wait_ms, queue, ticket, waits_unserved in rows() do
   guarded(leases, model)
   guarded(give_lifetimes, model)
+  guarded(tend_groups, model)
   guarded(waits_of, model, concurrency, max_wait_ms, queue, ticket, waits_unserved)
 end
 publish_frames()

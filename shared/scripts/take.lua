@@ -77,16 +77,19 @@ while taken < n and looked < n + 200 do
   local job = load_job(id, true)
   if job and job.apart and bulk + job.bytes > bulk_bytes and job.deadline and job.deadline > now and is_heard(job) then
     -- More than this worker can hold now: it waits on, and whoever stands behind it may go.
-    aside[#aside + 1], keeps[lane] = {lane, tag, id, job.deadline}, true
+    aside[#aside + 1], keeps[lane] = {lane, tag, id, job.deadline, job.group and job}, true
+    if job.group then leave_group(id, job, tag, 0) end
   elseif not job then
     redis.call('HSET', room, 'lost', 1)  -- its record is gone, and with it how much it counts: the sweep counts anew
   else
     count_waiting(job, -1)
     if job.limits then leave_waits(id, job) end
     if not is_heard(job) then
+      if job.group then leave_group(id, job, tag, 0) end
       settle_share(job, -job.cost, true)
       finish(id, job, 0)
     elseif job.deadline and job.deadline <= now then
+      if job.group then leave_group(id, job, tag, 0) end
       settle_share(job, -job.cost, true)
       fail(id, job, timeout_wire)
     else
@@ -98,6 +101,7 @@ while taken < n and looked < n + 200 do
         batch = batch + 1
         redis.call('SADD', NAMES.batch_running .. model, id)
       end
+      if job.group then leave_group(id, job, tag, job.cost, now) end
       local at = #out
       out[at + 1], out[at + 2], out[at + 3], out[at + 4] = id, attempt, job.admitted, job.bytes
       out[at + 5], out[at + 6] = job.spec, not job.apart and job.body
@@ -105,14 +109,14 @@ while taken < n and looked < n + 200 do
       taken, running = taken + 1, running + 1
       present = pass[lane]
       pass[lane] = pass[lane] + 1 / weights[lane]
-      moved[lane] = tag
+      moved[lane] = tag ~= 'inf' and tag or moved[lane] or ''  -- of a group that was not in order
     end
   end
   -- An empty lane resets its clock, so that no tenant pays for work of the past.
   if size[lane] == 0 and not keeps[lane] then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
 end
 for _, one in ipairs(aside) do
-  redis.call('ZADD', lane_key(one[1], model), one[2], one[3])
+  if one[5] then stand_again(one[3], one[5]) else redis.call('ZADD', lane_key(one[1], model), one[2], one[3]) end
   redis.call('ZADD', NAMES.waits .. model, one[4], one[3])
 end
 for lane, tag in pairs(moved) do

@@ -23,14 +23,17 @@ class Tenant(NamedTuple):
     weight: float
     rows: tuple[LimitRow, ...]
     """Its limits, and its group's."""
+    group: str = ""
+    group_weight: float = 0
 
 
 GROUP: Final = LimitRow("group:g", 40, 12_000, 9, 4, 0, 30_000, 0, 60_000)
 TENANTS: Final = {
     "a": Tenant(1, ()),
-    "b": Tenant(2, (LimitRow("b", 30, 0, 0, 0, 0, 0, 0, 0), GROUP)),
-    "c": Tenant(0.5, (LimitRow("c", 0, 5_000, 4, 2, 9_000, 0, 25_000, 0), GROUP)),
+    "b": Tenant(2, (LimitRow("b", 30, 0, 0, 0, 0, 0, 0, 0), GROUP), "g", 2),
+    "c": Tenant(0.5, (LimitRow("c", 0, 5_000, 4, 2, 9_000, 0, 25_000, 0), GROUP), "g", 2),
     "d": Tenant(1, (LimitRow("d", 3, 2_000, 0, 1, 0, 0, 0, 0),)),
+    "e": Tenant(1, (), "few", 0.5),
 }
 
 

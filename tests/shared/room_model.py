@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
+from tests.shared.room_groups import part
 from tests.shared.room_limits import ADMIT_LIMITS
-from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, weights_of
+from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, share_of, weights_of
 from tests.shared.room_upkeep import Upkeep
 from tests.shared.room_windows import Claim
 
@@ -80,7 +81,7 @@ class Model(Upkeep):
             is_full = is_full or size > (limits.max_queue_bytes or math.inf)
         if is_full:
             return "full"
-        return "share" if counts["@" + prefix + asked.tenant] >= limits.tenant_share + open_slots else "ok"
+        return "share" if counts["@" + prefix + share_of(asked)] >= limits.tenant_share + open_slots else "ok"
 
     def _is_served(self, asked: AdmitArguments) -> bool:
         if self.live(asked.model) or self.live(asked.model, ADMIT_LIMITS[asked.model].grace_ms):
@@ -109,7 +110,7 @@ class Model(Upkeep):
         job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
         self.open_lane(job)
-        tags = room.tags[job.lane]
+        tags = self.tags_of(job)
         clock, finish = tags.get(":clock", 0.0), tags.get(asked.tenant, 0.0)
         job.tag = max(clock, finish)
         owed = tags.get(f":owed:{asked.tenant}", 0.0) if finish >= clock else 0.0
@@ -253,7 +254,10 @@ class Model(Upkeep):
         more = len(room.running) < asked.concurrency and self._next_lane(asked, turns.passes) is not None
         is_behind = not more and _is_crowded(room, asked) and bool(room.batch_running)
         for lane, job_id, tag in aside:
-            room.lanes[lane][job_id], room.waits[job_id] = tag, self.jobs[job_id].deadline
+            if self.jobs[job_id].group:
+                self.wait_in_front(self.jobs[job_id])
+            else:
+                room.lanes[lane][job_id], room.waits[job_id] = tag, self.jobs[job_id].deadline
         if not more and len(taken) < asked.free_slots:
             self._promise(room, asked)
         elif room.awake > self.ttl_now:
@@ -276,8 +280,12 @@ class Model(Upkeep):
                 room.met_lost = True
             elif is_too_large and job.deadline > self.now and self.is_heard(job, judged=not self.stood_still()):
                 aside.append((lane, job_id, tag))
-            elif not self._is_dropped(job, asked):
+                if job.group:
+                    part(room, job, tag, 0, self.now)
+            elif not self._is_dropped(job, asked, tag):
                 self._run(job, asked)
+                if job.group:
+                    part(room, job, tag, job.asked.cost, self.now)
                 taken.append(job_id)
                 bulk += job.asked.size if job.asked.apart else 0
                 room.passes[lane] = turns.take(lane, tag)
@@ -286,11 +294,13 @@ class Model(Upkeep):
                 turns.clocks.pop(lane, None)
         return taken, aside
 
-    def _is_dropped(self, job: Job, asked: TakeArguments) -> bool:
+    def _is_dropped(self, job: Job, asked: TakeArguments, place: float) -> bool:
         self.leave_waits(job)
         is_heard = self.is_heard(job, judged=not self.stood_still())
         if is_heard and job.deadline > self.now:
             return False
+        if job.group:
+            part(self.rooms[job.model], job, place, 0, self.now)
         self.settle(job, -job.asked.cost, was_waiting=True)
         if is_heard:
             self.fail(job, str(asked.timeout_wire))

@@ -68,7 +68,7 @@ local function field(key, name)
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
-  if kind == 'zset' and not string.find(key, LANE, 1, true) then
+  if kind == 'zset' and not string.find(key, LANE, 1, true) and not string.find(key, MEMBERS, 1, true) then
     local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.17g', all[i + 1] - by), all[i]) end
   elseif string.find(key, JOB, 1, true) then
@@ -82,6 +82,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       end)
       redis.call('HSET', key, 'facts', facts)
     end
+  elseif string.find(key, TAGS, 1, true) then field(key, ':since')
   elseif string.find(key, ROOM, 1, true) then
     for _, name in ipairs({'ended_at', 'left_at', 'unserved'}) do field(key, name) end
   elseif string.find(key, WINDOW, 1, true) then
@@ -220,7 +221,7 @@ def _wrapped(script: Script[Any, Any, Any]) -> str:
 def _shift() -> str:
     text = _TTL_CLOCK + _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
-    for word in ("LANE", "JOB", "ROOM", "WINDOW", "PROMISE", "SWEPT"):
+    for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "WINDOW", "PROMISE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")
     return text
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS, STORED
 from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
+from tests.shared.room_groups import charge, join, part
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_windows import Limits
 
@@ -67,6 +68,11 @@ class Job:
         return self.asked.lane
 
     @property
+    def group(self) -> str:
+        """Its tenant's group, by its lane; empty for none."""
+        return f"{self.asked.lane}:{self.asked.group}" if self.asked.group else ""
+
+    @property
     def sink(self) -> str:
         """Who hears of its end."""
         return self.asked.sink
@@ -109,6 +115,12 @@ class Room:
     running: dict[str, float] = field(default_factory=dict)
     batch_running: set[str] = field(default_factory=set)
     tags: dict[str, dict[str, float]] = field(default_factory=lambda: {lane: {} for lane in LANES})
+    groups: dict[str, float] = field(default_factory=dict)
+    """Of which somebody waits, or did, as `<lane>:<group>`: its weight."""
+    members: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each of these: who waits, by tag."""
+    member_tags: dict[str, dict[str, float]] = field(default_factory=dict)
+    is_grouped: bool = False
     passes: dict[str, float] = field(default_factory=dict)
     """A lane's; the present one under the empty name."""
     workers: dict[str, float] = field(default_factory=dict)
@@ -240,13 +252,23 @@ class Rooms(Limits):
             if room.passes.get(job.lane, 0.0) < present:
                 room.passes[job.lane] = present
 
-    def wait(self, job: Job, tag: float) -> None:
+    def tags_of(self, job: Job) -> dict[str, float]:
+        """Return where a job's tenant has its tags."""
         room = self.rooms[job.model]
-        room.lanes[job.lane][job.id] = tag
+        return room.member_tags.setdefault(job.group, {}) if job.group else room.tags[job.lane]
+
+    def wait(self, job: Job, tag: float, *, was_first: bool = False) -> None:
+        room = self.rooms[job.model]
+        if job.group:
+            join(room, job, tag, was_first=was_first)
+        else:
+            room.lanes[job.lane][job.id] = tag
         room.waits[job.id] = job.deadline
 
     def settle(self, job: Job, tokens: float, *, was_waiting: bool = False) -> None:
-        tags, tenant = self.rooms[job.model].tags[job.lane], job.asked.tenant
+        if job.group and not was_waiting:
+            charge(self.rooms[job.model], job, tokens)
+        tags, tenant = self.tags_of(job), job.asked.tenant
         if tenant in tags:
             moved = tokens / job.asked.weight
             finish = tags[tenant] + tags.get(f":owed:{tenant}", 0.0) + moved
@@ -260,10 +282,16 @@ class Rooms(Limits):
         if finish < last or f":owed:{tenant}" in tags:
             tags[f":owed:{tenant}"] = min(0.0, finish - last)
 
+    def wait_in_front(self, job: Job) -> None:
+        """Let a job wait that was first in line once."""
+        self.wait(job, min(job.tag, self.tags_of(job).get(":clock", 0.0)), was_first=True)
+
     def leave_room(self, job: Job) -> None:
         room = self.rooms[job.model]
         room.waits.pop(job.id, None)
-        room.lanes[job.lane].pop(job.id, None)
+        place = room.lanes[job.lane].pop(job.id, None)
+        if job.group and place is not None:
+            part(room, job, place, 0, self.now)
         self.settle(job, -job.asked.cost, was_waiting=True)
         if not room.lanes[job.lane]:
             room.tags[job.lane].clear()
@@ -287,7 +315,7 @@ class Rooms(Limits):
             out[prefix + "bytes"] += job.asked.size
             if ADMIT_LIMITS[job.model].max_queue_tokens > 0:
                 out[prefix + "tokens"] += math.floor(job.asked.cost)
-            out["@" + prefix + job.asked.tenant] += 1
+            out["@" + prefix + share_of(job.asked)] += 1
         return out
 
     def counting(self, model: str) -> Iterator[Job]:
@@ -357,12 +385,19 @@ class Rooms(Limits):
             job.deadline = math.inf if job.is_line else self.now + KEEP_MS
         job.expires = self.ttl_now + life
         self.open_lane(job)
-        self.wait(job, min(job.tag, room.tags[job.lane].get(":clock", 0.0)))
+        if job.group:
+            charge(room, job, -job.asked.cost)
+        self.wait_in_front(job)
         if job.asked.apart and job.id in self.bodies:
             self.bodies[job.id] = self.ttl_now + life
         if self._holds_key(job):
             self.idempotency[job.asked.idempotency].expires = self.ttl_now + life
         self.limits_wait_again(job)
+
+
+def share_of(asked: AdmitArguments) -> str:
+    """Return who fills a share of the room."""
+    return "/" + asked.group if asked.group else asked.tenant
 
 
 def nonce_of(attempt: str) -> str:

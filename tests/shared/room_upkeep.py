@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shared.protocol import DAY_MS, KEEP_MS, OWNER_MS
 from shared.room.scripts import SweepArguments, SweepRow
+from tests.shared.room_groups import head_of, regroup, tend
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import LANES, Kept, Room, Rooms
 
@@ -41,8 +42,13 @@ class Upkeep(Rooms):
             self._sweep_owner(owner, still, did)
         for row in rows:
             self._sweep_leases(asked, row, still, did)
+            tend(self.rooms[row.model], {name: self.load(name) for name in self._heads_of_groups(row.model)})
             self._sweep_waits(asked, row, still, did)
         return did
+
+    def _heads_of_groups(self, model: str) -> list[str]:
+        heads = (head_of(self.rooms[model], group) for group in self.rooms[model].groups)
+        return [head for head in heads if head is not None]
 
     def _sweep_owner(self, owner: str, still: bool, did: list[int]) -> None:
         if still:
@@ -101,11 +107,12 @@ class Upkeep(Rooms):
         late = sorted((at, name) for name, at in room.waits.items() if at <= self.now)
         self._give_up(room, [name for _, name in late], str(self._overdue_wire(asked, row)), did)
         if room.met_lost:
+            room.members.clear()
             for lane, ids in room.lanes.items():
                 if not ids:
                     room.tags[lane].clear()
-                for job_id in ids:
-                    self.load(job_id)
+                regroup(room, lane, [job for job_id in ids if (job := self.load(job_id)) is not None])
+            room.member_tags = {group: tags for group, tags in room.member_tags.items() if room.members.get(group)}
             room.met_lost = False
             room.lost.clear()
         if not room.waits or still:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from shared import keys
 from shared.events import frames
 from shared.protocol import PROMISE_KEPT_S
+from tests.shared.room_groups import SINCE
 from tests.shared.room_model import Model
 from tests.shared.room_probe import Seen, Shown
 from tests.shared.room_state import LANES, Job, Room, nonce_of
@@ -111,7 +112,12 @@ def _of_room(model: Model, name: str, room: Room, moved: int) -> Iterator[tuple[
         if room.lanes[lane]:
             yield keys.lane(lane, name), (room.lanes[lane], ANY)
         if room.tags[lane]:
-            yield f"{NAMES['tags']}{lane}:{name}", (room.tags[lane], ANY)
+            tags = {field: at - moved if field == SINCE else at for field, at in room.tags[lane].items()}
+            yield f"{NAMES['tags']}{lane}:{name}", (tags, ANY)
+    for prefix, groups in (("members", room.members), ("member_tags", room.member_tags)):
+        yield from ((f"{NAMES[prefix]}{group}:{name}", (values, ANY)) for group, values in groups.items() if values)
+    if room.groups:
+        yield NAMES["groups"] + name, (room.groups, ANY)
     for prefix, times in (("waits", room.waits), ("running", room.running)):
         if times:
             yield NAMES[prefix] + name, (_times(times, moved), ANY)
@@ -143,6 +149,8 @@ def _counts(room: Room, counts: Mapping[str, float], moved: int) -> dict[str, fl
         wanted["lost"] = 1
     if room.held:
         wanted["held"] = 1
+    if room.is_grouped:
+        wanted["grouped"] = 1
     return {key: value for key, value in wanted.items() if value}
 
 
@@ -187,7 +195,7 @@ def _normal(key: str, shown: Shown, moved_s: int) -> Any:
         if "held" in value:
             value = {**value, "held": "1" if value["held"] == "starting" else "2"}
         return {name: float(number) for name, number in value.items() if name not in _MEANS and float(number)}
-    if key.startswith((NAMES["tags"], NAMES["tenants"])):
+    if key.startswith((NAMES["tags"], NAMES["tenants"], NAMES["groups"], NAMES["member_tags"])):
         return {name: float(number) for name, number in value.items()}
     if key.startswith("aqueduct."):
         return len(value)

@@ -157,7 +157,7 @@ class World:
             idempotency=f"k{draw.randrange(3)}" if has_key else "",
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
             sink=STORED if must_finish else "",
-            at_once=flag(lane == "flex" and tenant == "c"),
+            at_once=flag(lane == "flex" and tenant == "c"), group=token.group, group_weight=token.group_weight,
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1"), token.rows) != "ok" and draw.random() < 0.8:
@@ -177,7 +177,8 @@ class World:
             id=job_id, model=model, lane="batch", tenant=tenant, weight=TENANTS[tenant].weight,
             cost=draw.choice((16, 64)), body=b"b", apart="", size=5, spec=b"spec", owner="", must_finish="1", ask="",
             max_wait_ms=0, not_after=10**15, promised_to="", is_retry="", idempotency="",
-            body_hash="", sink=draw.choice(BATCHES), at_once="",
+            body_hash="", sink=draw.choice(BATCHES), at_once="", group=TENANTS[tenant].group,
+            group_weight=TENANTS[tenant].group_weight,
         ), budget_rows(TENANTS[tenant].rows))  # fmt: skip
 
     def results(self, draw: Random) -> None:

@@ -20,7 +20,7 @@ from shared.room.leases import How, Leases, Why, append_parts
 from shared.room.scripts import AppendRow, Swept
 from shared.room.upkeep import Upkeep
 from shared.settings import Settings
-from shared.token_settings import TokenSettings
+from shared.token_settings import GroupSettings, TokenSettings
 from tests.support.waiting import wait_until_async
 
 NOBODY = "http://127.0.0.1:1/v1"
@@ -71,6 +71,7 @@ class Bench:
         model: str = "m",
         late_ms: float = 1800,
         client_seconds: float | None = None,
+        group: GroupSettings | None = None,
         **more: Any,
     ) -> tuple[str, Admitted]:
         """As `admit`, with the answer."""
@@ -81,6 +82,8 @@ class Bench:
             **{key: more.pop(key) for key in tuple(more) if key in Admission.__dataclass_fields__},
         }  # fmt: skip
         token = TokenSettings(name=tenant, sha256=HASH, **more)
+        if group is not None:
+            token = token.model_copy(update={"group": group.name}).within({group.name: group})
         job = Admission(id=job_id, model=model, token=token, **admission)
         return job_id, await self.admissions.admit(job, not_after_ms=self.admissions.redis_now_ms() + late_ms)
 

@@ -65,7 +65,7 @@ local function load_job(id, with_body)
   end
   job.tenant, job.idempotency = job.tenant or '', job.idempotency or ''
   if job.token and not job.limits then job.limits = {{job.token, 'c', 0}} end  -- as older versions write it
-  job.sink = job.sink or ''
+  job.sink, job.group_weight = job.sink or '', tonumber(job.group_weight) or 1
   job.cost, job.weight, job.bytes = tonumber(job.cost) or 1, tonumber(job.weight) or 1, tonumber(job.bytes) or 0
   job.admitted, job.max_tries = tonumber(job.admitted) or 0, tonumber(job.max_tries) or 1
   job.owners, job.state, job.attempt = v[2] or '', v[3] or 'waiting', v[4] or ''
