@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks.auto import auto
 from benchmarks.batches import batches
 from benchmarks.beside import beside
 from benchmarks.processes import fetch
@@ -330,4 +331,5 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "batches": batches,
     "beside": beside,
     "standing": standing,
+    "auto": auto,
 }

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from shared.backend_headers import ForwardSettings, LaneSettings, check_headers
 from shared.backend_parameters import Changes, ParameterSettings, changes_of
+from shared.concurrency import OptionalConcurrency
 from shared.lanes import LANES, Lane
 from shared.settings_section import Section
 from shared.tls_files import ca_file_problem, certificate_problem, key_problem
@@ -30,8 +31,9 @@ class BackendSettings(Section):
     weight: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1, description="Share of the calls among a model's backends."
     )
-    concurrency: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Running jobs on this backend at most."
+    concurrency: OptionalConcurrency = Field(
+        default=None,
+        description="Running jobs on this backend at most; `auto` or `{min: 1, max: 256}`: found by measuring.",
     )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None, description="The only one of the two that the backend knows; the other is renamed to it."

@@ -42,6 +42,8 @@ PREFIXES: dict[str, str] = {
     "dozing": "aq2:dozing:",  # string, a model: its sleep hook runs. For the hook's time limit
     "metrics": "aq2:metrics:",  # hash, a model: what all processes have counted. 30 days after the last word
     "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
+    "capacity": "aq2:capacity:",  # hash, a model of `concurrency: auto`: who decides, and what was found. A day
+    "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""

@@ -19,6 +19,7 @@ from shared.backend_parameters import ParameterSettings
 from shared.backend_settings import BackendSettings
 from shared.batch_hours import BatchHours, batch_hours
 from shared.batches.window import LONGEST_SECONDS, seconds_of
+from shared.concurrency import MOST, Auto, Concurrency
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
@@ -37,8 +38,9 @@ class ModelSettings(Section):
     """One model as clients see it: its capacity, its queue and its backends."""
 
     aliases: tuple[str, ...] = Field(default=(), description="Further names that clients may use.")
-    concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=32, description="Running jobs across all workers."
+    concurrency: Concurrency = Field(
+        default=32,
+        description="Running jobs across all workers; `auto`, or `{min: 1, max: 256}`, finds the number by measuring.",
     )
     max_queue: Annotated[int, Field(ge=0)] = Field(
         default=1000, description="Waiting jobs; past it: 429 `queue_full`. The batch lane is counted apart."
@@ -118,8 +120,32 @@ class ModelSettings(Section):
     @property
     def places(self) -> int:
         """How many jobs can run at once: `concurrency`, or less where all backends together take less."""
-        caps = [backend.concurrency for backend in self.backends]
-        return min(self.concurrency, sum(cap for cap in caps if cap)) if all(caps) else self.concurrency
+        given = zip(self.autos, self.backends, strict=True)
+        caps = [auto.most if auto else backend.concurrency for auto, backend in given]
+        return min(self.most, sum(cap for cap in caps if isinstance(cap, int))) if all(caps) else self.most
+
+    @property
+    def most(self) -> int:
+        """`concurrency`, or the most that `auto` may find."""
+        return self.concurrency.most if isinstance(self.concurrency, Auto) else self.concurrency
+
+    @cached_property
+    def autos(self) -> tuple[Auto | None, ...]:
+        """For each backend the range in which its number is found, None where it is given or has no bound of its own.
+
+        A backend without a `concurrency` of its own has the model's, if that is `auto`.
+        """
+        given = [self.concurrency if one.concurrency is None else one.concurrency for one in self.backends]
+        return tuple(one.at_most(self.most) if isinstance(one, Auto) else None for one in given)
+
+    @cached_property
+    def is_auto(self) -> bool:
+        """Whether the number of any backend is found by measuring."""
+        return any(self.autos)
+
+    def asked(self, places: int) -> int:
+        """Return a number of slots as scripts take it: negative where they are to look up what has been found."""
+        return -places if self.is_auto else places
 
     @cached_property
     def hours(self) -> BatchHours | None:
@@ -176,7 +202,8 @@ class ModelSettings(Section):
     @field_validator("batch_reserve")
     @classmethod
     def _reserve_leaves_room(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value >= info.data.get("concurrency", value + 1):
+        concurrency = info.data.get("concurrency")
+        if value is not None and value >= (concurrency.most if isinstance(concurrency, Auto) else concurrency or MOST):
             raise ValueError(f"must be smaller than concurrency, or batch work never runs (is {value})")
         return value
 

@@ -21,6 +21,7 @@ from shared.kinds import Kind
 from shared.kinds.common.backend_errors import backend_error, without_secrets
 from shared.kinds.common.secrets import Secrets, secrets_of
 from shared.settings import ModelSettings, WorkerSettings
+from workers.capacity.meter import Meter, MeteredTransport
 from workers.health import BackendHealth
 from workers.mapped_headers import MappedHeaders
 from workers.transport.base import ConnectFailed, ConnectionLost, InvalidAnswer, LargeBody, Response, Transport
@@ -159,10 +160,17 @@ class Backends:
         self._max_answer_bytes = worker.max_answer_bytes
         self._secrets = secrets_of(model.backends)
         self._mapped = [MappedHeaders(backend) or None for backend in model.backends]
-        self._transports = [
+        self._transports: list[Transport] = [
             open_transport(backend, backend_headers(backend), connect_timeout_seconds=worker.connect_timeout_seconds)
             for backend in model.backends
         ]
+        self.meters: dict[int, Meter] = {}
+        """Of the backends whose `concurrency` is found by measuring."""
+        for place, auto in enumerate(model.autos):
+            if auto is not None:
+                self.health.allow(place, auto.first)
+                self.meters[place] = Meter()
+                self._transports[place] = MeteredTransport(self._transports[place], self.meters[place])
 
     def __enter__(self) -> Backends:
         self._runs += 1

@@ -20,6 +20,8 @@ MAX_EJECTION_SECONDS = 60.0
 @dataclass(slots=True)
 class _State:
     backend: BackendSettings
+    limit: int | None
+    """Calls at once."""
     failures: int = 0
     """In a row."""
     ejections: int = 0
@@ -36,8 +38,9 @@ class BackendHealth:
     """Chooses backends and hears how their calls ended."""
 
     def __init__(self, backends: Sequence[BackendSettings], clock: Callable[[], float] = time.monotonic) -> None:
-        self._states = [_State(backend) for backend in backends]
+        self._states = [_State(backend, _given(backend)) for backend in backends]
         self._clock = clock
+        self._is_auto = False
 
     def choose(self, tried: Collection[int] = ()) -> int:
         """Return the place of the backend to call next, by weight among the healthy ones that were not tried.
@@ -52,7 +55,7 @@ class BackendHealth:
         open_ = [i for i in fresh if self._is_open(self._states[i], now)]
         if not open_:
             return min(fresh, key=lambda i: self._states[i].ejected_until)
-        weights = [self._states[i].backend.weight for i in open_]
+        weights = [self._weight(self._states[i]) for i in open_]
         chosen = random.choices(open_, weights if any(weights) else None)[0]
         if self._states[chosen].ejections:
             self._states[chosen].is_on_trial = True
@@ -61,8 +64,22 @@ class BackendHealth:
     def _is_open(self, state: _State, now: float) -> bool:
         if state.ejections:
             return now >= state.ejected_until and not state.is_on_trial
-        limit = state.backend.concurrency
-        return limit is None or state.running < limit
+        return state.limit is None or state.running < state.limit
+
+    def _weight(self, state: _State) -> int:
+        """Return a backend's chance. Limits that are found differ, and processes share them: what is free counts."""
+        if self._is_auto and state.limit is not None:
+            return state.backend.weight * max(1, state.limit - state.running)
+        return state.backend.weight
+
+    def limit(self, place: int) -> int | None:
+        """Return how many calls a backend may have at once here."""
+        return self._states[place].limit
+
+    def allow(self, place: int, limit: int) -> None:
+        """Let a backend have so many calls at once, as was found by measuring."""
+        state = self._states[place]
+        state.limit, self._is_auto = limit, True
 
     def began(self, place: int) -> int:
         """Count a call; returns what `ended` is to be told."""
@@ -104,14 +121,18 @@ class BackendHealth:
         So the survivor of an ejection is not flooded with the others' share.
         """
         if len(self._states) == 1:
-            return min(model_concurrency, self._states[0].backend.concurrency or model_concurrency)
+            return min(model_concurrency, self._states[0].limit or model_concurrency)
         now, total = self._clock(), 0
         are_all_ejected = all(state.ejections for state in self._states)
         for state in self._states:
             if state.ejections and not are_all_ejected:
                 total += now >= state.ejected_until  # the one call that tries it
-            elif state.backend.concurrency is None:
+            elif state.limit is None:
                 return model_concurrency
             else:
-                total += state.backend.concurrency
+                total += state.limit
         return min(model_concurrency, total)
+
+
+def _given(backend: BackendSettings) -> int | None:
+    return backend.concurrency if isinstance(backend.concurrency, int) else None

@@ -29,6 +29,7 @@ from shared.room.leases import How, Leases, Why
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.room.wires import ABSENT_WIRE, BROKEN_WIRE, FELL_BACK_WIRE, UNFETCHED_WIRE
 from workers.absence.presence import ModelAbsent
+from workers.capacity.service import Capacity
 from workers.completion import Run
 from workers.crowd import Crowd
 from workers.drain import Drain
@@ -111,6 +112,7 @@ class Runner:
         )
         self.served = {model: self._serve(model) for model in models or catalogue.models}
         self.reloading = Reloading(catalogue, self._client, "worker", name, lambda: list(self.served))
+        self._capacity = Capacity(self._client, catalogue, name, self.served)
         self._bodies = LargeBodies(self._leases.fetch, settings)
         self._large_bytes = 0
         """Of the large bodies that are held."""
@@ -189,6 +191,7 @@ class Runner:
         if self._metrics is not None:
             self._background.forever(self._metrics.publisher.publish_forever(), "counts")
         await self.reloading.open()
+        self._capacity.open()
         self._wake_all()
 
     def wake(self, model: str) -> None:
@@ -426,6 +429,7 @@ class Runner:
     async def close(self) -> None:
         """Close every connection."""
         await self._background.close()
+        await self._capacity.close()
         await self._job_events.flush()
         if self._metrics is not None:
             await self._metrics.publisher.flush_quietly()

@@ -41,7 +41,7 @@ class ServedModel:
         self._attend()
 
     def _limit(self) -> int:
-        places = self.backends.health.capacity(self.settings.concurrency)
+        places = self.backends.health.capacity(self.settings.most)
         return places if self.presence is None else self.presence.limit(places)
 
     def _attend(self) -> None:

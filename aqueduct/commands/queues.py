@@ -126,7 +126,7 @@ def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[st
         "waiting": depth.waiting,
         "oldest_wait_seconds": round(depth.oldest_ms / 1000, 1),
         "running": depth.running,
-        "concurrency": model.concurrency,
+        "concurrency": model.concurrency if isinstance(model.concurrency, int) else model.places,
         "live_workers": depth.workers,
         "tickets": tickets,
         "ends_per_minute": depth.ends if depth.ends >= FEWEST_ENDS else None,

@@ -175,7 +175,7 @@ class Admissions:
             max_queue_tokens=model.max_queue_tokens or 0,
             max_queue_bytes=model.max_queue_bytes or 0,
             tenant_share=max(1, math.ceil(model.max_queue * self._catalogue.settings.tenant_share)),
-            concurrency=model.places,
+            concurrency=model.asked(model.places),
             batch_reserve=model.kept_from_batch(model.places),
             grace_ms=self._grace_ms(model),
             queue=keys.queue(name),
@@ -273,7 +273,7 @@ class Admissions:
             return Line(0, 1, ()), [-1 for _ in jobs]
         # Where batch work makes room, none of it goes before others.
         kept = model.places if model.preempt_batch_after_ms else model.kept_from_batch(model.places, time.time())
-        asked = StandArguments(model_name, model.places, kept, self._catalogue.settings.lanes.text)
+        asked = StandArguments(model_name, model.asked(model.places), kept, self._catalogue.settings.lanes.text)
         (held_ms, running, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
         return Line(held_ms, running or model.places, ages_ms), before
 

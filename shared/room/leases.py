@@ -135,7 +135,7 @@ class Leases:
         `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
         """
         model, lanes = self._catalogue.models[model_name], self._catalogue.settings.lanes
-        places = concurrency or model.concurrency
+        places = concurrency or model.places
         reply = await self._scripts.run(
             TAKE,
             TakeArguments(
@@ -144,7 +144,7 @@ class Leases:
                 free_slots=free,
                 mine=mine,
                 surplus=flag(surplus),
-                concurrency=places,
+                concurrency=model.asked(places),
                 batch_reserve=model.kept_from_batch(places, time.time()),
                 lease_ms=self._lease_ms,
                 timeout_wire=TIMEOUT_WIRE,
@@ -175,7 +175,8 @@ class Leases:
 
         Raises RedisUnavailable or RedisRefused.
         """
-        arguments = MakeRoomArguments(model_name, concurrency, patience_ms, keys.queue(model_name), ticket(model_name))
+        places = self._catalogue.models[model_name].asked(concurrency)
+        arguments = MakeRoomArguments(model_name, places, patience_ms, keys.queue(model_name), ticket(model_name))
         again_ms = await self._scripts.run(MAKE_ROOM, arguments)
         return None if again_ms < 0 else again_ms / 1000
 

@@ -131,7 +131,7 @@ class Lines:
             max_queue_tokens=0,
             max_queue_bytes=0,
             tenant_share=0,
-            concurrency=model.places,
+            concurrency=model.asked(model.places),
             batch_reserve=model.kept_from_batch(model.places, time.time()),
             grace_ms=0,
             queue=keys.queue(name),

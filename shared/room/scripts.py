@@ -244,6 +244,19 @@ class PeekRow(NamedTuple):
     number: int
 
 
+class CapacityArguments(NamedTuple):
+    """What one worker measured of a model of `concurrency: auto`, and what it found if it is the one that decides."""
+
+    model: str
+    worker: str
+    lease_ms: int
+    report: bytes
+    """Empty for nothing new."""
+    state: bytes
+    """What was found, for all; empty where nothing has changed."""
+    places: int
+
+
 class BeatArguments(NamedTuple):
     """An API process's heartbeat, or its last one."""
 
@@ -446,11 +459,12 @@ ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
 COUNT: Final = Script("count", CountArguments, CountRow, _number)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
+CAPACITY: Final = Script("capacity", CapacityArguments, NoRow, _raw)
 AWAY: Final = Script("away", AwayArguments, NoRow, _number)
 BACK: Final = Script("back", BackArguments, NoRow, _number)
 DOZE: Final = Script("doze", DozeArguments, NoRow, _number)
 
 ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT),
+    *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),
 )

@@ -117,7 +117,7 @@ class Upkeep:
             [
                 SweepRow(
                     model=name,
-                    concurrency=model.places,
+                    concurrency=model.asked(model.places),
                     max_wait_ms=round(model.max_wait_seconds * 1000),
                     queue=keys.queue(name),
                     ticket=ticket(name),

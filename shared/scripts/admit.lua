@@ -6,6 +6,7 @@
 --   waiting   take              running
 --
 -- With `ask` nothing is accepted: 'ok' says that it would be, so that a large body is stored only for a job that gets in.
+concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
 local now = clock()
 local body_key = NAMES.body .. id
 local rates, breach = {}, {}

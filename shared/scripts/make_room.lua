@@ -6,6 +6,7 @@
 --
 -- Its workers hear of it on the channel. Returns after how many ms it is time to look again; -1: never, as things stand.
 local now = clock()
+concurrency = places_now(model, concurrency, 0)
 local batch_key = NAMES.batch_running .. model
 local running, batch = redis.call('ZCARD', NAMES.running .. model), redis.call('SCARD', batch_key)
 if batch == 0 or redis.call('HEXISTS', NAMES.room .. model, 'held') == 1 then return -1 end

@@ -2,6 +2,7 @@
 -- and a look at no more than RUNNING_LOOKED running jobs.
 --
 -- Returns {the line as `line_now` tells it, jobs before each asked one (-1: it does not wait)...}.
+concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
 local out = {line_now(model, clock(), math.huge)}
 local lanes, weights = lanes_now(model, concurrency, batch_reserve), weights_of(weights_text)
 for id, lane in rows() do out[#out + 1] = jobs_before(id, model, lane, lanes, weights) end

@@ -218,7 +218,7 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket, waits_un
     if redis.call('HSETNX', room, 'unserved', now) == 0 then give_up(model, redis.call('ZRANGEBYSCORE', waits, '-inf', '(+inf', 'LIMIT', 0, 500), no_worker_wire) end
     return
   end
-  if redis.call('ZCARD', NAMES.running .. model) >= concurrency or redis.call('HEXISTS', room, 'held') == 1 then return end
+  if redis.call('ZCARD', NAMES.running .. model) >= places_now(model, concurrency, 0) or redis.call('HEXISTS', room, 'held') == 1 then return end
   local live = live_workers(model, now, LIVE_WORKER_MS)
   if redis.call('LLEN', queue) < math.min(math.max(1, live), count) then
     push_ticket(queue, ticket, 'sweep-' .. now, live)

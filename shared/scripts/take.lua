@@ -10,6 +10,7 @@
 -- Returns {now, 1: jobs are left for slots that are free; 2: none is, and somebody waits behind batch work; 3: nothing
 -- is taken, as the model is being started, then of each job id, attempt, when it was admitted, bytes, spec, body}.
 -- awake_ms > 0 is the worker's promise to look again within that time; it stands only while it leaves nothing behind.
+concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
 local now = clock()
 local out = {now, 0}
 local awake_key, running_key = NAMES.awake .. model, NAMES.running .. model

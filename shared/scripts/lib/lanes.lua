@@ -186,6 +186,16 @@ local function waiting(model, lane)
   return batch - math.max(0, tonumber(redis.call('HGET', NAMES.room .. model, 'batch:must_finish') or 0))
 end
 
+-- How many jobs of a model may run at once, and how many of these batch work leaves to others. A negative number is one of
+-- `concurrency: auto`: at most so many, as far as they have been found. Of few slots few are kept from batch work, or a
+-- model that has nothing else to do would never use what it is to find.
+local function places_now(model, concurrency, batch_reserve)
+  if concurrency >= 0 then return concurrency, batch_reserve end
+  local found = tonumber(redis.call('HGET', NAMES.capacity .. model, 'places') or 1)
+  local places = math.max(1, math.min(-concurrency, found))
+  return places, batch_reserve >= -concurrency and places or math.min(batch_reserve, math.floor(places / 5))
+end
+
 -- The lanes' weights, which travel as one argument: few calls need them.
 local function weights_of(text)
   local weights = {}
