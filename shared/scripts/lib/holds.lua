@@ -27,3 +27,10 @@ local function clear_hold(model, word)
   end
   return true
 end
+
+-- A model all of whose backends an operator holds is held.
+local function hold_without_backends(model, off, configured)
+  local all = configured ~= ''
+  for one in string.gmatch(configured, '%S+') do all = all and has_word(off, one) end
+  if all then set_hold(model, 'backend') else clear_hold(model, 'backend') end
+end
