@@ -24,7 +24,7 @@ from shared.version import VERSION
 EXPOSED_HEADERS = (
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-aqueduct-queue-ms",
     "x-aqueduct-run-ms", "x-aqueduct-queue-position", "x-aqueduct-estimated-wait-ms", "x-aqueduct-structured-output",
-    "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
+    "x-aqueduct-held", "x-aqueduct-estimated-finish", "x-aqueduct-batch-status",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 )  # fmt: skip

@@ -42,7 +42,7 @@ class Inquiries:
         return _status(found[1], look, place)
 
 
-def _status(job_id: str, look: Look, place: tuple[int, int] | None) -> RequestStatus:
+def _status(job_id: str, look: Look, place: tuple[int, int | None, str] | None) -> RequestStatus:
     return RequestStatus(
         id=request_id(job_id),
         object="request",
@@ -51,6 +51,7 @@ def _status(job_id: str, look: Look, place: tuple[int, int] | None) -> RequestSt
         lane=look.lane,
         position=place[0] if place else None,
         estimated_wait_ms=place[1] if place else None,
+        held=place[2] if place else None,
         attempts=look.tries,
         timeline=Timeline(
             accepted=look.admitted / 1000,

@@ -176,7 +176,7 @@ class JobEndpoint:
         relay.accepted()
         if admitted.before is None:
             return None
-        exchange.record.held = "slots"
+        exchange.record.held = (admitted.line.held if admitted.line else "") or "slots"
         return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:

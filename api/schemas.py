@@ -61,5 +61,9 @@ class RequestStatus(BaseModel):
     lane: str
     position: int | None = Field(description="How many requests go before it; null where it does not wait.")
     estimated_wait_ms: int | None = Field(description="How long it waits yet; null where it does not wait.")
+    held: str | None = Field(
+        description="Why it waits: `room` (all slots are busy), `paused` by an operator, `starting`, `backend`; null "
+        "where it does not wait."
+    )
     attempts: int = Field(description="How many workers have taken it.")
     timeline: Timeline

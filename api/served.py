@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shared.control.models import shown_state
 from shared.room.upkeep import Upkeep
 
 FRESH_SECONDS: Final = 0.25
@@ -19,6 +20,8 @@ class Served:
 
     unserved: Sequence[str]
     is_any_served: bool
+    held: Mapping[str, str]
+    """Models that nothing is taken of, and in which state each is."""
 
 
 class ServedModels:
@@ -37,5 +40,6 @@ class ServedModels:
             if self._found is None or now - self._found_at >= FRESH_SECONDS:
                 depth = await self._upkeep.depth()
                 unserved = tuple(name for name, model in depth.items() if model.workers == 0)
-                self._found, self._found_at = Served(unserved, len(unserved) < len(depth)), now
+                held = {name: shown_state(model) for name, model in depth.items() if model.held}
+                self._found, self._found_at = Served(unserved, len(unserved) < len(depth), held), now
             return self._found

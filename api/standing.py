@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from api.pace import Experience, Pace, size_of
+from shared.holds import Hold
 from shared.redis import RedisRefused, RedisUnavailable
 from shared.room.admission import Admission, Admissions, Line
 
@@ -37,8 +38,8 @@ class Waiting:
     """A request of this process that waits, and what is known of its turn."""
 
     __slots__ = (
-        "_ends_at", "_is_told", "_said", "_tell", "before", "expected_at", "id", "lane", "model", "since", "tenant",
-        "waits",
+        "_ends_at", "_is_told", "_said", "_tell", "before", "expected_at", "held", "id", "lane", "model", "since",
+        "tenant", "waits",
     )  # fmt: skip
 
     def __init__(self, job: Admission, before: int, since: float, ends_at: float, tell: TellHeaders) -> None:
@@ -52,6 +53,8 @@ class Waiting:
         """Jobs that go before it."""
         self.expected_at: float | None = None
         """When its turn is to come; None: nothing is known yet."""
+        self.held = ""
+        """What holds the whole model; empty where it moves."""
         self.waits = True
         """Whether it waited when it was last asked for."""
         self._tell = tell
@@ -60,20 +63,22 @@ class Waiting:
 
     def is_unsure(self, now: float) -> bool:
         """Whether its turn may have come since it was last asked for, or its wait is about to end in a refusal."""
-        expected = self.expected_at
+        expected = float("inf") if self.held else self.expected_at
         return self.waits and (expected is None or expected <= now or self._ends_at <= now + END_SECONDS)
 
     def comment(self, now: float) -> bytes:
         """Return what a stream's reader is told meanwhile."""
         if not self.waits:
             return b": keep-alive\n\n"
+        if self.held:
+            return b": queued, position %d, held: %b\n\n" % (self.before, self.held.encode())
         if self.expected_at is None:
             return b": queued, position %d\n\n" % self.before
         return b": queued, position %d, wait %d ms\n\n" % (self.before, max(0, (self.expected_at - now) * 1000))
 
     def note(self, before: int, wait_ms: float, now: float) -> None:
         """Take note where it stands; the first time this goes to its answer's headers."""
-        self.before = before
+        self.before, self.held = before, ""
         self.expected_at = now + wait_ms / 1000
         if not self._is_told:
             self._is_told = True
@@ -84,6 +89,14 @@ class Waiting:
                     (b"x-aqueduct-estimated-wait-ms", b"%d" % whole),
                 ]
             )
+
+    def hold(self, before: int, held: str) -> None:
+        """Take note that it stands there, and that nothing moves: what was said of its wait holds no more."""
+        self.before, self.held, self.expected_at = before, held, None
+        self._said.clear()
+        if not self._is_told:
+            self._is_told = True
+            self._tell([(b"x-aqueduct-queue-position", b"%d" % before), (b"x-aqueduct-held", held.encode())])
 
     def remember(self, said_ms: float, now: float) -> None:
         """Remember what `Pace` said, once for each size of the line before it."""
@@ -107,9 +120,13 @@ class _Room:
         """By job; those that were asked for longest ago come first."""
         self.asked_at = float("-inf")
         self.pace: Pace | None = None
+        self.held = ""
         self.experience = Experience()
 
     def take_note(self, waiting: Waiting, before: int, now: float) -> None:
+        if self.held:
+            waiting.hold(before, self.held)
+            return
         if self.pace is None:
             return
         said_ms = self.pace.wait_ms(before, now)
@@ -132,7 +149,7 @@ class Standing:
         room = self._rooms.setdefault(job.model, _Room(job.model))
         waiting = room.waiting[job.id] = Waiting(job, before, now, now + self._admissions.longest_wait(job), tell)
         if line is not None:
-            room.pace = Pace(line, now)
+            room.pace, room.held = Pace(line, now), line.held
         if line is not None or now - room.asked_at < ASK_SECONDS:
             room.take_note(waiting, before, now)
         self._wake.set()
@@ -175,7 +192,7 @@ class Standing:
         except (RedisUnavailable, RedisRefused):
             return  # asked again in a second
         now = loop.time()
-        room.pace = Pace(line, now)
+        room.pace, room.held = Pace(line, now), line.held
         for one, before in zip(asked, places, strict=True):
             if room.waiting.pop(one.id, None) is None:
                 continue  # it has left meanwhile
@@ -185,16 +202,20 @@ class Standing:
                 room.waiting[one.id] = one
                 room.take_note(one, before, now)
 
-    async def place_of(self, model: str, lane: str, tenant: str, job_id: str) -> tuple[int, int] | None:
-        """Return how many go before any waiting job and how many ms it waits yet; None if it does not wait.
+    async def place_of(self, model: str, lane: str, tenant: str, job_id: str) -> tuple[int, int | None, str] | None:
+        """Return how many go before any waiting job, how many ms it waits yet, and what holds it; None if it runs.
+
+        Nobody knows for how long a held model's jobs wait.
 
         Raises RedisUnavailable or RedisRefused.
         """
         line, (before,) = await self._admissions.stand(model, [(job_id, lane)])
         if before < 0:
             return None
+        if line.held:
+            return before, None, line.held
         now = asyncio.get_running_loop().time()
         said_ms = Pace(line, now).wait_ms(before, now)
         room = self._rooms.get(model)
         expected = room.experience.expected_ms(lane, tenant, before, said_ms) if room else said_ms
-        return before, int(expected)
+        return before, int(expected), str(Hold.ROOM)

@@ -22,6 +22,9 @@ COMMANDS = {
     "check": "validate the configuration, probe Redis and every backend",
     "reload": "have every process read the configuration again",
     "queues": "show what waits and runs, live",
+    "model": "pause, resume, drain and retire models and backends",
+    "job": "list, show, cancel and move requests",
+    "audit": "show what operators did",
     "token": "create, list, change and revoke bearer tokens",
     "batch": "send files of requests, watch them, fetch the results",
     "demo-backend": "run a scripted model server to try things with",
@@ -116,16 +119,17 @@ def _status_of(error: Exception) -> int | None:
     if isinstance(error, CommandError):
         return error.status
     from shared.config_problems import ConfigError  # noqa: PLC0415 - keeps `--help` fast
+    from shared.control.problems import BadFilter, NoSuch  # noqa: PLC0415
     from shared.fitness import UnfitRedis  # noqa: PLC0415
     from shared.private_files import UntrustedPath  # noqa: PLC0415
     from shared.store import StoreError  # noqa: PLC0415
     from shared.tokens import UnreadableMirror  # noqa: PLC0415
 
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | BadFilter):
         return WRONG_USAGE
     if isinstance(error, OSError) and error.filename is not None and error.errno in _MISFORTUNES:
         return FAILED
-    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror | StoreError) else None
+    return FAILED if isinstance(error, UnfitRedis | UntrustedPath | UnreadableMirror | StoreError | NoSuch) else None
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aqueduct.batches.open import OpenBatch
 
 _NUMBERS = ("PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN")
-_COLUMNS = (Column("MODEL"), *(Column(heading, is_number=True) for heading in _NUMBERS))
+_COLUMNS = (*map(Column, ("MODEL", "STATE")), *(Column(heading, is_number=True) for heading in _NUMBERS))
 _BATCH_COLUMNS = (
     *map(Column, ("BATCH", "TOKEN", "MODEL", "STATUS")),
     *(Column(heading, is_number=True) for heading in ("DONE", "FAILED", "TOTAL", "ENDS IN")),
@@ -62,11 +62,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     waits = row["waiting"]
     batch = f"{waits['batch']} until {row['batch_begins_at']}" if "batch_begins_at" in row else str(waits["batch"])
     return (
-        row["model"], *(str(waits[lane]) for lane in ("priority", "default", "flex")), batch,
+        row["model"], _state(row), *(str(waits[lane]) for lane in ("priority", "default", "flex")), batch,
         f"{row['oldest_wait_seconds']:g} s" if sum(waits.values()) else "-",
         f"{row['running']}/{row['concurrency']}", str(row["live_workers"]), str(row["tickets"]),
         "-" if row["ends_per_minute"] is None else f"{row['ends_per_minute']:g}",
     )  # fmt: skip
+
+
+def _state(row: dict[str, Any]) -> str:
+    held = row["backends_held"]
+    return f"{row['state']}, backend {', '.join(map(str, held))} held" if held else str(row["state"])
 
 
 def away(reason: str, *, as_json: bool) -> str:

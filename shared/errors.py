@@ -21,6 +21,7 @@
     ├── CapacityError                  ours, for now
     │   ├── QueueFull                  429 rate_limit_error / queue_full
     │   ├── ResourceUnavailable        429 rate_limit_error / resource_unavailable
+    │   ├── ModelRetired               503 service_unavailable_error / model_retired
     │   ├── NoWorker                   503 service_unavailable_error / no_worker
     │   ├── Draining                   503 service_unavailable_error / draining
     │   └── BrokerUnavailable          503 service_unavailable_error / server_is_overloaded
@@ -33,6 +34,7 @@
     └── JobError                       what became of an accepted job
         ├── QueueTimeout               504 timeout_error / queue_timeout
         ├── JobLost                    500 server_error / job_lost
+        ├── JobStopped                 410 request_cancelled / cancelled_by_operator
         └── JobCancelled               499 request_cancelled / cancelled (logs and Flower only)
 
 Across the queue an error travels as data (`to_wire`, `from_wire`) inside a failed event. No message ever holds a
@@ -288,6 +290,18 @@ class NoWorker(CapacityError):
     code = "no_worker"
 
 
+class ModelRetired(CapacityError):
+    """503: an operator has retired the model."""
+
+    code = "model_retired"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model `{model}` was retired by its operator and takes no new requests. Use another model.",
+            should_retry=False,
+        )
+
+
 class Draining(CapacityError):
     """503: this process is shutting down."""
 
@@ -391,6 +405,15 @@ class JobLost(JobError):
 
     code = "job_lost"
     default_message = "The worker that ran this request was lost after part of the answer was sent. Retry."
+
+
+class JobStopped(JobError):
+    """410: an operator ended the job. Not one that SDKs or batches try again."""
+
+    status = 410
+    type = "request_cancelled"
+    code = "cancelled_by_operator"
+    default_message = "The operator of this gateway ended the request. Ask them before you send it again."
 
 
 class JobCancelled(JobError):

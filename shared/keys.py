@@ -73,6 +73,9 @@ TOKENS = "aq:tokens"
 TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
 """Hash: SHA-256 of each token to when it was used last, in Unix seconds. A year after the last use of any."""
 
+AUDIT = "aq:audit"
+"""List: what operators did, newest first, as JSON. No lifetime; its length is bounded."""
+
 SINGLES: dict[str, str] = {
     "owners": OWNERS,
     "control": CONTROL,
@@ -82,13 +85,14 @@ SINGLES: dict[str, str] = {
     "hold": HOLD,
     "run": RUN,
     "processes": PROCESSES,
+    "audit": AUDIT,
 }
 """What the scripts use beside the prefixes."""
 
 BATCH_QUEUE = "aqueduct-batches"
 """Celery queue of the batches' tickets; no model's queue has a dash there. A list."""
 
-WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES)
+WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES, AUDIT)
 """The only keys of ours that may stand without a lifetime, apart from `queue()` lists and Celery's bindings."""
 
 

@@ -45,6 +45,11 @@ RUNNING_LOOKED: Final = 64
 RUNNING_FEW: Final = 16
 """At admission they are looked at only where no more run."""
 
+AUDIT_ENTRIES: Final = 10_000
+"""So many actions of operators are kept."""
+TICKETS_AT_ONCE: Final = 64
+"""Tickets at most that wake workers when a held model is let go."""
+
 INLINE_BYTES: Final = 64 * 1024
 """Bodies and events up to this size travel inside calls and frames; larger ones are stored apart."""
 LOG_ONLY: Final = 0xFFFFFFFF

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from shared.backend_keys import key_of
 from shared.backend_settings import BackendSettings
 
 FAILURES_TO_EJECT = 3
@@ -27,6 +28,8 @@ class _State:
     ejections: int = 0
     """In a row; each doubles the next one's length."""
     ejected_until: float = 0.0
+    is_held: bool = False
+    """An operator has it called no more."""
     is_on_trial: bool = False
     """Half-open: one call is out to see whether it has recovered."""
     running: int = 0
@@ -41,6 +44,15 @@ class BackendHealth:
         self._states = [_State(backend, _given(backend)) for backend in backends]
         self._clock = clock
         self._is_auto = False
+        self.off = ""
+        """Keys of the backends that operators hold, as Redis has them."""
+
+    def hold(self, off: str) -> None:
+        """Choose none of these from here on; where that leaves none, the model itself is held in Redis."""
+        self.off, keys = off, set(off.split())
+        held = [key_of(state.backend) in keys for state in self._states]
+        for state, is_held in zip(self._states, held, strict=True):
+            state.is_held = is_held and not all(held)
 
     def choose(self, tried: Collection[int] = ()) -> int:
         """Return the place of the backend to call next, by weight among the healthy ones that were not tried.
@@ -51,7 +63,8 @@ class BackendHealth:
         if len(self._states) == 1:
             return 0
         now = self._clock()
-        fresh = [i for i in range(len(self._states)) if i not in tried] or list(range(len(self._states)))
+        free = [i for i in range(len(self._states)) if not self._states[i].is_held]
+        fresh = [i for i in free if i not in tried] or free
         open_ = [i for i in fresh if self._is_open(self._states[i], now)]
         if not open_:
             return min(fresh, key=lambda i: self._states[i].ejected_until)
@@ -123,8 +136,9 @@ class BackendHealth:
         if len(self._states) == 1:
             return min(model_concurrency, self._states[0].limit or model_concurrency)
         now, total = self._clock(), 0
-        are_all_ejected = all(state.ejections for state in self._states)
-        for state in self._states:
+        states = [state for state in self._states if not state.is_held]
+        are_all_ejected = all(state.ejections for state in states)
+        for state in states:
             if state.ejections and not are_all_ejected:
                 total += now >= state.ejected_until  # the one call that tries it
             elif state.limit is None:

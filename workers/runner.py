@@ -144,7 +144,9 @@ class Runner:
             model,
             self._catalogue.models[model],
             self._settings.worker,
-            lambda limit: make_slots(limit=limit),
+            lambda served: make_slots(
+                limit=served.limit, held_backends=served.held_backends, hold_backends=served.hold_backends
+            ),
             Absences(self._client, model),
             self._background,
         )

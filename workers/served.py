@@ -24,11 +24,11 @@ class ServedModel:
         name: str,
         settings: ModelSettings,
         worker: WorkerSettings,
-        make_slots: Callable[[Callable[[], int]], Slots],
+        make_slots: Callable[[ServedModel], Slots],
         absences: Absences,
         background: Background,
     ) -> None:
-        """Take what makes the model's slots, given how many jobs may run at once at any moment."""
+        """Take what makes the model's slots of this; they ask it how many jobs may run at once at any moment."""
         self._absences = absences
         self._background = background
         self._name = name
@@ -37,10 +37,11 @@ class ServedModel:
         self.backends = Backends(name, settings, worker)
         self.presence: Presence | None = None
         """Where `when_absent` is `hold`."""
-        self.slots = make_slots(self._limit)
+        self.slots = make_slots(self)
         self._attend()
 
-    def _limit(self) -> int:
+    def limit(self) -> int:
+        """Return how many jobs of the model may run now, over all workers."""
         places = self.backends.health.capacity(self.settings.most)
         return places if self.presence is None else self.presence.limit(places)
 
@@ -85,6 +86,14 @@ class ServedModel:
     async def _let_go(self) -> None:
         with suppress(RedisUnavailable, RedisRefused):
             await self._absences.back(is_there=True)
+
+    def held_backends(self) -> str:
+        """Return the backends that are known to be held by operators, as Redis has them."""
+        return self.backends.health.off
+
+    def hold_backends(self, off: str) -> None:
+        """Take note that these are."""
+        self.backends.health.hold(off)
 
     def change(self, settings: ModelSettings) -> None:
         """Serve by these settings from the next job on; what runs ends as it began."""

@@ -24,6 +24,7 @@ class Slots:
     """Takes jobs for free slots; `start` runs one, and `freed` is called when it has ended.
 
     `on_crowd` hears that somebody was left waiting behind batch work that makes room, `on_held` that the model is held.
+    `held_backends` and `hold_backends` tell, and take, which backends operators hold.
     """
 
     def __init__(
@@ -32,6 +33,8 @@ class Slots:
         model: str,
         *,
         limit: Callable[[], int],
+        held_backends: Callable[[], str],
+        hold_backends: Callable[[str], None],
         free_in_process: Callable[[], int],
         bulk_bytes: Callable[[], int],
         start: Callable[[TakenJob], None],
@@ -42,6 +45,8 @@ class Slots:
         self._leases = leases
         self._model = model
         self._limit = limit
+        self._held_backends = held_backends
+        self._hold_backends = hold_backends
         self._free_in_process = free_in_process
         self._start = start
         self._on_crowd = on_crowd
@@ -133,6 +138,7 @@ class Slots:
                 concurrency=self._limit(),
                 awake_ms=PROMISE_MS if self._is_awake else 0,
                 bulk_bytes=self._bulk_bytes(),
+                off=self._held_backends(),
             )
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("nothing taken: %s", type(error).__name__)  # the sweep's ticket wakes us again
@@ -141,6 +147,9 @@ class Slots:
         for job in taken.jobs:
             self.running += 1
             self._start(job)
+        if taken.off is not None:  # nothing was taken, as this worker would have called others too
+            self._hold_backends(taken.off)
+            self._again = True
         self._count(len(taken.jobs))
         if taken.crowded:
             self._on_crowd()

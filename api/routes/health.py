@@ -23,7 +23,8 @@ async def liveness() -> dict[str, str]:
 async def readiness(gateway: GatewayDep, request: Request, response: Response) -> dict[str, Any]:
     """Ask Redis what is served: ready when it answers and some model has a live worker.
 
-    `unserved` is the number of models without one; on the machine itself, their names.
+    `unserved` is the number of models without one, `held` of those of which nothing is started, as operators want it;
+    on the machine itself, their names. A held model is ready: it accepts requests.
     """
     if gateway.draining:
         response.status_code = 503
@@ -34,8 +35,10 @@ async def readiness(gateway: GatewayDep, request: Request, response: Response) -
         response.status_code = 503
         return {"status": "redis is unavailable"}
     # No token is asked for here, and elsewhere names are shown only to those who may use the models.
-    unserved = list(found.unserved) if is_on_this_machine(request) else len(found.unserved)
+    is_here = is_on_this_machine(request)
+    unserved = list(found.unserved) if is_here else len(found.unserved)
+    held = {"held": dict(found.held) if is_here else len(found.held)} if found.held else {}
     if not found.is_any_served:
         response.status_code = 503
-        return {"status": "no worker", "unserved": unserved}
-    return {"status": "ready", "unserved": unserved}
+        return {"status": "no worker", "unserved": unserved, **held}
+    return {"status": "ready", "unserved": unserved, **held}

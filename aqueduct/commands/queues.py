@@ -117,12 +117,17 @@ async def _rows(settings: Settings, upkeep: Upkeep, client: RedisClient) -> list
 
 
 def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[str, Any]:
+    from shared.control.models import backends_of, shown_state  # noqa: PLC0415 - as above
+
     hours = model.hours
     pause = (
         {} if hours is None or hours.are_on(time.time()) else {"batch_begins_at": f"{hours.begin:%H:%M} {hours.zone}"}
     )
     return {
         "model": name,
+        "state": shown_state(depth),
+        "held": depth.held or None,
+        "backends_held": [one["place"] for one in backends_of(model, depth) if one["state"] == "held"],
         "waiting": depth.waiting,
         "oldest_wait_seconds": round(depth.oldest_ms / 1000, 1),
         "running": depth.running,

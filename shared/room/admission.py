@@ -11,12 +11,21 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shared import keys
 from shared.broker import ticket
 from shared.catalogue import Catalogue
-from shared.errors import AqueductError, BrokerUnavailable, NoWorker, QueueFull, ResourceUnavailable, Unprocessable
+from shared.errors import (
+    AqueductError,
+    BrokerUnavailable,
+    ModelRetired,
+    NoWorker,
+    QueueFull,
+    ResourceUnavailable,
+    Unprocessable,
+)
+from shared.holds import first_hold
 from shared.jobs import JobSpec
 from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
@@ -101,6 +110,8 @@ class Line(NamedTuple):
     """How many run at once."""
     ages_ms: Sequence[int]
     """How long running jobs have run; of a sample where there are very many."""
+    held: str = ""
+    """What holds the whole model (`shared/holds.py`); empty where it moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +285,8 @@ class Admissions:
         # Where batch work makes room, none of it goes before others.
         kept = model.places if model.preempt_batch_after_ms else model.kept_from_batch(model.places, time.time())
         asked = StandArguments(model_name, model.asked(model.places), kept, self._catalogue.settings.lanes.text)
-        (held_ms, running, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
-        return Line(held_ms, running or model.places, ages_ms), before
+        (held_ms, running, held, *ages_ms), *before = await self._scripts.run(STAND, asked, starmap(StandRow, jobs))
+        return Line(held_ms, running or model.places, ages_ms, first_hold(held.decode())), before
 
     async def look(self, job_id: str) -> Look | None:
         """Return what is known of a job; None where there is no record of it. Raises as `cancel`."""
@@ -312,8 +323,7 @@ def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     verdict = reply.verdict
     if verdict == b"ok":
         before = reply.before if reply.before >= 0 else None
-        line = Line(reply.line[0], reply.line[1], reply.line[2:]) if len(reply.line) > 2 else None
-        return Admitted(job.id, reply.number, *rates_of(reply), before, line)
+        return Admitted(job.id, reply.number, *rates_of(reply), before, _line(reply.line))
     if verdict == b"join":
         return Admitted(reply.joined.decode(), reply.number)
     refusal = limit_error(reply) or _refusal(job, reply)
@@ -342,6 +352,16 @@ def _refusal(job: Admission, reply: AdmitReply) -> AqueductError:
             "This Idempotency-Key was used with another body. Use a new key for a new request.",
             code="idempotency_key_reused",
         )
+    if verdict == b"retired":
+        return ModelRetired(job.model)
     if verdict == b"no_worker":
         return NoWorker(f"No worker serves model `{job.model}` at the moment. Retry shortly.", retry_after=seconds)
     return BrokerUnavailable(retry_after=2)
+
+
+def _line(told: Sequence[Any]) -> Line | None:
+    """Return what `line_now` tells, where that is enough to go by."""
+    if not told:
+        return None
+    held_ms, running, held, *ages_ms = told
+    return Line(held_ms, running or 1, ages_ms, first_hold(held.decode())) if ages_ms or held else None

@@ -92,6 +92,8 @@ class Taken:
     """No slot is free, and somebody waits behind batch work that makes room."""
     held: bool = False
     """Nothing is taken: the model is being started."""
+    off: str | None = None
+    """Operators hold these backends, and not those that were told: nothing was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,15 @@ class Leases:
         concurrency: int | None = None,
         awake_ms: int = 0,
         bulk_bytes: int = 64 * 1024 * 1024,
+        off: str = "",
     ) -> Taken:
         """Move waiting jobs into the running set; returns them, and whether more could be taken for free slots.
 
         `mine` is how many this worker already runs; without `surplus` it takes no more than its fair part.
         `concurrency` lowers the model's own limit, as when one of its backends is ejected. With `awake_ms` the caller
         promises to take again within that time, so that no tickets need be pushed. Once the jobs' own bodies exceed
-        `bulk_bytes` no more are taken. Raises RedisUnavailable or RedisRefused.
+        `bulk_bytes` no more are taken. `off` are the backends that the caller knows to be held.
+        Raises RedisUnavailable or RedisRefused.
         """
         model, lanes = self._catalogue.models[model_name], self._catalogue.settings.lanes
         places = concurrency or model.places
@@ -157,8 +161,11 @@ class Leases:
                 queue=keys.queue(model_name),
                 ticket=ticket(model_name),
                 people_first=flag(model.preempt_batch_after_ms),
+                off=off,
             ),
         )
+        if type(reply[1]) is bytes:
+            return Taken((), more=False, off=reply[1].decode())
         jobs: list[TakenJob] = []
         unreadable: list[ReleaseRow] = []
         for at in range(2, len(reply), 6):

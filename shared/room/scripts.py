@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from shared.redis import Argument, Reply
 from shared.scripting import Flag, NoRow, Script
@@ -84,7 +84,7 @@ class LimitRow(NamedTuple):
 
 
 class AdmitReply(NamedTuple):
-    """The verdict: ok, join, reused, full, share, busy, no_worker, late or again; or which limit refuses.
+    """The verdict: ok, join, reused, full, share, busy, no_worker, retired, late or again; or which limit refuses.
 
     Limits are rate, large (for any minute), jobs, waits and budget.
     """
@@ -101,7 +101,7 @@ class AdmitReply(NamedTuple):
     """The id of the job that the idempotency key stands for."""
     before: int
     """Jobs that go before it, where it must wait; -1 where a free slot takes it at once."""
-    line: list[int]
+    line: list[Any]
     """How fast the line moves, as `line_now` tells it, for who must wait."""
 
 
@@ -130,6 +130,8 @@ class TakeArguments(NamedTuple):
     ticket: bytes
     people_first: Flag
     """No batch work begins while anybody of a higher lane waits."""
+    off: str
+    """The backends that the caller knows to be held by operators, as the room names them."""
 
 
 class MakeRoomArguments(NamedTuple):
@@ -313,6 +315,8 @@ class SweepRow(NamedTuple):
     ticket: bytes
     waits_unserved: Flag
     """Its jobs wait without a worker too: `when_absent: hold`."""
+    backends: str
+    """Keys of all its backends, separated by blanks."""
 
 
 class FeederArguments(NamedTuple):
@@ -399,6 +403,77 @@ class CountRow(NamedTuple):
     pairs: tuple[Argument, ...]
 
 
+class SetModelArguments(NamedTuple):
+    """What an operator wants of a model."""
+
+    model: str
+    action: str
+    """pause, drain, retire or resume."""
+    by: str
+    via: str
+    queue: str
+    ticket: bytes
+
+
+class SetBackendArguments(NamedTuple):
+    """What an operator wants of one backend of a model."""
+
+    model: str
+    backend: str
+    """Its key."""
+    name: str
+    """As the audit log has it: never its address."""
+    action: str
+    """pause, drain or resume."""
+    configured: str
+    """Keys of all the model's backends, separated by blanks."""
+    by: str
+    via: str
+    queue: str
+    ticket: bytes
+
+
+class SetReply(NamedTuple):
+    """What became of it."""
+
+    before: bytes
+    now: bytes
+    running: int
+    waiting: int
+
+
+class EndJobsArguments(NamedTuple):
+    """An operator who ends jobs."""
+
+    by: str
+    via: str
+    target: str
+    """What was asked for, in the audit log."""
+    wire: bytes
+    """The error that whoever waits for them is told."""
+    quiet: Flag
+    """Nothing is written down where none was ended."""
+
+
+class MoveJobsArguments(NamedTuple):
+    """An operator who moves jobs to a lane."""
+
+    by: str
+    via: str
+    target: str
+    lane: str
+
+
+class NoteArguments(NamedTuple):
+    """An action that no script does."""
+
+    by: str
+    via: str
+    action: str
+    target: str
+    outcome: str
+
+
 class NoArguments(NamedTuple):
     """Nothing."""
 
@@ -427,6 +502,10 @@ def _number(reply: Reply) -> int:
 
 def _admitted(reply: Reply) -> AdmitReply:
     return AdmitReply(*reply)
+
+
+def _set(reply: Reply) -> SetReply:
+    return SetReply(*reply)
 
 
 def _swept(reply: Reply) -> Swept | None:
@@ -463,8 +542,15 @@ CAPACITY: Final = Script("capacity", CapacityArguments, NoRow, _raw)
 AWAY: Final = Script("away", AwayArguments, NoRow, _number)
 BACK: Final = Script("back", BackArguments, NoRow, _number)
 DOZE: Final = Script("doze", DozeArguments, NoRow, _number)
+SET_MODEL: Final = Script("set_model", SetModelArguments, NoRow, _set)
+SET_BACKEND: Final = Script("set_backend", SetBackendArguments, NoRow, _set)
+DESCRIBE: Final = Script("describe", NoArguments, IdRow, _raw)
+END_JOBS: Final = Script("end_jobs", EndJobsArguments, IdRow, _letters)
+MOVE_JOBS: Final = Script("move_jobs", MoveJobsArguments, IdRow, _letters)
+NOTE: Final = Script("note", NoteArguments, NoRow, _number)
 
 ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
+    *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),
 )

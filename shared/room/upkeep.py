@@ -6,8 +6,10 @@ import logging
 from dataclasses import dataclass
 
 from shared import keys
+from shared.backend_keys import keys_of
 from shared.broker import ticket
 from shared.catalogue import Catalogue
+from shared.holds import first_hold
 from shared.lanes import LANES, Lane
 from shared.protocol import PROTOCOL, process_name
 from shared.redis import RedisClient, Reply
@@ -53,6 +55,12 @@ class Depth:
     oldest_ms: int
     ends: int
     """How many ended within the last minute."""
+    held: str = ""
+    """What holds the whole model (`shared/holds.py`); empty where it moves."""
+    state: str = "active"
+    """What an operator has set."""
+    backends_off: frozenset[str] = frozenset()
+    """Keys of the backends that an operator holds."""
 
 
 class Upkeep:
@@ -122,6 +130,7 @@ class Upkeep:
                     queue=keys.queue(name),
                     ticket=ticket(name),
                     waits_unserved=flag(model.when_absent == "hold"),
+                    backends=keys_of(model.backends),
                 )
                 for name, model in self._catalogue.models.items()
             ],
@@ -137,7 +146,8 @@ class Upkeep:
         return {
             name: Depth(
                 waiting=dict(zip(LANES, map(int, row[:4]), strict=True)), running=int(row[4]), workers=int(row[5]),
-                oldest_ms=int(row[6]), ends=int(row[7]),
+                oldest_ms=int(row[6]), ends=int(row[7]), held=first_hold(row[8].decode()), state=row[9].decode(),
+                backends_off=frozenset(row[10].decode().split()),
             )
             for name, row in zip(names, reply, strict=True)
         }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.errors import BackendUnreachable, JobLost, NoWorker, QueueTimeout
+from shared.errors import BackendUnreachable, JobLost, JobStopped, NoWorker, QueueTimeout
 
 TIMEOUT_WIRE: Final = QueueTimeout(
     "The request waited longer than the model's max_wait_seconds and was not sent. Retry, or raise the limit."
@@ -18,6 +18,7 @@ EXHAUSTED_WIRE: Final = JobLost(
     "Every worker that ran this request was lost; it is not tried again.", should_retry=False
 ).to_wire()
 NO_WORKER_WIRE: Final = NoWorker("No worker serves this model at the moment. Retry shortly.", retry_after=5).to_wire()
+STOPPED_WIRE: Final = JobStopped(should_retry=False).to_wire()
 UNREADABLE_WIRE: Final = JobLost(
     "The request's record in the queue could not be read by its worker. Report the request id if it persists.",
     should_retry=False,

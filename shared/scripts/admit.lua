@@ -73,7 +73,13 @@ end
 local function until_free(every_ms)
   return math.min(60000, math.max(1000, tonumber(every_ms or 0) * math.max(1, math.ceil(ahead / 4))))
 end
-if at_once and ahead >= open then return refuse('busy', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms'))) end
+local room = nil
+if is_bounded(lane, must_finish, sink) then
+  room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms', 'held', 'state')
+  if room[5] == 'retired' then return refuse('retired') end
+  if room[4] then open = 0 end  -- what holds the model keeps every slot
+  if at_once and ahead >= open then return refuse('busy', until_free(room[3])) end
+end
 if limits[1] and ahead >= open and not is_line(sink) then
   local full = waits_breach(limits, open, now)
   if full then
@@ -81,9 +87,8 @@ if limits[1] and ahead >= open and not is_line(sink) then
     return refuse('waits', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms')))
   end
 end
-if is_bounded(lane, must_finish, sink) then
+if room then
   -- Jobs that free slots will take at once do not wait, so they do not count against the queue.
-  local room = redis.call('HMGET', NAMES.room .. model, room_field(lane, 'tokens'), room_field(lane, 'bytes'), 'every_ms')
   local full = ahead >= max_queue + open
   if ahead >= open then
     full = full or (max_queue_tokens > 0 and tonumber(room[1] or 0) + cost > max_queue_tokens)

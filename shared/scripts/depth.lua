@@ -1,5 +1,5 @@
 -- What operators look at: for each model {priority, default, flex, batch, running, live workers, oldest wait in ms,
--- ends within the last minute}. The tickets on its queue are asked apart (LLEN).
+-- ends within the last minute, what holds it, what an operator has set, held backends}. The tickets on its queue are asked apart (LLEN).
 local now = clock()
 
 -- The slot that began a minute ago, or before, counts by the part of it that lies within.
@@ -26,7 +26,8 @@ for model in rows() do
   end
   local job = first and load_job(first)
   local oldest = job and math.max(0, now - (tonumber(job.admitted) or now)) or 0
+  local set = redis.call('HMGET', NAMES.room .. model, 'held', 'state', 'off')
   out[#out + 1] = {lanes[1], lanes[2], lanes[3], lanes[4], redis.call('ZCARD', NAMES.running .. model),
-    live_workers(model, now, LIVE_WORKER_MS), oldest, ends_lately(model)}
+    live_workers(model, now, LIVE_WORKER_MS), oldest, ends_lately(model), set[1] or '', set[2] or 'active', set[3] or ''}
 end
 return out

@@ -2,7 +2,7 @@
 --
 --   state     who moves it      to
 --   waiting   end_jobs          ended                                           here
---   running   end_jobs          ended; its worker is told, and its slot is free here
+--   running   end_jobs          running, cancelled: its worker is told, and gives it up: then it ends        here
 --
 -- Returns one letter a job: 'w' was waiting, 'r' was running, 'e' had ended, 'n' there is none. With `quiet` nothing is
 -- written down where none was ended.
@@ -18,8 +18,8 @@ for id in rows() do
     fail(id, job, wire)
     letter = 'w'
   elseif job then
-    fail(id, job, wire)
-    count_ends(job.model, now, 1, held_ms(job, now))
+    -- Its slot is free when its worker has let go, or its lease has run out.
+    redis.call('HSET', NAMES.job .. id, 'cancelled', '1', 'stopped', wire)
     tell[#tell + 1] = id
     letter = 'r'
   end

@@ -21,9 +21,9 @@ end
 
 local function release(id, job, how, wire)
   if job.cancelled or how == 'end' then
-    finish(id, job, 0)
+    local is_told = end_cancelled(id, job)
     count_ends(job.model, now, 1, held_ms(job, now))
-    return 'e'
+    return is_told and 'f' or 'e'
   end
   local published = redis.call('LLEN', NAMES.log .. id) > 0
   if how == 'away' then

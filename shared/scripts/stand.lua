@@ -5,5 +5,12 @@
 concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
 local out = {line_now(model, clock(), math.huge)}
 local lanes, weights = lanes_now(model, concurrency, batch_reserve), weights_of(weights_text)
-for id, lane in rows() do out[#out + 1] = jobs_before(id, model, lane, lanes, weights) end
+for id, lane in rows() do
+  local before = jobs_before(id, model, lane, lanes, weights)
+  if before < 0 then  -- it runs, or was moved to another lane
+    local job = load_job(id)
+    if job and job.state == 'waiting' then before = jobs_before(id, model, job.lane, lanes, weights) end
+  end
+  out[#out + 1] = before
+end
 return out

@@ -71,7 +71,7 @@ local function reclaim(id, model)
   if not job or job.model ~= model or job.state ~= 'running' then
     redis.call('ZREM', NAMES.running .. model, id)
     redis.call('SREM', NAMES.batch_running .. model, id)
-  elseif job.cancelled then finish(id, job, 0)
+  elseif job.cancelled then end_cancelled(id, job)
   elseif redis.call('LLEN', NAMES.log .. id) > 0 then fail(id, job, lost_wire)
   elseif job.tries >= job.max_tries then fail(id, job, exhausted_wire)
   else wait_again(id, job, now, job.tries) end
@@ -89,15 +89,13 @@ local function leases(model)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', running_key, '-inf', now, 'LIMIT', 0, 200)) do guarded(reclaim, id, model) end
 end
 
--- What an operator has set stays, however long nothing comes.
-local function is_kept(room)
-  local set = redis.call('HMGET', room, 'held', 'state')
-  return set[1] or set[2]
-end
-
--- Nothing else of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
-local function give_lifetimes(model)
-  if not is_kept(NAMES.room .. model) then redis.call('PEXPIRE', NAMES.room .. model, DAY_MS) end
+-- Nothing of a model that nobody uses any more stays for ever. Done here, as it would cost every job a dozen commands.
+local function give_lifetimes(model, backends)
+  local set = redis.call('HMGET', NAMES.room .. model, 'held', 'state', 'off')
+  local off = set[3]
+  -- What an operator has set stays, however long nothing comes.
+  if not (set[1] or set[2] or off) then redis.call('PEXPIRE', NAMES.room .. model, DAY_MS) else redis.call('PERSIST', NAMES.room .. model) end
+  if off then hold_without_backends(model, off, backends) end  -- a reload may have changed what there is
   for _, key in ipairs({NAMES.tenants .. model, NAMES.waits .. model, NAMES.running .. model, NAMES.batch_running .. model}) do
     redis.call('PEXPIRE', key, DAY_MS)
   end
@@ -227,9 +225,9 @@ local function waits_of(model, concurrency, max_wait_ms, queue, ticket, waits_un
 end
 
 guarded(owners)
-for model, concurrency, max_wait_ms, queue, ticket, waits_unserved in rows() do
+for model, concurrency, max_wait_ms, queue, ticket, waits_unserved, backends in rows() do
   guarded(leases, model)
-  guarded(give_lifetimes, model)
+  guarded(give_lifetimes, model, backends)
   guarded(tend_groups, model)
   guarded(waits_of, model, concurrency, max_wait_ms, queue, ticket, waits_unserved)
 end

@@ -9,6 +9,7 @@
 --
 -- Returns {now, 1: jobs are left for slots that are free; 2: none is, and somebody waits behind batch work; 3: nothing
 -- is taken, as the model is being started, then of each job id, attempt, when it was admitted, bytes, spec, body}.
+-- {now, backends} where operators hold other backends than the caller knows of: nothing is taken until it does.
 -- awake_ms > 0 is the worker's promise to look again within that time; it stands only while it leaves nothing behind.
 concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
 local now = clock()
@@ -24,11 +25,12 @@ if redis.call('EXISTS', NAMES.waits .. model) == 0 then  -- what a busy worker n
 end
 if stands(NAMES.hold, lease_ms) then return out end
 local room = NAMES.room .. model
-local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'held')
+local passes = redis.call('HMGET', room, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'held', 'off')
 if passes[5] then  -- whoever lets it go wakes the workers
   if has_word(passes[5], 'starting') then out[2] = 3 end
   return out
 end
+if (passes[6] or '') ~= off then return {now, passes[6] or ''} end  -- the caller chooses among the others from here on
 local running = redis.call('ZCARD', running_key)
 local n = math.min(free_slots, concurrency - running)
 if n > 0 and not surplus then

@@ -97,6 +97,7 @@ def test_json_tells_lanes_slots_workers_and_tickets(config_file: Path) -> None:
     assert idle == {
         "model": "idle", "waiting": {"priority": 0, "default": 0, "flex": 0, "batch": 0}, "oldest_wait_seconds": 0,
         "running": 0, "concurrency": 2, "live_workers": 0, "tickets": 0, "ends_per_minute": None,
+        "state": "active", "held": None, "backends_held": [],
     }  # fmt: skip
 
 
@@ -104,8 +105,8 @@ def test_table_has_a_line_a_model_under_headings(config_file: Path) -> None:
     fill(config_file, ["default", "flex", "flex"], take=0)
     ended = queues(config_file, "--once")
     headings, busy, idle = (line.split() for line in ended.stdout.splitlines())
-    assert headings[:5] == ["MODEL", "PRIORITY", "DEFAULT", "FLEX", "BATCH"]
-    assert busy[:5] == ["busy", "0", "1", "2", "0"]
+    assert headings[:6] == ["MODEL", "STATE", "PRIORITY", "DEFAULT", "FLEX", "BATCH"]
+    assert busy[:6] == ["busy", "active", "0", "1", "2", "0"]
     assert "0/2" in idle
 
 

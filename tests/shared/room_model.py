@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
+from tests.shared.room_control import Control
 from tests.shared.room_groups import part
 from tests.shared.room_limits import ADMIT_LIMITS
 from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, share_of, weights_of
@@ -14,7 +15,7 @@ from tests.shared.room_upkeep import Upkeep
 from tests.shared.room_windows import Claim
 
 
-class Model(Upkeep):
+class Model(Upkeep, Control):
     """The rooms. Each method is a script: it returns the reply that must come, and leaves what must then stand."""
 
     _limits: tuple[LimitRow, ...] = ()
@@ -67,11 +68,14 @@ class Model(Upkeep):
         if not is_line(asked.sink) and not self._is_served(asked):
             return "no_worker"
         ahead, open_slots, counts = self.waiting(asked.model, asked.lane), self._open(asked), self.counters(asked.model)
-        if asked.at_once and ahead >= open_slots:
+        is_bounded = asked.lane != "batch" or not asked.must_finish or asked.sink == STORED
+        if is_bounded and self.rooms[asked.model].state == "retired":
+            return "retired"
+        if is_bounded and asked.at_once and ahead >= open_slots:
             return "busy"
         if ahead >= open_slots and not is_line(asked.sink) and self.is_full_of_waits(self._limits, open_slots):
             return "waits"
-        if asked.lane == "batch" and asked.must_finish and asked.sink != STORED:
+        if not is_bounded:
             return "ok"
         prefix = "batch:" if asked.lane == "batch" else ""
         is_full = ahead >= limits.max_queue + open_slots
@@ -91,6 +95,9 @@ class Model(Upkeep):
     def _open(self, asked: AdmitArguments) -> int:
         limits = ADMIT_LIMITS[asked.model]
         room = self.rooms[asked.model]
+        is_bounded = asked.lane != "batch" or not asked.must_finish or asked.sink == STORED
+        if (room.state != "active" or room.held) and is_bounded:
+            return 0
         free = max(0, limits.concurrency - len(room.running))
         if asked.lane == "batch":
             free = max(
@@ -109,14 +116,8 @@ class Model(Upkeep):
         deadline = math.inf if is_line(asked.sink) else now + asked.max_wait_ms
         job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
-        self.open_lane(job)
-        tags = self.tags_of(job)
-        clock, finish = tags.get(":clock", 0.0), tags.get(asked.tenant, 0.0)
-        job.tag = max(clock, finish)
-        owed = tags.get(f":owed:{asked.tenant}", 0.0) if finish >= clock else 0.0
-        self.set_finish(tags, asked.tenant, job.tag + asked.cost / asked.weight + owed, job.tag)
         self.jobs[job.id] = job
-        self.wait(job, job.tag)
+        self.enter(job)
         if asked.apart:
             self.bodies[job.id] = self.ttl_now + limits.life_ms
         job.rows = self._limits
@@ -239,6 +240,8 @@ class Model(Upkeep):
             return [], 0
         if room.held:
             return [], 3
+        if room.state != "active":
+            return [], 0
         n = min(asked.free_slots, asked.concurrency - len(room.running))
         if n > 0 and not asked.surplus:
             n = min(n, math.ceil(asked.concurrency / max(1, self.live(asked.model))) - asked.mine)
@@ -331,7 +334,7 @@ class Model(Upkeep):
         """Hand batch work back for who has waited too long; returns when to look again."""
         room = self.rooms[model]
         batch, free = len(room.batch_running), max(0, concurrency - len(room.running))
-        if not batch or room.held:
+        if not batch or room.held or room.state != "active":
             return -1
         left = [patience_ms - (self.now - job.admitted) for job in self._heads(room, min(free + batch, MOST_MOVED))]
         due, later = sum(ms <= 0 for ms in left), [min(ms, patience_ms) for ms in left if ms > 0]
@@ -420,8 +423,7 @@ class Model(Upkeep):
 
     def _released(self, worker: str, job: Job, how: str, wire: str) -> str:
         if job.is_cancelled or how == "end":
-            self.finish(job, 0)
-            return "e"
+            return "f" if self.end_cancelled(job) else "e"
         if how == "away":
             if job.id in self.logs:
                 return "p"

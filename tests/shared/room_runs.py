@@ -19,6 +19,7 @@ WEIGHTS: Final[dict[str, float]] = {
     "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
     "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1, "make_room": 5,
     "away": 0.7, "back": 3,
+    "set_model": 1.5, "end_jobs": 1, "move_jobs": 1.5,
 }  # fmt: skip
 MISFORTUNES: Final = ("leave", "hang", "silence", "clock_back", "fall_back", "spoil")
 
@@ -40,6 +41,7 @@ def serve_out(world: World) -> None:
     draw = Random(1)
     for model in MODELS:
         world.back_for(model)
+        world.set_one(model, "resume")
     for _ in range(90):
         if not any(room.waits or room.running for room in world.model.rooms.values()):
             return
@@ -75,7 +77,7 @@ def finish(world: World) -> None:
         world.sweep_now(APIS[0])
     world.let_pass(1_200_000)
     world.compare(world.probe.look())
-    allowed = {keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
+    allowed = {keys.AUDIT, keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
     left = {key for key in world.probe.look().keys.keys() - allowed if not key.startswith(keys.PREFIXES["budget"])}
     if left:
         raise Broken(f"left behind: {sorted(left)}")

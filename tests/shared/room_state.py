@@ -41,6 +41,8 @@ class Job:
     attempt: str = ""
     tries: int = 0
     is_cancelled: bool = False
+    stopped: str = ""
+    """What an operator has whoever waits for it told, once its worker lets go."""
     taken: float | None = None
     """When, where that counts."""
     has_spec: bool = True
@@ -134,6 +136,8 @@ class Room:
     tickets: int = 0
     lost: list[Job] = field(default_factory=list)
     """Jobs whose records went while they waited: the room counts them until a sweep has found it out."""
+    state: str = "active"
+    """What an operator has set."""
     met_lost: bool = False
     """Somebody met one of them."""
 
@@ -372,6 +376,14 @@ class Rooms(Limits):
         self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + job.keep_ms)
         self.tell(job, len(events), FAILED + wire)
         self.finish(job, job.keep_ms)
+
+    def end_cancelled(self, job: Job) -> bool:
+        """End a job that its worker has let go; returns whether somebody was told."""
+        if job.is_cancelled and job.stopped:
+            self.fail(job, job.stopped)
+            return True
+        self.finish(job, 0)
+        return False
 
     def tell(self, job: Job, number: int, payload: str) -> None:
         told = (job.id, nonce_of(job.attempt), str(number), payload)

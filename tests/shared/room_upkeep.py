@@ -92,7 +92,7 @@ class Upkeep(Rooms):
                 room.running.pop(job_id)
                 room.batch_running.discard(job_id)
             elif job.is_cancelled:
-                self.finish(job, 0)
+                self.end_cancelled(job)
             elif job_id in self.logs:
                 self.fail(job, str(asked.lost_wire))
             elif job.tries >= ADMIT_LIMITS[job.model].max_tries:
@@ -123,7 +123,7 @@ class Upkeep(Rooms):
             self._unserved(room, asked, did)
             return
         room.unserved = None
-        has_room = len(room.running) < row.concurrency and not room.held
+        has_room = len(room.running) < row.concurrency and not room.held and room.state == "active"
         if has_room and room.tickets < min(max(1, self.live(row.model)), len(room.waits)):
             self.push(row.model)
             did[3] += 1

@@ -25,15 +25,18 @@ from shared.room.scripts import (
     BEAT,
     CANCEL,
     DROP,
+    END_JOBS,
     FORGET,
     HEAR,
     HELLO,
     LEAVE,
     MAKE_ROOM,
+    MOVE_JOBS,
     PEEK,
     RELEASE,
     RENEW,
     RESULTS,
+    SET_MODEL,
     SWEEP,
     TAKE,
     AdmitArguments,
@@ -41,18 +44,21 @@ from shared.room.scripts import (
     BackArguments,
     BatchArguments,
     BeatArguments,
+    EndJobsArguments,
     ForgetArguments,
     HearArguments,
     HelloArguments,
     LeaveArguments,
     LimitRow,
     MakeRoomArguments,
+    MoveJobsArguments,
     NoArguments,
     OwnerArguments,
     PeekArguments,
     ReleaseArguments,
     RenewArguments,
     ResultsArguments,
+    SetModelArguments,
     SweepArguments,
     SweepRow,
     TakeArguments,
@@ -293,6 +299,32 @@ class World:
         self.model.beat(owner, f"2 {owner}", OWNER_MS, gone=gone)
         self.compare(seen, seen.reply, seen.now)
 
+    # Operators -------------------------------------------------------------------------------------------------------
+
+    def set_model(self, draw: Random) -> None:
+        """An operator holds a model, or lets it go."""
+        self.set_one(draw.choice([*MODELS]), draw.choice(("pause", "drain", "retire", "resume", "resume", "resume")))
+
+    def set_one(self, model: str, action: str) -> None:
+        seen = self.probe.run(SET_MODEL, SetModelArguments(model, action, "op", "test", keys.queue(model), TICKET))
+        self._ran(seen)
+        got = [part.decode() if isinstance(part, bytes) else part for part in seen.reply]
+        self.compare(seen, got, self.model.set_model(model, action))
+
+    def end_jobs(self, draw: Random) -> None:
+        """An operator ends jobs."""
+        ids = self._some_ids(draw)
+        seen = self.probe.run(END_JOBS, EndJobsArguments("op", "test", "some", b"stopped", ""), [(one,) for one in ids])
+        self._ran(seen)
+        self.compare(seen, seen.reply.decode(), "".join(self.model.end_job(one, "stopped") for one in ids))
+
+    def move_jobs(self, draw: Random) -> None:
+        """An operator moves jobs."""
+        ids, lane = self._some_ids(draw), draw.choice(LANES)
+        seen = self.probe.run(MOVE_JOBS, MoveJobsArguments("op", "test", "some", lane), [(one,) for one in ids])
+        self._ran(seen)
+        self.compare(seen, seen.reply.decode(), "".join(self.model.move_job(one, lane) for one in ids))
+
     # Workers ---------------------------------------------------------------------------------------------------------
 
     def take(self, draw: Random) -> None:
@@ -312,7 +344,7 @@ class World:
             batch_reserve=limits.batch_reserve, lease_ms=LEASE_MS, timeout_wire=b"timeout", weight_priority=8,
             weight_default=4, weight_flex=2, weight_batch=1, awake_ms=draw.choice((0, 0, 20)),
             bulk_bytes=draw.choice((150, 10**6, 10**6)), queue=keys.queue(model), ticket=TICKET,
-            people_first=flag(limits.patience_ms),
+            people_first=flag(limits.patience_ms), off="",
         )  # fmt: skip
         seen = self.probe.run(TAKE, asked)
         self._ran(seen)
@@ -476,7 +508,7 @@ class World:
         wires = (b"timeout", b"lost", b"exhausted", b"nobody", b"not started")
         asked = SweepArguments(process, PERIOD_MS, LEASE_MS, GRACE_MS, *wires)
         rows = [
-            SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET, flag(it.waits_unserved))
+            SweepRow(name, it.concurrency, it.max_wait_ms, keys.queue(name), TICKET, flag(it.waits_unserved), "key")
             for name, it in MODELS.items()
         ]
         order = self.probe.members(keys.OWNERS)

@@ -1,5 +1,5 @@
--- What operators did, one entry each: who, by which way, what, and what became of it. The log keeps the last AUDIT_ENTRIES.
+-- What operators did, newest first: who, by which way, what, and what became of it. The last AUDIT_ENTRIES are kept.
 local function audit(now, by, via, action, target, outcome)
-  redis.call('XADD', NAMES.audit, 'MAXLEN', '~', AUDIT_ENTRIES, '*', 'at', now, 'by', by, 'via', via, 'action', action,
-    'target', target, 'outcome', outcome)
+  redis.call('LPUSH', NAMES.audit, cjson.encode({at = now, by = by, via = via, action = action, target = target, outcome = outcome}))
+  redis.call('LTRIM', NAMES.audit, 0, AUDIT_ENTRIES - 1)
 end

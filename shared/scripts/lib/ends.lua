@@ -73,6 +73,14 @@ local function fail(id, job, wire)
   frame(job.owners, id, nonce_of(job.attempt), number, 'E' .. wire)
 end
 
+-- Ends a cancelled job that its worker has let go: without a word where nobody listens, else as an operator's `end_jobs` has
+-- it. Returns whether somebody was told.
+local function end_cancelled(id, job)
+  local wire = job.cancelled and redis.call('HGET', NAMES.job .. id, 'stopped')
+  if wire then fail(id, job, wire) else finish(id, job, 0) end
+  return wire and true or false
+end
+
 -- Lets a job that was taken wait again, in front. It may wait and run as long as a new one from here on, so whatever lives
 -- as long as the job does is given its whole life again. With `keeps_deadline` it waits no longer than it would have.
 local function wait_again(id, job, now, tries, keeps_deadline)
@@ -112,13 +120,14 @@ local function count_ends(model, now, ends, busy_ms)
     'busy_ms', math.floor(tonumber(last[5] or 0) * kept + busy_ms))
 end
 
--- How fast a model's line moves: {mean ms that a job holds its slot (0: not known yet), running jobs, for how many ms each
+-- How fast a model's line moves: {mean ms that a job holds its slot (0: not known yet), running jobs, what holds the whole
+-- model (shared/holds.py), for how many ms each
 -- of them has run...}; no ages where more than `few` run, of whom only the first RUNNING_LOOKED are looked at anyway.
 local function line_now(model, now, few)
   local running = NAMES.running .. model
-  local sums, count = redis.call('HMGET', NAMES.room .. model, 'busy_ends', 'busy_ms'), redis.call('ZCARD', running)
+  local sums, count = redis.call('HMGET', NAMES.room .. model, 'busy_ends', 'busy_ms', 'held'), redis.call('ZCARD', running)
   local ends, busy_ms = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
-  local line = {ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, count}
+  local line = {ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, count, sums[3] or ''}
   if count > few then return line end
   for _, id in ipairs(redis.call('ZRANGE', running, 0, RUNNING_LOOKED - 1)) do
     line[#line + 1] = math.max(0, now - tonumber(redis.call('HGET', NAMES.job .. id, 'taken') or now))
