@@ -238,8 +238,12 @@ class Limits:
             if row.waiting_jobs:
                 self.subject_waits.setdefault(row.subject, {})[job.id] = job.deadline
                 self.subject_waits_expire[row.subject] = self.ttl_now + life + 1000
-            if job.taken is not None and self.now > job.taken:
-                self._charge_budgets(row, 0, self.now - job.taken)
+            if slot_ms := self._slot_ms(job):
+                self._charge_budgets(row, 0, slot_ms)
+
+    def _slot_ms(self, job: Job) -> float:
+        held = 0.0 if job.taken is None else self.now - job.taken
+        return min(max(0.0, held), ADMIT_LIMITS[job.model].life_ms)
 
     def settle_limits(self, job: Job, log_length: int) -> None:
         """Give back what an ended job held, and charge what it has used."""
@@ -251,7 +255,7 @@ class Limits:
             tokens = math.floor(job.used + 0.5)
         else:
             tokens = math.ceil(min(job.asked.cost, job.asked.size / 4 + log_length))
-        slot_ms = 0 if was_waiting or job.taken is None else max(0.0, self.now - job.taken)
+        slot_ms = 0 if was_waiting else self._slot_ms(job)
         for row in job.rows:
             self.token_jobs.get(row.subject, {}).pop(job.id, None)
             more = tokens - math.ceil(job.asked.cost)
