@@ -24,6 +24,8 @@ from shared.batches.window import window_problem
 from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from shared.files import FileRecord, Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
+from shared.room.admission import broker_error
+from shared.room.limits import limit_rows, spent_budget
 from shared.room.lines import Lines
 from shared.settings import BatchSettings
 from shared.store import Store
@@ -193,7 +195,13 @@ class BatchDesk:
         return file
 
     async def _check_open(self, token: TokenSettings, tenant: str) -> None:
-        """Raise RateLimited where the token has as many open batches as it may."""
+        """Raise RateLimited where the token has as many open batches as it may, InsufficientQuota past a budget."""
+        try:
+            spent = await spent_budget(self._client, limit_rows(token))
+        except (RedisUnavailable, RedisRefused) as error:
+            raise broker_error(error) from error
+        if spent is not None:
+            raise spent
         if token.max_open_batches is None:
             return
         marks = await asyncio.gather(*map(self._store.get, await self._store.list(keys.OPEN)))

@@ -39,7 +39,7 @@ _UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}
 """Stands in where there is no file: a token needs Redis and the data folder only."""
 _COLUMNS = (
     *map(Column, ("NAME", "GROUP", "MODELS", "LANE")),
-    *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "JOBS")),
+    *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "TOK/MIN", "JOBS")),
     *map(Column, ("ROLE", "EXPIRES", "LAST USED", "CREATED")),
 )
 _MINUTES = "%Y-%m-%d %H:%M %Z"
@@ -113,8 +113,9 @@ def command() -> None:
 @click.option("--max-open-batches", type=int, metavar="N", help="Batches that have not ended; past it: 429.")
 @click.option("--max-enqueued-batch-tokens", type=int, metavar="N", help="Prompt tokens of its batches that wait.")
 @click.option("--max-stored-bytes", type=int, metavar="N", help="Of its files; past it: 413.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with the token as `token`.")
 @_action
-def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: Any) -> None:
+def create(desk: _Desk, name: str, models: str, expires: str | None, *, as_json: bool, **limits: Any) -> None:
     """Make a token and print it, once.
 
     NAME tells whose token it is: letters, digits and . _ @ -
@@ -142,7 +143,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
         desk.store.create(record)
     except TokenNameTaken as error:
         raise CommandError(str(error)) from None
-    print(token)
+    print(json.dumps({"token": token} | _as_json(record, {}), indent=1) if as_json else token)
     until = f" until {record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else ""
     print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
 
@@ -159,8 +160,9 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, **limits: A
 @click.option("--max-open-batches", metavar="N", help="Batches that have not ended; past it: 429. Or none.")
 @click.option("--max-enqueued-batch-tokens", metavar="N", help="Prompt tokens of its batches that wait. Or none.")
 @click.option("--max-stored-bytes", metavar="N", help="Of its files; past it: 413. Or none.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with all its limits.")
 @_action
-def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, **given: Any) -> None:
+def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *, as_json: bool, **given: Any) -> None:
     """Change what a token may do; what is not named stays as it is, and the token itself too."""
     if name in _static_names(desk.settings):
         raise CommandError(f"{name!r} stands in the configuration file; change it there and restart the API")
@@ -180,7 +182,10 @@ def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *
         record = desk.store.change(name, changes)
     if record is None:
         raise CommandError(_no_token(desk, name))
-    print(table(_COLUMNS, [_cells(record, desk.store.last_uses())], terminal_width()))
+    if as_json:
+        print(json.dumps(_as_json(record, desk.store.last_uses()), indent=1))
+    else:
+        print(table(_COLUMNS, [_cells(record, desk.store.last_uses())], terminal_width()))
 
 
 @command.command("list", short_help="show the tokens, static ones too")
@@ -289,7 +294,9 @@ def _cells(record: TokenSettings, uses: Mapping[str, datetime]) -> tuple[str, ..
     if record.expires_at and record.expires_at <= datetime.now(UTC):
         expires += " (past)"
     used = uses.get(record.sha256)
-    limits = (str(limit or "-") for limit in (record.requests_per_minute, record.concurrent_jobs))
+    limits = (
+        str(limit or "-") for limit in (record.requests_per_minute, record.tokens_per_minute, record.concurrent_jobs)
+    )
     return (
         record.name, record.group or "-", ",".join(record.models), record.lane, f"{record.weight:g}", *limits,
         "-" if record.role == "user" else record.role, expires,

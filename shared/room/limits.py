@@ -8,18 +8,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from shared.errors import InsufficientQuota, RateLimited
+from shared.keys import PREFIXES
+from shared.protocol import DAY_MS
+from shared.redis import RedisClient
 from shared.room.scripts import AdmitReply, LimitRow
 from shared.token_settings import TokenSettings
 
 _BUDGETS_FROM: Final = 4
 """Before these stand the limits that hold for requests alone."""
+_BUDGETS: Final = ("tokens_per_day", "tokens_per_month", "slot_seconds_per_day", "slot_seconds_per_month")
+"""In the order of a row."""
 _NAMES: Final = {
     "requests_per_minute": "requests per minute",
     "tokens_per_minute": "tokens per minute",
-    "tokens_per_day": "tokens per day",
-    "tokens_per_month": "tokens per month",
-    "slot_seconds_per_day": "slot seconds per day",
-    "slot_seconds_per_month": "slot seconds per month",
+    **{name: name.replace("_", " ") for name in _BUDGETS},
 }
 
 
@@ -94,10 +96,9 @@ def limit_error(reply: AdmitReply) -> RateLimited | InsufficientQuota | None:
     subject, name, *numbers = reply.breach
     limit, used, wanted = map(int, numbers)
     word = name.decode() if isinstance(name, bytes) else str(name)
-    kind, _, group = subject.decode().rpartition(":") if isinstance(subject, bytes) else ("", "", "")
-    whose = f"The group `{group}` of this token" if kind else "This token"
+    kind, whose = _whose(subject.decode() if isinstance(subject, bytes) else "")
     if reply.verdict == b"budget":
-        return _spent(reply, word, limit, used, whose, is_group=bool(kind))
+        return _spent(reply.now, word, limit, used, whose, is_group=bool(kind))
     if reply.verdict == b"large":
         text = (
             f"Request too large: its prompt and longest answer are estimated at {wanted} tokens. {whose} may use "
@@ -116,8 +117,37 @@ def limit_error(reply: AdmitReply) -> RateLimited | InsufficientQuota | None:
     return RateLimited(text, retry_after=reply.number / 1000)
 
 
-def _spent(reply: AdmitReply, name: str, limit: int, used: int, whose: str, *, is_group: bool) -> InsufficientQuota:
-    now = datetime.fromtimestamp(reply.now / 1000, UTC)
+async def spent_budget(client: RedisClient, rows: Sequence[LimitRow]) -> InsufficientQuota | None:
+    """Return what is told whose budget is spent, as `admit` tells it; None where all have something left.
+
+    Raises RedisUnavailable or RedisRefused.
+    """
+    budgets = budget_rows(rows)
+    if not budgets:
+        return None
+    seconds, micros = await client.call("TIME")
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now = datetime.fromtimestamp(int(seconds), UTC)
+    day, month = f"d{now_ms // DAY_MS}", f"m{now.year * 12 + now.month - 1}"
+    for row in budgets:
+        used = await client.call(
+            "HMGET", PREFIXES["budget"] + row.subject, *(day + "t", month + "t", day + "s", month + "s")
+        )
+        for name, most, number in zip(_BUDGETS, row[1 + _BUDGETS_FROM :], used, strict=True):
+            if isinstance(most, int) and 0 < most <= int(number or 0):
+                kind, whose = _whose(row.subject)
+                return _spent(now_ms, name, most, int(number), whose, is_group=bool(kind))
+    return None
+
+
+def _whose(subject: str) -> tuple[str, str]:
+    """Return the kind of a subject, empty for a token, and how it is told."""
+    kind, _, name = subject.rpartition(":")
+    return kind, f"The group `{name}` of this token" if kind else "This token"
+
+
+def _spent(now_ms: int, name: str, limit: int, used: int, whose: str, *, is_group: bool) -> InsufficientQuota:
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if name.endswith("_day"):
         anew = midnight + timedelta(days=1)

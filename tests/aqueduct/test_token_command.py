@@ -11,6 +11,7 @@ import pytest
 
 from aqueduct.cli import main
 from shared.keys import TOKEN_USES
+from shared.limit_settings import LimitSettings
 from shared.redis_sync import connect
 from shared.tokens import StoredToken, TokenStore, hash_token
 from tests.support.processes import RedisServer
@@ -70,9 +71,9 @@ def test_list_shows_every_token_with_its_limits(
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].endswith(f"{datetime.now(UTC):%Y-%m-%d} by anna")
     heading, static, created = (line.split() for line in lines)
-    assert heading[5:7] == ["REQ/MIN", "JOBS"]
-    assert (static[0], static[5:7]) == ("static", ["-", "-"])
-    assert (created[0], created[5:7]) == ("team-a", ["60", "-"])
+    assert heading[5:8] == ["REQ/MIN", "TOK/MIN", "JOBS"]
+    assert (static[0], static[5:8]) == ("static", ["-", "-", "-"])
+    assert (created[0], created[5:8]) == ("team-a", ["60", "-", "-"])
     assert token("list", "--json") == 0
     told = capsys.readouterr().out
     assert [(one["name"], one["static"], one["requests_per_minute"]) for one in json.loads(told)] == [
@@ -99,6 +100,25 @@ def test_set_changes_what_is_named_and_nothing_else(
         before.sha256,
     )
     assert '"lane":"batch"' in json.loads((tmp_path / "data" / "tokens.json").read_text())[after.sha256]
+
+
+def test_every_limit_is_given_changed_and_told_as_json(
+    token: Run, own_redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list(LimitSettings.model_fields)
+    options = [f"--{name.replace('_', '-')}" for name in names]
+    assert token("create", "all", *(word for at, option in enumerate(options) for word in (option, str(7 + at)))) == 0
+    capsys.readouterr()
+    (record,) = stored(own_redis, tmp_path)
+    assert [getattr(record, name) for name in names] == [7 + at for at in range(len(names))]
+    assert token("set", "all", "--json", *(word for option in options for word in (option, "none"))) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [told[name] for name in names] == [None] * len(names)
+    assert token("create", "other", "--tokens-per-day", "0") == 2
+    assert "--tokens-per-day" in capsys.readouterr().err
+    assert token("create", "other", "--tokens-per-day", "9", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tokens_per_day"], hash_token(told["token"])) == (9, told["sha256"])
 
 
 @pytest.mark.parametrize(

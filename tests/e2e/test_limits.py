@@ -236,11 +236,12 @@ def test_three_processes_let_in_as_many_tokens_as_a_minute_may_have(apis: tuple[
     asyncio.run(crowd.run(200, 190))
     times = sorted(crowd.let_in)
     worst = worst_minute(times)
-    average = sum(amount for _, amount in times) / (times[-1][0] - times[0][0]) * 60
-    log.info("worst %d, average %d, kept %d of %d", worst, average, crowd.kept, crowd.returned)
+    begin = times[0][0]
+    minutes = [sum(amount for at, amount in times if n * 61 <= at - begin < (n + 1) * 61) for n in range(3)]
+    log.info("worst %d, each 61 s %s, kept %d of %d", worst, minutes, crowd.kept, crowd.returned)
     assert not crowd.other
     assert worst <= 12_000 * 1.02
-    assert average >= 12_000 * 0.98
+    assert min(minutes) >= 12_000 * 0.98
     assert crowd.kept / crowd.returned >= 0.9
 
 
