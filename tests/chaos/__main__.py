@@ -1,6 +1,6 @@
 """`python -m tests.chaos`: every fault under load and a table, then batches, then the scripts. A breach: 1.
 
-`soak`, `cancels`, `batches` and `scripts` are long runs of one kind.
+`soak`, `cancels`, `batches`, `asleep` and `scripts` are long runs of one kind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.asleep import run_asleep
 from tests.chaos.batches import SHORT_HARMS, run_batches
 from tests.chaos.cancels import run_cancels
 from tests.chaos.faults import FAULTS, Fault, wait_for_load
@@ -46,6 +47,9 @@ def main() -> int:
     scripts.add_argument("--seed", type=int, help="of the first run (default: another each time)")
     batches = runs.add_parser("batches", help="batches while all that carries them is killed: one record a line")
     batches.add_argument("--lines", type=int, default=FULL_LINES)
+    asleep = runs.add_parser("asleep", help="a backend that is away under load, and comes back")
+    asleep.add_argument("--requests", type=int, default=500, dest="count")
+    asleep.add_argument("--seconds", type=float, default=90)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aqueduct-chaos-") as made:
         folder = arguments.logs or Path(made)
@@ -53,6 +57,8 @@ def main() -> int:
             return _report(run_soak(folder, arguments.count))
         if arguments.run == "cancels":
             return _report(run_cancels(folder, arguments.count))
+        if arguments.run == "asleep":
+            return _report(run_asleep(folder, arguments.count, arguments.seconds))
         if arguments.run == "scripts":
             return _report(run_scripts(folder, arguments.steps, arguments.seed))
         if arguments.run == "batches":

@@ -99,6 +99,11 @@ class Presence:
         """Whether all places may be used."""
         return self._allowed is None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether it is away, and nobody looks for it as nobody waits."""
+        return self.is_away and (self._search is None or self._search.done())
+
     def limit(self, places: int) -> int:
         """Return how many of so many jobs may run now."""
         if self._allowed is None:
@@ -157,7 +162,7 @@ class Presence:
     # --- away -------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if self._search is None or self._search.done():
+        if self.is_resting:
             self._search = self._background.step(self._bring_back(), f"search for a backend of {self._name}")
 
     async def _bring_back(self) -> None:
