@@ -11,7 +11,8 @@ from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, Unauthenticated
-from shared.keys import TOKENS
+from shared.groups import parse_groups
+from shared.keys import GROUPS, TOKENS
 from shared.token_settings import GroupSettings, TokenSettings
 from shared.tokens import hash_token, parse_records
 
@@ -43,6 +44,7 @@ class TokenTable:
         self._catalogue = catalogue
         self._on_use = on_use
         self._groups: dict[str, GroupSettings] = {}
+        self._created_groups: dict[str, GroupSettings] = {}
         self._static: dict[str, TokenSettings] = {}
         self._created: dict[str, TokenSettings] = {}
         self._dynamic: dict[str, TokenSettings] = {}
@@ -57,7 +59,7 @@ class TokenTable:
 
     def _changed(self) -> None:
         settings = self._catalogue.settings
-        self._groups = {group.name: group for group in settings.groups}
+        self._groups = self._created_groups | {group.name: group for group in settings.groups}
         self._static = {record.sha256: record.within(self._groups) for record in settings.tokens}
         self.replace_dynamic(list(self._created.values()))
 
@@ -85,7 +87,10 @@ class TokenTable:
             async with asyncio.timeout(LOOK_SECONDS):
                 found = zip(wanted, await call("HMGET", TOKENS, *wanted), strict=True)
                 fields = {digest.encode(): record for digest, record in found if record is not None}
-                self.replace_dynamic([*self._created.values(), *parse_records(fields)])
+                records = parse_records(fields)
+                if any(record.group is not None and record.group not in self._groups for record in records):
+                    await self._refresh_groups(call)
+                self.replace_dynamic([*self._created.values(), *records])
 
     def authenticate(self, authorization: bytes | None) -> TokenSettings:
         """Return whose token the header holds; raise Unauthenticated without a word of the token.
@@ -122,8 +127,20 @@ class TokenTable:
 
         A hash that is wholly absent was lost (a revoked last token leaves a marker), so the last good set stays too.
         """
-        if reply := await call("HGETALL", TOKENS):
-            self.replace_dynamic(parse_records(reply))
+        reply = await call("HGETALL", TOKENS)
+        if not reply:
+            return
+        records = parse_records(reply)
+        if any(record.group is not None for record in records):
+            await self._refresh_groups(call)  # after them: a token names a group that there was before it
+        self.replace_dynamic(records)
+
+    async def _refresh_groups(self, call: RedisCall) -> None:
+        if reply := await call("HGETALL", GROUPS):
+            created: dict[str, GroupSettings] = {group.name: group for group in parse_groups(reply)}
+            if created != self._created_groups:
+                self._created_groups = created
+                self._changed()
 
     async def refresh_forever(self, call: RedisCall, interval_seconds: float = 5) -> None:
         """Refresh now and every interval until cancelled; the first failure of a row is logged."""

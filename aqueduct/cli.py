@@ -26,6 +26,7 @@ COMMANDS = {
     "job": "list, show, cancel and move requests",
     "audit": "show what operators did",
     "token": "create, list, change and revoke bearer tokens",
+    "group": "show, make and change groups of tokens",
     "batch": "send files of requests, watch them, fetch the results",
     "demo-backend": "run a scripted model server to try things with",
 }

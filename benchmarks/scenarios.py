@@ -17,6 +17,7 @@ from benchmarks.processes import fetch
 from benchmarks.queue_depth import queue
 from benchmarks.report import Table, errors_text
 from benchmarks.runner import Row, Runner, cpu_each, median
+from benchmarks.shares import shares
 from benchmarks.standing import standing
 
 Rows = dict[str, Row]
@@ -332,4 +333,5 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "beside": beside,
     "standing": standing,
     "auto": auto,
+    "shares": shares,
 }

@@ -10,6 +10,8 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError
 
+from shared.groups import MIRROR_NAME as GROUPS_MIRROR_NAME
+from shared.keys import GROUPS
 from shared.protocol import PROTOCOL, process_name
 from shared.redis_checks import redis_problems
 from shared.redis_sync import connect
@@ -63,6 +65,9 @@ def _ready(settings: Settings) -> None:
             if not faults:
                 _greet(client, settings)
                 restored = restore_from_mirror(client, settings.data_dir / MIRROR_NAME)
+                groups = restore_from_mirror(client, settings.data_dir / GROUPS_MIRROR_NAME, GROUPS)
+                if groups:
+                    log.warning("groups restored from the data folder's mirror", extra={"groups": groups})
                 if restored:
                     log.warning("tokens restored from the data folder's mirror", extra={"tokens": restored})
     except OtherProtocol as error:

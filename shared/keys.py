@@ -70,6 +70,8 @@ PROCESSES = "aq:processes"
 """Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
 """Hash: SHA-256 of each created token to its record, whatever the protocol. No lifetime; mirrored to a file."""
+GROUPS = "aq:groups"
+"""Hash: name of each created group to its record, whatever the protocol. No lifetime; mirrored to a file."""
 TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
 """Hash: SHA-256 of each token to when it was used last, in Unix seconds. A year after the last use of any."""
 
@@ -92,7 +94,7 @@ SINGLES: dict[str, str] = {
 BATCH_QUEUE = "aqueduct-batches"
 """Celery queue of the batches' tickets; no model's queue has a dash there. A list."""
 
-WITHOUT_LIFETIME = (OWNERS, TOKENS, PROCESSES, AUDIT)
+WITHOUT_LIFETIME = (OWNERS, TOKENS, GROUPS, PROCESSES, AUDIT)
 """The only keys of ours that may stand without a lifetime, apart from `queue()` lists and Celery's bindings."""
 
 

@@ -27,6 +27,8 @@ log = logging.getLogger("aqueduct.tokens")
 MARKER: Final = "changed_at"
 MIRROR_NAME: Final = "tokens.json"
 USES_KEPT_MS: Final = 365 * 86_400_000
+GROUP_MARKER: Final = ":changed_at"
+"""The marker in the hash of groups: no group can be called so."""
 _DIGEST_LENGTH: Final = 64
 
 
@@ -99,7 +101,7 @@ class TokenStore:
                     message = f"a token named {other.name!r} exists already; revoke it or choose another name"
                     raise TokenNameTaken(message)
             pipe.multi()
-            pipe.hset(TOKENS, mapping={record.sha256: record.model_dump_json(), MARKER: _now()})
+            pipe.hset(TOKENS, mapping={record.sha256: record.model_dump_json(), MARKER: now_text()})
 
         self._change(add)
 
@@ -124,7 +126,7 @@ class TokenStore:
             found[:] = [StoredToken.model_validate({**record.model_dump(), **fields}) for record in known]
             pipe.multi()
             for record in found:
-                pipe.hset(TOKENS, mapping={record.sha256: record.model_dump_json(), MARKER: _now()})
+                pipe.hset(TOKENS, mapping={record.sha256: record.model_dump_json(), MARKER: now_text()})
 
         self._change(replace)
         return found[0] if found else None
@@ -139,7 +141,7 @@ class TokenStore:
             if found:
                 pipe.hdel(TOKENS, *found)
                 pipe.hdel(TOKEN_USES, *found)
-                pipe.hset(TOKENS, MARKER, _now())
+                pipe.hset(TOKENS, MARKER, now_text())
 
         self._change(remove)
         return bool(found)
@@ -157,8 +159,8 @@ def write_mirror(path: Path, fields: Mapping[bytes, bytes]) -> None:
     write_private(path, text)
 
 
-def read_mirror(path: Path) -> Mapping[str, str]:
-    """Return the fields of the hash that the file holds, none if there is no file.
+def read_mirror(path: Path, what: str = "token") -> Mapping[str, str]:
+    """Return the fields of the hash of tokens, or groups, that the file holds, none if there is no file.
 
     Raises UnreadableMirror, or UntrustedPath where somebody else could have written it.
     """
@@ -171,26 +173,26 @@ def read_mirror(path: Path) -> Mapping[str, str]:
         problem, fix = f"cannot be read ({error.strerror})", "let this user read the file"
         raise UnreadableMirror(path, problem, fix) from None
     except (ValueError, TypeError):
-        fix = "remove it, and create again what `aqueduct token list` does not show"
-        raise UnreadableMirror(path, "is not a mirror of tokens", fix) from None
+        fix = f"remove it, and create again what `aqueduct {what} list` does not show"
+        raise UnreadableMirror(path, f"is not a mirror of {what}s", fix) from None
 
 
-def restore_from_mirror(client: redis.Redis, path: Path) -> int:
-    """Fill the hash from the mirror when Redis has none; return the number of tokens restored.
+def restore_from_mirror(client: redis.Redis, path: Path, key: str = TOKENS) -> int:
+    """Fill the hash from the mirror when Redis has none; return the number of tokens, or groups, restored.
 
     A missing mirror restores nothing; raises as `read_mirror`.
     """
-    fields = read_mirror(path)
+    fields = read_mirror(path, "token" if key == TOKENS else "group")
     restored = 0
 
     def fill(pipe: Any) -> None:
         nonlocal restored
-        restored = 0 if pipe.exists(TOKENS) else sum(len(key) == _DIGEST_LENGTH for key in fields)
+        restored = 0 if pipe.exists(key) else sum(name not in (MARKER, GROUP_MARKER) for name in fields)
         pipe.multi()
         if restored:
-            pipe.hset(TOKENS, mapping=dict(fields))
+            pipe.hset(key, mapping=dict(fields))
 
-    client.transaction(fill, TOKENS)
+    client.transaction(fill, key)
     return restored
 
 
@@ -199,5 +201,6 @@ def _hash(client: redis.Redis) -> dict[bytes, bytes]:
     return dict(reply)
 
 
-def _now() -> str:
+def now_text() -> str:
+    """Return the present as a marker holds it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

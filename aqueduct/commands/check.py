@@ -23,6 +23,7 @@ from aqueduct.probing.probe import probe
 from shared.backend_settings import BackendSettings
 from shared.config import load_settings
 from shared.config_problems import ConfigError, Problem, suggestion
+from shared.groups import MIRROR_NAME as GROUPS_MIRROR_NAME
 from shared.logging import escaped
 from shared.private_files import UntrustedPath
 from shared.redis_checks import Check, redis_checks
@@ -111,12 +112,13 @@ def _token_checks(settings: Settings) -> Iterable[Check]:
 
 
 def _mirror(settings: Settings) -> Iterable[Check]:
-    try:
-        read_mirror(settings.data_dir / MIRROR_NAME)
-    except UnreadableMirror as error:
-        yield Check("created tokens", "fail", error.problem, error.fix)
-    except UntrustedPath as error:
-        yield Check("created tokens", "fail", str(error))
+    for name, what in ((MIRROR_NAME, "token"), (GROUPS_MIRROR_NAME, "group")):
+        try:
+            read_mirror(settings.data_dir / name, what)
+        except UnreadableMirror as error:
+            yield Check(f"created {what}s", "fail", error.problem, error.fix)
+        except UntrustedPath as error:
+            yield Check(f"created {what}s", "fail", str(error))
 
 
 def _storage(settings: Settings) -> Iterable[Check]:

@@ -2,90 +2,42 @@
 
 from __future__ import annotations
 
-import functools
-import getpass
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
-from redis.exceptions import RedisError
 
-from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.limit_options import limit_options
-from aqueduct.commands.redis_choice import redis_url_here
+from aqueduct.commands.token_desk import (
+    NO_LIMIT,
+    Desk,
+    action,
+    refuse_unknown_group,
+    refuse_unknown_models,
+    told_by_option,
+    user_name,
+)
 from aqueduct.errors import CommandError
 from aqueduct.table import Column, table, terminal_width
-from shared.config import load_settings
-from shared.config_problems import reason, suggestion
+from shared.config_problems import suggestion
 from shared.lanes import LANES
 from shared.logging import escaped
-from shared.redis_sync import connect
 from shared.roles import ROLES
 from shared.settings import Settings
 from shared.token_settings import TokenSettings
-from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, TokenStore, hash_token, new_token, read_mirror
+from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, hash_token, new_token, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_UNNAMED_MODELS = {"models": {"any": {"backends": [{"url": "http://127.0.0.1"}]}}}
-"""Stands in where there is no file: a token needs Redis and the data folder only."""
 _COLUMNS = (
     *map(Column, ("NAME", "GROUP", "MODELS", "LANE")),
     *(Column(heading, is_number=True) for heading in ("WEIGHT", "REQ/MIN", "TOK/MIN", "JOBS")),
     *map(Column, ("ROLE", "EXPIRES", "LAST USED", "CREATED")),
 )
 _MINUTES = "%Y-%m-%d %H:%M %Z"
-_NO_LIMIT = "none"
-"""Takes a limit, or an end, away."""
-
-
-@dataclass(frozen=True)
-class _Desk:
-    """What an action works with."""
-
-    settings: Settings
-    knows_models: bool
-    """Whether the settings come from a file, so that the models in them are the real ones."""
-    store: TokenStore
-
-
-@contextmanager
-def _open_desk(config: Path | None) -> Iterator[_Desk]:
-    path = config_file_here(config)
-    settings = load_settings(
-        path,
-        resolve_backend_keys=False,
-        resolve_flower_password=False,
-        resolve_webhook_secrets=False,
-        base=_UNNAMED_MODELS,
-    )
-    try:
-        with connect(redis_url_here(settings)) as client:
-            yield _Desk(settings, path is not None, TokenStore(client, settings.data_dir))
-    except RedisError as error:
-        raise CommandError(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`") from None
-
-
-def _action(act: Callable[..., None]) -> Callable[..., int]:
-    """Give an action its desk in place of `--config`."""
-
-    @config_option
-    @data_dir_option
-    @functools.wraps(act)
-    def command(config: Path | None, **options: Any) -> int:
-        with _open_desk(config) as desk:
-            act(desk, **options)
-        return 0
-
-    return command
 
 
 @click.group("token", help=__doc__)
@@ -114,8 +66,8 @@ def command() -> None:
 @click.option("--max-enqueued-batch-tokens", type=int, metavar="N", help="Prompt tokens of its batches that wait.")
 @click.option("--max-stored-bytes", type=int, metavar="N", help="Of its files; past it: 413.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with the token as `token`.")
-@_action
-def create(desk: _Desk, name: str, models: str, expires: str | None, *, as_json: bool, **limits: Any) -> None:
+@action
+def create(desk: Desk, name: str, models: str, expires: str | None, *, as_json: bool, **limits: Any) -> None:
     """Make a token and print it, once.
 
     NAME tells whose token it is: letters, digits and . _ @ -
@@ -124,8 +76,8 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, *, as_json:
     if name in _static_names(desk.settings):
         raise CommandError(f"a token named {name!r} stands in the configuration file; choose another name")
     wanted = [model.strip() for model in models.split(",") if model.strip()]
-    _refuse_unknown_models(desk, wanted)
-    _refuse_unknown_group(desk, limits["group"])
+    refuse_unknown_models(desk, wanted)
+    refuse_unknown_group(desk, limits["group"])
     token = new_token()
     expires_at = _expiry(expires, now) if expires else None
     record = _record(
@@ -135,7 +87,7 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, *, as_json:
             "models": wanted,
             "expires_at": expires_at,
             "created_at": now,
-            "created_by": _user(),
+            "created_by": user_name(),
         }
         | limits
     )
@@ -161,24 +113,24 @@ def create(desk: _Desk, name: str, models: str, expires: str | None, *, as_json:
 @click.option("--max-enqueued-batch-tokens", metavar="N", help="Prompt tokens of its batches that wait. Or none.")
 @click.option("--max-stored-bytes", metavar="N", help="Of its files; past it: 413. Or none.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with all its limits.")
-@_action
-def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *, as_json: bool, **given: Any) -> None:
+@action
+def set_token(desk: Desk, name: str, models: str | None, expires: str | None, *, as_json: bool, **given: Any) -> None:
     """Change what a token may do; what is not named stays as it is, and the token itself too."""
     if name in _static_names(desk.settings):
         raise CommandError(f"{name!r} stands in the configuration file; change it there and restart the API")
     changes: dict[str, Any] = {
-        field: None if value == _NO_LIMIT else value for field, value in given.items() if value is not None
+        field: None if value == NO_LIMIT else value for field, value in given.items() if value is not None
     }
-    _refuse_unknown_group(desk, changes.get("group"))
+    refuse_unknown_group(desk, changes.get("group"))
     if models is not None:
         wanted = [model.strip() for model in models.split(",") if model.strip()]
-        _refuse_unknown_models(desk, wanted)
+        refuse_unknown_models(desk, wanted)
         changes["models"] = wanted
     if expires is not None:
-        changes["expires_at"] = None if expires == _NO_LIMIT else _expiry(expires, datetime.now(UTC))
+        changes["expires_at"] = None if expires == NO_LIMIT else _expiry(expires, datetime.now(UTC))
     if not changes:
         raise click.UsageError("name what to change, such as --requests-per-minute 60")
-    with _told_by_option():
+    with told_by_option():
         record = desk.store.change(name, changes)
     if record is None:
         raise CommandError(_no_token(desk, name))
@@ -190,8 +142,8 @@ def set_token(desk: _Desk, name: str, models: str | None, expires: str | None, *
 
 @command.command("list", short_help="show the tokens, static ones too")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-@_action
-def list_tokens(desk: _Desk, as_json: bool) -> None:
+@action
+def list_tokens(desk: Desk, as_json: bool) -> None:
     """Show the tokens, static ones too."""
     records = [*desk.settings.tokens, *desk.store.list()]
     uses = desk.store.last_uses()
@@ -204,8 +156,8 @@ def list_tokens(desk: _Desk, as_json: bool) -> None:
 
 @command.command("revoke", short_help="withdraw a token; takes effect within 5 seconds")
 @click.argument("name")
-@_action
-def revoke(desk: _Desk, name: str) -> None:
+@action
+def revoke(desk: Desk, name: str) -> None:
     """Withdraw a token; takes effect within 5 seconds."""
     if desk.store.revoke(name):
         print(f"Revoked {escaped(name)}; every API process refuses it within 5 seconds.", file=sys.stderr)
@@ -215,7 +167,7 @@ def revoke(desk: _Desk, name: str) -> None:
     raise CommandError(_no_token(desk, name))
 
 
-def _no_token(desk: _Desk, name: str) -> str:
+def _no_token(desk: Desk, name: str) -> str:
     return f"no token is called {name!r}{suggestion(name, [record.name for record in desk.store.list()])}"
 
 
@@ -223,37 +175,10 @@ def _static_names(settings: Settings) -> set[str]:
     return {token.name for token in settings.tokens}
 
 
-def _refuse_unknown_models(desk: _Desk, names: Sequence[str]) -> None:
-    known = desk.settings.public_names()
-    for name in names:
-        if desk.knows_models and name != "*" and name not in known:
-            raise click.UsageError(f"--models: no model is called {name!r}{suggestion(name, known)}")
-
-
-def _refuse_unknown_group(desk: _Desk, name: str | None) -> None:
-    known = [group.name for group in desk.settings.groups]
-    if name is not None and name not in known:
-        raise click.UsageError(f"--group: no group is called {name!r}{suggestion(name, known)}")
-
-
 def _record(fields: dict[str, Any]) -> StoredToken:
     """Return the record; a value out of range is told by its option."""
-    with _told_by_option():
+    with told_by_option():
         return StoredToken.model_validate(fields)
-
-
-@contextmanager
-def _told_by_option() -> Iterator[None]:
-    """Tell of a value that no token can have by the option that it came from."""
-    try:
-        yield
-    except ValidationError as error:
-        lines = []
-        for found in error.errors(include_url=False):
-            field = str(found["loc"][0])
-            option = "NAME" if field == "name" else f"--{field.replace('_', '-')}"
-            lines.append(f"{option}: {reason(dict(found), (field,), show=True)}")
-        raise click.UsageError("\n".join(lines)) from None
 
 
 def _expiry(text: str, now: datetime) -> datetime:
@@ -271,14 +196,6 @@ def _expiry(text: str, now: datetime) -> datetime:
     if when <= now:
         raise click.UsageError(f"--expires: {text!r} is already past")
     return when
-
-
-def _user() -> str:
-    """Return who runs this: who became root, if they did; a number where the machine knows no name."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container without a line for this user
-        return str(os.getuid())
 
 
 def _as_json(record: TokenSettings, uses: Mapping[str, datetime]) -> dict[str, Any]:

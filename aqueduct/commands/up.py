@@ -29,8 +29,10 @@ def command(
     """Run until SIGTERM or Ctrl-C; blocks."""
     from aqueduct.up import up  # noqa: PLC0415 - keeps `--help` fast
     from aqueduct.up_plan import make_plan  # noqa: PLC0415
+    from shared.groups import MIRROR_NAME as GROUPS_MIRROR_NAME  # noqa: PLC0415
     from shared.tokens import MIRROR_NAME, read_mirror  # noqa: PLC0415
 
     plan = make_plan(config, overrides, backend=backend)
+    read_mirror(plan.settings.data_dir / GROUPS_MIRROR_NAME, "group")
     read_mirror(plan.settings.data_dir / MIRROR_NAME)  # once here, not from each process that would start and end
     return up(plan, api_processes=api_processes, with_flower=not no_flower, watch=watch)

@@ -11,6 +11,7 @@ ALLOWED_WITHOUT_LIFETIME: tuple[str, ...] = (
     r"_kombu\.binding.*",  # Celery's queue bindings: a few small sets
     r"aq:owners",  # API processes that were alive lately; the sweep clears it
     r"aq:tokens",  # created tokens
+    r"aq:groups",  # created groups
     r"unacked.*",
 )
 """Patterns (whole key) of keys that may live for ever; each is bounded in number and size."""

@@ -8,8 +8,9 @@ from typing import Final
 from shared import keys
 from shared.batches.record import BatchRecord
 from shared.catalogue import Catalogue
+from shared.groups import parse_groups
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
-from shared.token_settings import TokenSettings
+from shared.token_settings import GroupSettings, TokenSettings
 from shared.tokens import MARKER, parse_records
 
 FRESH_SECONDS: Final = 5.0
@@ -23,6 +24,7 @@ class Tokens:
         self._client = client
         self._catalogue = catalogue
         catalogue.follow(self._follow)
+        self._created_groups: dict[str, GroupSettings] = {}
         self._follow()
         self._created: dict[str, TokenSettings] = {}
         self._is_whole = False
@@ -31,7 +33,7 @@ class Tokens:
 
     def _follow(self) -> None:
         settings = self._catalogue.settings
-        self._groups = {group.name: group for group in settings.groups}
+        self._groups = self._created_groups | {group.name: group for group in settings.groups}
         self._configured = {token.name: token.within(self._groups) for token in settings.tokens}
         self._configured_at = time.time()
 
@@ -58,10 +60,16 @@ class Tokens:
             return
         try:
             flat = await self._client.call("HGETALL", keys.TOKENS)
+            created = parse_records(flat)
+            is_grouped = any(record.group is not None for record in created)
+            groups = await self._client.call("HGETALL", keys.GROUPS) if is_grouped else ()
         except (RedisUnavailable, RedisRefused):
             self._is_whole = False
             return
         self._is_whole = MARKER.encode() in flat[::2]
         if flat:  # else they were lost: the last known ones stay, as at the API
-            self._created = {record.name: record for record in parse_records(flat)}
+            self._created = {record.name: record for record in created}
+        if groups:
+            self._created_groups = {group.name: group for group in parse_groups(groups)}
+            self._groups = self._created_groups | {group.name: group for group in self._catalogue.settings.groups}
         self._read_at = time.monotonic()
