@@ -82,7 +82,7 @@ if is_bounded(lane, must_finish, sink) then
   if at_once and ahead >= open then return refuse('busy', until_free(room[3])) end
 end
 if limits[1] and ahead >= open and not is_line(sink) then
-  local full = gate.waits_breach(limits, open, now)
+  local full = gate.waits_breach(limits, now)
   if full then
     breach = full
     return refuse('waits', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms')))
@@ -110,14 +110,14 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
   idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
-if limits[1] then job.limits, job.token = gate.kept(limits, is_line(sink), now) end
+if limits[1] then job.limits, job.token = gate.kept(limits, is_line(sink)) end
 local deadline = is_line(sink) and math.huge or now + max_wait_ms
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
   'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', deadline)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
-if limits[1] and not is_line(sink) then gate.charge(id, limits, claim, tokens, now, life_ms, deadline, rates) end
+if limits[1] and not is_line(sink) then gate.charge(id, limits, claim, tokens, now, life_ms, deadline, ahead >= open, rates) end
 redis.call('PEXPIRE', NAMES.job .. id, life_ms)
 if key ~= '' then redis.call('SET', key, id .. ' ' .. body_hash, 'PX', life_ms) end
 redis.call('ZADD', NAMES.waits .. model, deadline, id)

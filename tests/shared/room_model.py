@@ -73,7 +73,7 @@ class Model(Upkeep, Control):
             return "retired"
         if is_bounded and asked.at_once and ahead >= open_slots:
             return "busy"
-        if ahead >= open_slots and not is_line(asked.sink) and self.is_full_of_waits(self._limits, open_slots):
+        if ahead >= open_slots and not is_line(asked.sink) and self.is_full_of_waits(self._limits):
             return "waits"
         if not is_bounded:
             return "ok"
@@ -116,12 +116,13 @@ class Model(Upkeep, Control):
         deadline = math.inf if is_line(asked.sink) else now + asked.max_wait_ms
         job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
         open_slots = self._open(asked)
+        must_wait = self.waiting(asked.model, asked.lane) >= open_slots
         self.jobs[job.id] = job
         self.enter(job)
         if asked.apart:
             self.bodies[job.id] = self.ttl_now + limits.life_ms
         job.rows = self._limits
-        self.charge(job, self._claim, limits.life_ms)
+        self.charge(job, self._claim, limits.life_ms, must_wait=must_wait)
         if asked.idempotency:
             self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
         if asked.owner:

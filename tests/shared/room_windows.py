@@ -111,12 +111,11 @@ class Limits:
         minutely = [row for row in rows if row.requests_per_minute or row.tokens_per_minute]
         return self._rate(asked, minutely, tokens) if minutely else ("", 0, None)
 
-    def is_full_of_waits(self, rows: Sequence[LimitRow], open_slots: int) -> bool:
+    def is_full_of_waits(self, rows: Sequence[LimitRow]) -> bool:
         """Say whether some subject has too many waiting."""
         return any(
             row.waiting_jobs
-            and sum(end > self.now for end in self.subject_waits.get(row.subject, {}).values())
-            >= row.waiting_jobs + open_slots
+            and sum(end > self.now for end in self.subject_waits.get(row.subject, {}).values()) >= row.waiting_jobs
             for row in rows
         )
 
@@ -194,7 +193,7 @@ class Limits:
 
     # What is kept of a job ------------------------------------------------------------------------------------------
 
-    def charge(self, job: Job, claim: Claim | None, life_ms: int) -> None:
+    def charge(self, job: Job, claim: Claim | None, life_ms: int, *, must_wait: bool) -> None:
         """Count a job that is let in."""
         if claim is not None:
             for subject, window in claim.windows.items():
@@ -205,11 +204,9 @@ class Limits:
                 self._keep_promises(claim.key, claim.left)
         for row in job.rows:
             if row.concurrent_jobs:
-                self._enter(self.token_jobs, row.subject, job.id, self.now + life_ms)
-                self.token_jobs_expire[row.subject] = self.ttl_now + life_ms + 1000
-            if row.waiting_jobs:
-                self._enter(self.subject_waits, row.subject, job.id, job.deadline)
-                self.subject_waits_expire[row.subject] = self.ttl_now + life_ms + 1000
+                self._hold(self.token_jobs, self.token_jobs_expire, row.subject, job.id, self.now + life_ms, life_ms)
+            if row.waiting_jobs and must_wait:
+                self._hold(self.subject_waits, self.subject_waits_expire, row.subject, job.id, job.deadline, life_ms)
 
     def _keep(self, subject: str, window: Window) -> None:
         kept = self.windows.get(subject)
@@ -217,8 +214,13 @@ class Limits:
             window.expires = self.ttl_now + WINDOW_MS
         self.windows[subject] = window
 
-    def _enter(self, held: dict[str, dict[str, float]], subject: str, job_id: str, until: float) -> None:
+    def _hold(
+        self, held: dict[str, dict[str, float]], expire: dict[str, float], subject: str, job_id: str, until: float,
+        life_ms: int,
+    ) -> None:  # fmt: skip
         known = {name: end for name, end in held.get(subject, {}).items() if end > self.now}
+        if not known or expire[subject] - self.ttl_now < life_ms:
+            expire[subject] = self.ttl_now + 2 * life_ms
         held[subject] = {**known, job_id: until}
 
     def leave_waits(self, job: Job) -> None:
@@ -230,14 +232,11 @@ class Limits:
         """Let a job wait that had begun."""
         life = ADMIT_LIMITS[job.model].life_ms
         for row in job.rows:
-            if row.concurrent_jobs:
-                if job.id in self.token_jobs.get(row.subject, {}):
-                    self.token_jobs[row.subject][job.id] = self.now + life
-                if self.token_jobs.get(row.subject):
-                    self.token_jobs_expire[row.subject] = self.ttl_now + life + 1000
+            if row.concurrent_jobs and job.id in self.token_jobs.get(row.subject, {}):
+                del self.token_jobs[row.subject][job.id]
+                self._hold(self.token_jobs, self.token_jobs_expire, row.subject, job.id, self.now + life, life)
             if row.waiting_jobs:
-                self.subject_waits.setdefault(row.subject, {})[job.id] = job.deadline
-                self.subject_waits_expire[row.subject] = self.ttl_now + life + 1000
+                self._hold(self.subject_waits, self.subject_waits_expire, row.subject, job.id, job.deadline, life)
             if slot_ms := self._slot_ms(job):
                 self._charge_budgets(row, 0, slot_ms)
 

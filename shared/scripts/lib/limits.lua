@@ -105,6 +105,13 @@ local function limiter()
     return math.ceil(math.min(job.cost, job.bytes / 4 + redis.call('LLEN', NAMES.log .. id)))
   end
 
+  -- Counts a job among a subject's until `until_ms`. The key has at least the job's life to live; to say so costs a write.
+  local function hold_place(key, id, now, until_ms, life_ms)
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    redis.call('ZADD', key, until_ms, id)
+    if redis.call('PTTL', key) < life_ms then redis.call('PEXPIRE', key, 2 * life_ms) end
+  end
+
   -- How long a job has held its slot: never longer than it may live, should the clock have been set on meanwhile.
   local function slot_ms_of(job, now)
     return math.min(math.max(0, now - (job.taken or now)), tonumber(job.life) or DAY_MS)
@@ -126,19 +133,15 @@ local function limiter()
   -- A job waits again: the slot that it had was used all the same.
   local function limit_again(id, job, now, life_ms, deadline)
     for _, row in ipairs(job.limits) do
-      if keeps(row, 'c') then
-        redis.call('ZADD', NAMES.token_jobs .. row[1], 'XX', now + life_ms, id)
-        redis.call('PEXPIRE', NAMES.token_jobs .. row[1], life_ms + 1000)
+      if keeps(row, 'c') and redis.call('ZREM', NAMES.token_jobs .. row[1], id) == 1 then
+        hold_place(NAMES.token_jobs .. row[1], id, now, now + life_ms, life_ms)
       end
-      if keeps(row, 'w') then
-        redis.call('ZADD', NAMES.subject_waits .. row[1], deadline, id)
-        redis.call('PEXPIRE', NAMES.subject_waits .. row[1], life_ms + 1000)
-      end
+      if keeps(row, 'w') then hold_place(NAMES.subject_waits .. row[1], id, now, deadline, life_ms) end
       local slot_ms = slot_ms_of(job, now)
       if slot_ms > 0 and keeps(row, 'b') then charge_budgets(row[1], now, 0, slot_ms) end
     end
   end
 
   return {settle = settle_limits, wait_again = limit_again, periods = periods, open_window = open_window,
-    charge_window = charge_window}
+    charge_window = charge_window, hold_place = hold_place}
 end

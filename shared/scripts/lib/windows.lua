@@ -1,10 +1,8 @@
 -- Who is let in under limits a minute, and when whoever is not shall come back. A refusal promises a place: it is kept in
 -- the second in which it falls due, counts there as if it were used, and is dropped when nobody has come for 2 s.
 
-local function gatekeeper()
-  local limiter = limiter()
-  local periods, open_window, charge_window = limiter.periods, limiter.open_window, limiter.charge_window
-
+-- What is looked at only where somebody was refused lately, or is now.
+local function promiser(charge_window)
   -- What each second of a window holds, and what is promised in the seconds to come.
   local function read_window(window)
     window.seconds, window.promises = {}, {}
@@ -107,6 +105,14 @@ local function gatekeeper()
     end
   end
 
+  return {read_window = read_window, first_fit = first_fit, read = read_promises, write = write_promises, count = count_promise,
+    write_promised = write_promised, promise_place = promise_place}
+end
+
+local function gatekeeper()
+  local limiter = limiter()
+  local periods, open_window, charge_window, hold_place = limiter.periods, limiter.open_window, limiter.charge_window, limiter.hold_place
+
   -- How many ms until a request may come in, 0 for now; and what it claims, to be handed to `take_place` when it is let in.
   local function wait_for_place(limits, promised_to, is_retry, tokens, now)
     local present, is_free, is_promised = 0, true, false
@@ -119,19 +125,19 @@ local function gatekeeper()
         and (limit.tokens == 0 or window.tokens + tokens <= limit.tokens)
     end
     if is_free and not is_promised then return 0, nil end
-    for _, limit in ipairs(limits) do read_window(limit.window) end
-    local key = NAMES.promise .. promised_to
-    local promises = read_promises(key, present)
+    local promiser, key = promiser(charge_window), NAMES.promise .. promised_to
+    for _, limit in ipairs(limits) do promiser.read_window(limit.window) end
+    local promises = promiser.read(key, present)
     local claimed = promises[1] and (is_retry or promises[1][1] <= present) and table.remove(promises, 1) or nil
     if claimed then
-      for _, limit in ipairs(limits) do count_promise(limit.window, claimed[1], -1, claimed[2]) end
+      for _, limit in ipairs(limits) do promiser.count(limit.window, claimed[1], -1, claimed[2]) end
     end
-    local due = first_fit(limits, present, tokens)
-    if due == present then return 0, {key = key, claimed = claimed, promises = promises} end
+    local due = promiser.first_fit(limits, present, tokens)
+    if due == present then return 0, {key = key, claimed = claimed, promises = promises, promiser = promiser} end
     -- Who comes back too early keeps its place; equal bodies of other clients get one each.
     if claimed and claimed[1] > present then return claimed[1] * 1000 - now, nil end
     if not due then return PROMISE_S * 1000, nil end
-    promise_place(limits, key, promises, claimed, due, tokens, now)
+    promiser.promise_place(limits, key, promises, claimed, due, tokens, now)
     return due * 1000 - now, nil
   end
 
@@ -140,9 +146,9 @@ local function gatekeeper()
     for _, limit in ipairs(limits) do
       charge_window(limit.window, 1, tokens)
       limit.window.at = limit.window.second
-      if claim and claim.claimed then write_promised(limit.window, claim.claimed[1]) end
+      if claim and claim.claimed then claim.promiser.write_promised(limit.window, claim.claimed[1]) end
     end
-    if claim and claim.claimed then write_promises(claim.key, claim.promises, now) end
+    if claim and claim.claimed then claim.promiser.write(claim.key, claim.promises, now) end
   end
 
   -- What a budget has left nothing of: {subject, name, limit, used, 0}; nil where all have.
@@ -160,6 +166,7 @@ local function gatekeeper()
 
   -- Tells of the requests and tokens a minute, of whichever subject has least left: limit, remaining, ms until all is free.
   local function tell_rates(limits, now, rates)
+    for i = 1, 6 do rates[i] = 0 end
     for _, limit in ipairs(limits) do
       local window = limit.window
       for k, kind in ipairs({'requests', 'tokens'}) do
@@ -193,10 +200,9 @@ local function gatekeeper()
     end
     if not minutely[1] then return nil end
     limits.minutely = minutely
-    for i = 1, 6 do rates[i] = 0 end
     local wait_ms, claim = wait_for_place(minutely, promised_to, is_retry, tokens, now)
-    tell_rates(minutely, now, rates)
     if wait_ms == 0 then return nil, nil, claim end
+    tell_rates(minutely, now, rates)
     -- The limit that is met first is told, or, where only promised places stand before it, the first.
     for _, limit in ipairs(minutely) do
       local window = limit.window
@@ -211,17 +217,17 @@ local function gatekeeper()
     return found('rate', wait_ms, {first.subject, 'tokens_per_minute', first.tokens, first.window.tokens, tokens})
   end
 
-  -- Which subject has as many waiting jobs as it may, beside those that so many free slots will take: as a breach.
-  local function waits_breach(limits, open, now)
+  -- Which subject has as many waiting jobs as it may: as a breach.
+  local function waits_breach(limits, now)
     for _, limit in ipairs(limits) do
       local number = limit.waits > 0 and redis.call('ZCOUNT', NAMES.subject_waits .. limit.subject, '(' .. now, '+inf') or 0
-      if limit.waits > 0 and number >= limit.waits + open then return {limit.subject, 'waiting_jobs', limit.waits, number, 1} end
+      if limit.waits > 0 and number >= limit.waits then return {limit.subject, 'waiting_jobs', limit.waits, number, 1} end
     end
     return nil
   end
 
   -- What a job's facts say of its limits; and, for older versions, the token whose concurrent jobs it is among.
-  local function kept_limits(limits, only_budgets, now)
+  local function kept_limits(limits, only_budgets)
     local kept, token = {}, nil
     for _, limit in ipairs(limits) do
       local most, letters = limit.budgets, ''
@@ -236,24 +242,14 @@ local function gatekeeper()
   end
 
   -- Counts a job that is let in.
-  local function charge_limits(id, limits, claim, tokens, now, life_ms, deadline, rates)
+  local function charge_limits(id, limits, claim, tokens, now, life_ms, deadline, must_wait, rates)
     if limits.minutely then
       take_place(limits.minutely, claim, tokens, now)
-      for i = 1, 6 do rates[i] = 0 end
       tell_rates(limits.minutely, now, rates)
     end
     for _, limit in ipairs(limits) do
-      local jobs, waits = NAMES.token_jobs .. limit.subject, NAMES.subject_waits .. limit.subject
-      if limit.jobs > 0 then
-        redis.call('ZREMRANGEBYSCORE', jobs, '-inf', now)
-        redis.call('ZADD', jobs, now + life_ms, id)
-        redis.call('PEXPIRE', jobs, life_ms + 1000)
-      end
-      if limit.waits > 0 then
-        redis.call('ZREMRANGEBYSCORE', waits, '-inf', now)
-        redis.call('ZADD', waits, deadline, id)
-        redis.call('PEXPIRE', waits, life_ms + 1000)
-      end
+      if limit.jobs > 0 then hold_place(NAMES.token_jobs .. limit.subject, id, now, now + life_ms, life_ms) end
+      if limit.waits > 0 and must_wait then hold_place(NAMES.subject_waits .. limit.subject, id, now, deadline, life_ms) end
     end
   end
 
