@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import orjson
+
+CLIENT_LEFT_STATUS: Final = 499
+"""Of a job that was stopped because nobody waited for it any more."""
 
 
 def new_id() -> str:
@@ -125,6 +128,7 @@ class Usage:
     completion_tokens: int
     total_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +141,8 @@ class End:
     """Tokens to settle the tenant's share with: the real ones, or the estimate when nobody told."""
     usage: Usage | None = None
     run_ms: int = 0
+    cut: bool = False
+    """Only in part what the job has used: its last call of a backend was cut before its usage was told."""
 
     def to_json(self) -> bytes:
         """Return it as one line of JSON, for `append`."""

@@ -44,6 +44,8 @@ PREFIXES: dict[str, str] = {
     "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
     "capacity": "aq2:capacity:",  # hash, a model of `concurrency: auto`: who decides, and what was found. A day
     "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
+    "usage": "aq2:usage:",  # hash, an hour since 1970 (UTC): what was used in it, packed. 30 days after its first end
+    "usage_day": "aq2:usage_day:",  # hash, a day since 1970 (UTC): the sum of its hours. 62 days
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -66,6 +68,10 @@ HOLD = "aq2:hold"
 """String: while it exists no job is taken (Redis was replaced; running jobs may be unknown to it). One lease."""
 RUN = "aq2:run"
 """String: the run id of the Redis server that was last seen. A day."""
+UNCOUNTED = "aq2:uncounted"
+"""String: how many ends could not be counted. 62 days after the last."""
+USAGE_ORIGIN = "aq2:usage_origin"
+"""String: a random name for all that was counted since this Redis was empty. 62 days after the last roll."""
 PROCESSES = "aq:processes"
 """Sorted set of the processes of every protocol from 2 on, `<protocol> <name>` by last word. Trimmed to a minute."""
 TOKENS = "aq:tokens"
@@ -88,6 +94,7 @@ SINGLES: dict[str, str] = {
     "run": RUN,
     "processes": PROCESSES,
     "audit": AUDIT,
+    "uncounted": UNCOUNTED,
 }
 """What the scripts use beside the prefixes."""
 

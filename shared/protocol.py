@@ -64,6 +64,16 @@ STORED: Final = "stored"
 """The sink of jobs whose answers are stored; those of batches have other names."""
 MAX_UNSTORED: Final = 10_000
 """So many ended answers wait in Redis for a file store that is away or full; later ones are not stored."""
+HOUR_MS: Final = 3_600_000
+"""Usage is counted by hours that begin with multiples of this."""
+USAGE_HOURS_MS: Final = 30 * DAY_MS + DAY_MS
+"""How long an hour's usage stays: 30 days, and the day in which it ends."""
+USAGE_DAYS_MS: Final = 62 * DAY_MS
+"""How long a day's usage stays in Redis."""
+MAX_USAGE_FIELDS: Final = 10_000
+"""Of one hour at most; what is more is counted together."""
+MOST_ESTIMATED_BYTES: Final = 1024 * 1024
+"""Of a cut answer's log this much is read to judge how many tokens were relayed."""
 QUEUE_PREFIX: Final = "aqueduct."
 """A model's Celery queue, which is also a Redis list, is called so and as the model."""
 

@@ -137,7 +137,7 @@ def _literal(word: str) -> str:
 def _library() -> dict[str, str]:
     """Return the definitions of the library in order, by name."""
     found: dict[str, str] = {}
-    for file in ("base", "audit", "holds", "lanes", "limits", "windows", "ends"):
+    for file in ("base", "audit", "holds", "lanes", "usage", "limits", "windows", "ends"):
         text = (_LUA / "lib" / f"{file}.lua").read_text("utf-8")
         starts = list(_DEFINITION.finditer(text))
         for start, after in zip(starts, [*starts[1:], None], strict=True):

@@ -24,6 +24,7 @@ from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
 from shared.token_settings import ConfiguredToken, GroupSettings
+from shared.usage_settings import UsageSettings
 
 RESERVED_FROM: Final = 5
 """With as many places a model keeps one from batch work unless its settings say otherwise: a person finds it free."""
@@ -397,6 +398,7 @@ class Settings(Section):
     batches: BatchSettings = BatchSettings()
     flower: FlowerSettings = FlowerSettings()
     storage: StorageSettings = StorageSettings()
+    usage: UsageSettings = UsageSettings()
     lanes: LaneWeights = Field(default=LaneWeights(), description="How lanes share a model's slots.")
     tenant_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5, description="Part of a room that one tenant may fill."

@@ -28,7 +28,7 @@ from shared.errors import (
     SchemaBreach,
 )
 from shared.events import Completed, Ran
-from shared.jobs import End, TakenJob, Usage, request_id
+from shared.jobs import CLIENT_LEFT_STATUS, End, TakenJob, Usage, request_id
 from shared.kinds import KINDS, Kind
 from shared.kinds.common.sse import looks_like_events
 from shared.kinds.kind import Folder, Transformer
@@ -125,6 +125,7 @@ class Run:
             except SchemaBreach as breach:
                 if self._structured is None or not self._structured.may_ask_again(breach, self.usage):
                     raise
+                self.usage = None  # it is remembered there
                 log.info("asked again: %s", breach.where, extra={"request_id": request_id(self._job.id)})
 
     async def _attempts(self, kind: Kind) -> None:
@@ -381,9 +382,18 @@ class Run:
 
     def _finish(self, *last: bytes, status: int = 200, code: str | None = None) -> None:
         """Hand over the last events, with what the job has cost: the real tokens, or the estimate when nobody told."""
-        usage = self.usage if self._structured is None else self._structured.all_of(self.usage)
+        usage = self._all_usage()
         cost = float(usage.total_tokens) if usage else self._estimate
         self._output.finish(*last, end=End(status=status, code=code, cost=cost, usage=usage, run_ms=self._run_ms()))
+
+    def _all_usage(self) -> Usage | None:
+        return self.usage if self._structured is None else self._structured.all_of(self.usage)
+
+    def cut_short(self) -> End:
+        """Return what is known of a run that was stopped, for its usage."""
+        usage = self._all_usage() if self._calls else Usage(0, 0, 0)
+        is_partly_known = self._calls > 0 and self.usage is None
+        return End(status=CLIENT_LEFT_STATUS, usage=usage, run_ms=self._run_ms(), cut=is_partly_known)
 
     def _run_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

@@ -47,7 +47,7 @@ class Drain:
         job = held.job
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
-                letters = await self._leases.release(job.model, [(job.id, job.attempt, How.AWAY, b"")])
+                letters = await self._leases.release(job.model, [(job.id, job.attempt, How.AWAY, b"", b"")])
         except (RedisUnavailable, RedisRefused, TimeoutError):
             return
         if letters == b"b":

@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 from shared import events
 from shared.errors import AqueductError
-from shared.jobs import End, TakenJob
+from shared.jobs import CLIENT_LEFT_STATUS, End, TakenJob, Usage
 from shared.room.leases import Why
 from workers.outbox import JobOutput, Outbox
 from workers.record import RunRecord
@@ -34,7 +34,7 @@ class State(Enum):
 class HeldJob:
     """One attempt of a job that this process holds under a lease."""
 
-    __slots__ = ("announced", "job", "large_bytes", "output", "record", "state", "task", "why")
+    __slots__ = ("announced", "cut", "job", "large_bytes", "output", "record", "state", "task", "why")
 
     def __init__(self, job: TakenJob, outbox: Outbox) -> None:
         self.job = job
@@ -47,6 +47,8 @@ class HeldJob:
         self.announced = False
         """Flower shows it as started."""
 
+        self.cut = End(status=CLIENT_LEFT_STATUS, usage=Usage(0, 0, 0))
+        """What a run that was stopped has used, as far as it is known."""
         self.large_bytes = 0
         """Of its body, as long as it takes room in this process."""
 

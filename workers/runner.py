@@ -245,7 +245,11 @@ class Runner:
                     held.record,
                     served.presence,
                 )
-                return await run.complete()
+                try:
+                    return await run.complete()
+                except asyncio.CancelledError:
+                    held.cut = run.cut_short()
+                    raise
         except ModelAbsent:
             if served.presence is not None:
                 served.presence.lost()
@@ -290,8 +294,9 @@ class Runner:
 
     async def _release(self, held: HeldJob, how: How, wire: bytes) -> None:
         job = held.job
+        ending = (held.output.end or held.cut).to_json() if how is How.END else b""
         try:
-            await self._leases.release(job.model, [(job.id, job.attempt, how, wire)])
+            await self._leases.release(job.model, [(job.id, job.attempt, how, wire, ending)])
         except (RedisUnavailable, RedisRefused):
             log.info("not released; its lease runs out", extra={"request_id": request_id(job.id)})
         finally:

@@ -57,14 +57,15 @@ class Structured:
 
     def all_of(self, usage: Usage | None) -> Usage | None:
         """Return what all asks have cost together, given the last one's usage."""
-        if usage is None or not self._spent:
+        if not self._spent:
             return usage
-        every = [*self._spent, usage]
+        every = self._spent if usage is None else [*self._spent, usage]
         return Usage(
             sum(one.prompt_tokens for one in every),
             sum(one.completion_tokens for one in every),
             sum(one.total_tokens for one in every),
             sum(one.cached_tokens for one in every),
+            sum(one.reasoning_tokens for one in every),
         )
 
 

@@ -194,6 +194,7 @@ class Admissions:
             max_tries=model.max_attempts,
             people_first=flag(model.preempt_batch_after_ms),
             weights_text=self._catalogue.settings.lanes.text,
+            uncounted=flag(not self._catalogue.settings.usage.count),
         )
 
     def _grace_ms(self, model: ModelSettings) -> int:
@@ -253,6 +254,7 @@ class Admissions:
             at_once=flag(job.at_once),
             group=group.name if group is not None else "",
             group_weight=group.weight if group is not None else 0,
+            kind=job.spec.kind,
         )
 
     def longest_wait(self, job: Admission) -> float:

@@ -202,8 +202,8 @@ class Leases:
         """Store events of many jobs; `parts` as `append_parts` lays them out, returns one letter a job."""
         return await self._scripts.run_flat(APPEND, [*parts])
 
-    async def release(self, model: str, jobs: Iterable[tuple[str, bytes, How, bytes]]) -> bytes:
-        """Give up running jobs: (id, attempt, how, error's wire or nothing); one letter a job, see `release.lua`."""
+    async def release(self, model: str, jobs: Iterable[tuple[str, bytes, How, bytes, bytes]]) -> bytes:
+        """Give up running jobs: (id, attempt, how, error's wire or nothing, its end or nothing); one letter a job."""
         arguments = ReleaseArguments(self._worker, keys.queue(model), ticket(model))
         return await self._scripts.run(RELEASE, arguments, (ReleaseRow(*job) for job in jobs))
 

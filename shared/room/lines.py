@@ -139,6 +139,7 @@ class Lines:
             max_tries=model.max_attempts,
             people_first=flag(model.preempt_batch_after_ms),
             weights_text=self._catalogue.settings.lanes.text,
+            uncounted=flag(not self._catalogue.settings.usage.count),
         )
 
     async def results(self, batch_id: str, start: int, budget_bytes: int) -> list[Result]:
@@ -226,4 +227,5 @@ def _arguments(batch_id: str, model: str, token: TokenSettings, job: LineJob) ->
         at_once="",
         group=group.name if group is not None else "",
         group_weight=group.weight if group is not None else 0,
+        kind=job.spec.kind,
     )

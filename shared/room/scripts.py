@@ -46,6 +46,7 @@ class AdmitArguments(NamedTuple):
     """The token's group; empty for none."""
     group_weight: float = 0
     """0 for none."""
+    kind: str = "chat.completions"
 
 
 class AdmitLimits(NamedTuple):
@@ -66,6 +67,8 @@ class AdmitLimits(NamedTuple):
     """Batch work is handed back for who waits behind it: `preempt_batch_after_ms`."""
     weights_text: str
     """The lanes' weights, separated by blanks."""
+    uncounted: Flag = ""
+    """Its usage is not counted."""
 
 
 class LimitRow(NamedTuple):
@@ -174,6 +177,8 @@ class ReleaseRow(NamedTuple):
     attempt: bytes
     how: str
     wire: bytes
+    ending: bytes = b""
+    """Of a cancelled job: what its worker knows of its usage, an `End` as JSON; else empty."""
 
 
 class RenewArguments(NamedTuple):

@@ -107,7 +107,8 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
   admitted = now,
   max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
   group = group ~= '' and group or nil, group_weight = group ~= '' and group_weight or nil,
-  idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil}
+  idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil,
+  kind = kind ~= 'chat.completions' and kind or nil, uncounted = uncounted or nil}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
 if limits[1] then job.limits, job.token = gate.kept(limits, is_line(sink)) end

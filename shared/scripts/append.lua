@@ -7,20 +7,44 @@
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
 -- 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job, 'x' this job makes the script fail.
 local now = clock()
-local out, ends, busy = {}, {}, {}
+local out, ends, busy, used = {}, {}, {}, {}
 
-local function settle(job, ending)
-  local ok, told = pcall(cjson.decode, ending)
-  local cost = ok and type(told) == 'table' and tonumber(told.cost) or job.cost
+-- Usage is gathered, and written once for all ends of a call that are alike.
+local function note_usage(id, job, told, held)
+  local field, usage = usage_field(job), told.usage
+  local sums = used[field]
+  if told.status == 200 and type(usage) == 'table' then  -- as nearly always: nothing has to be estimated
+    local queued = math.max(0, (job.taken or now) - job.admitted)
+    if not sums then
+      used[field] = {1, 0, 0, 0, usage.prompt_tokens, usage.cached_tokens or 0, usage.completion_tokens,
+        usage.reasoning_tokens or 0, 0, 0, queued, told.run_ms or held, held}
+      return
+    end
+    sums[1], sums[5], sums[6] = sums[1] + 1, sums[5] + usage.prompt_tokens, sums[6] + (usage.cached_tokens or 0)
+    sums[7], sums[8] = sums[7] + usage.completion_tokens, sums[8] + (usage.reasoning_tokens or 0)
+    sums[11], sums[12], sums[13] = sums[11] + queued, sums[12] + (told.run_ms or held), sums[13] + held
+    return
+  end
+  local one = used_by(id, job, now, told.status == 200 and 'done' or 'failed', told)
+  if not sums then used[field] = one
+  else for i = 1, #one do sums[i] = sums[i] + one[i] end end
+end
+
+local function settle(id, job, told)
+  local held = held_ms(job, now)
+  if not job.uncounted then note_usage(id, job, told, held) end
+  local cost = tonumber(told.cost) or job.cost
   settle_share(job, math.min(math.max(cost, 0), MAX_COST) - job.cost)
   ends[job.model] = (ends[job.model] or 0) + 1
-  busy[job.model] = (busy[job.model] or 0) + held_ms(job, now)
+  busy[job.model] = (busy[job.model] or 0) + held
+end
+
+local function write_usage()
+  for field, sums in pairs(used) do count_usage(now, field, sums) end
 end
 
 -- What a job's limits are charged: nothing for a failure of which nobody heard a word.
-local function used_tokens(job, ending, length)
-  local ok, told = pcall(cjson.decode, ending)
-  if not ok or type(told) ~= 'table' then return nil end
+local function used_tokens(told, length)
   if tonumber(told.status) and told.status >= 400 and length == 0 and type(told.usage) ~= 'table' then return 0 end
   local cost = tonumber(told.cost)
   return cost and math.min(math.max(cost, 0), MAX_COST)
@@ -61,9 +85,11 @@ local function store(id, attempt, number, ending, first, count)
   end
   local keep_ms = keep_of(job)
   redis.call('PEXPIRE', log, keep_ms)
-  if job.limits then job.used = used_tokens(job, ending, length) end
+  local ok, told = pcall(cjson.decode, ending)
+  if not ok or type(told) ~= 'table' then told = {} end
+  if job.limits then job.used = used_tokens(told, length) end
   conclude(id, job, keep_ms, begins and now)
-  pcall(settle, job, ending)
+  pcall(settle, id, job, told)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
 end
 
@@ -71,11 +97,12 @@ for id, attempt, number, ending, first, count in rows() do
   local ok, verdict = pcall(store, id, attempt, number, ending, first, count)
   if not ok then
     local text = error_text(verdict)
-    if is_refusal(text) then publish_frames(); return redis.error_reply(text) end
+    if is_refusal(text) then write_usage(); publish_frames(); return redis.error_reply(text) end
     verdict = 'x'
   end
   out[#out + 1] = verdict
 end
 for model, number in pairs(ends) do pcall(count_ends, model, now, number, busy[model]) end
+write_usage()
 publish_frames()
 return table.concat(out)

@@ -21,7 +21,7 @@ for id in rows() do
       letter = 'o'
     elseif job.state == 'waiting' then
       leave_room(id, job)
-      finish(id, job, 0)
+      finish(id, job)
       letter = 'w'
     else
       free(id, job)  -- first: it works at maxmemory, and nobody will run this again

@@ -17,7 +17,7 @@ for id, tenant in rows() do
       letter = 'e'
     elseif job.state == 'waiting' then
       leave_room(id, job)
-      finish(id, job, 0)
+      finish(id, job)
       letter = 'w'
     else
       free(id, job)

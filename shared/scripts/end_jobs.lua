@@ -15,7 +15,7 @@ for id in rows() do
   if job and (job.state == 'ended' or job.cancelled) then letter = 'e'
   elseif job and job.state == 'waiting' then
     leave_room(id, job)
-    fail(id, job, wire)
+    fail(id, job, wire, 'cancelled')
     letter = 'w'
   elseif job then
     -- Its slot is free when its worker has let go, or its lease has run out.

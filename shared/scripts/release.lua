@@ -7,7 +7,8 @@
 --   again     waiting where it stood, counted; ended with `wire` after its last try
 --   fail      ended with `wire`
 --
--- A cancelled job ends, whatever is asked. What has published cannot run again: 'p' for away, ended with `wire` for again and hold.
+-- A cancelled job ends, whatever is asked; `ending` says what its worker knows of its usage, as JSON.
+-- What has published cannot run again: 'p' for away, ended with `wire` for again and hold.
 -- Returns one letter a job: 'e' ended, 'f' ended and told, 'b' back in the room, 'p', 'n', 's' stale, 'u' unknown.
 local now = clock()
 local out = {}
@@ -19,9 +20,10 @@ local function others_live(model)
   return others > 0
 end
 
-local function release(id, job, how, wire)
+local function release(id, job, how, wire, ending)
   if job.cancelled or how == 'end' then
-    local is_told = end_cancelled(id, job)
+    local ok, told = pcall(cjson.decode, ending)
+    local is_told = end_cancelled(id, job, ok and type(told) == 'table' and told or nil)
     count_ends(job.model, now, 1, held_ms(job, now))
     return is_told and 'f' or 'e'
   end
@@ -45,12 +47,12 @@ local function release(id, job, how, wire)
   return 'f'
 end
 
-for id, attempt, how, wire in rows() do
+for id, attempt, how, wire, ending in rows() do
   local job = load_job(id)
   local letter
   if not job then letter = 'u'
   elseif job.attempt ~= attempt or job.state ~= 'running' then letter = 's'
-  else letter = release(id, job, how, wire) end
+  else letter = release(id, job, how, wire, ending) end
   out[#out + 1] = letter
   if job and how ~= 'hold' and redis.call('EXISTS', NAMES.waits .. job.model) == 1 then
     push_ticket(queue, ticket, id, live_workers(job.model, now, LIVE_WORKER_MS))

@@ -43,7 +43,7 @@ local function orphan(owner)
       redis.call('HSET', NAMES.job .. id, 'owners', left)
     elseif job.state == 'waiting' then
       leave_room(id, job)
-      finish(id, job, 0)
+      finish(id, job)
       orphaned = orphaned + 1
     else
       if not job.cancelled then redis.call('HSET', NAMES.job .. id, 'cancelled', '1') end

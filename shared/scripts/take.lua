@@ -90,7 +90,7 @@ while taken < n and looked < n + 200 do
     if not is_heard(job) then
       if job.group then leave_group(id, job, tag, 0) end
       settle_share(job, -job.cost, true)
-      finish(id, job, 0)
+      finish(id, job)
     elseif job.deadline and job.deadline <= now then
       if job.group then leave_group(id, job, tag, 0) end
       settle_share(job, -job.cost, true)

@@ -132,7 +132,7 @@ def end(config_file: Path, number: int) -> None:
         leases = Leases(client, Bulk(settings.redis), Catalogue(settings), "worker-1")
         taken = await leases.take("busy", free=number, mine=0, surplus=True)
         assert len(taken.jobs) == number
-        await leases.release("busy", [(job.id, job.attempt, How.END, b"") for job in taken.jobs])
+        await leases.release("busy", [(job.id, job.attempt, How.END, b"", b"") for job in taken.jobs])
         await client.close()
 
     asyncio.run(work())

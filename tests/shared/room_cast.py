@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from shared.room.scripts import AppendRow, LimitRow
 from tests.shared.room_state import nonce_of
@@ -57,17 +57,29 @@ class Held:
     """The worker knows that it holds it up to here."""
 
 
+ENDINGS: Final[tuple[dict[str, Any], ...]] = (
+    {"status": 200, "cost": 0.0, "usage": None, "run_ms": 5},
+    {"status": 200, "cost": 16.0, "usage": {"prompt_tokens": 11, "completion_tokens": 5}},
+    {"status": 500, "cost": 300.0, "usage": {"prompt_tokens": 200, "completion_tokens": 100}, "run_ms": 7},
+)
+CUTS: Final[tuple[dict[str, Any] | None, ...]] = (
+    None,
+    {"status": 499, "usage": {"prompt_tokens": 3, "completion_tokens": 1}, "cut": True, "run_ms": 2},
+    {"status": 499, "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+)
+
+
 class Sent(NamedTuple):
-    """Events of one job, and what it cost where the last one ends it."""
+    """Events of one job, and how it ended where the last one ends it."""
 
     held: Held
     start: int
-    cost: float | None
+    end: dict[str, Any] | None
     payloads: list[str]
 
     def row(self) -> AppendRow:
         """Return it as the script takes it."""
-        ending = b"" if self.cost is None else json.dumps({"status": 200, "cost": self.cost}).encode()
+        ending = b"" if self.end is None else json.dumps(self.end).encode()
         payloads = tuple(map(str.encode, self.payloads))
         return AppendRow(self.held.id, self.held.attempt.encode(), self.start, ending, payloads)
 

@@ -31,7 +31,7 @@ class Control(Rooms):
             self.told.append(("", job_id))
             return "r"
         self.leave_room(job)
-        self.fail(job, wire)
+        self.fail(job, wire, "cancelled")
         return "w"
 
     def move_job(self, job_id: str, lane: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from shared.protocol import KEEP_MS, LIVE_WORKER_MS, MOST_MOVED, PROMISE_MS, STORED
 from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
 from tests.shared.room_control import Control
 from tests.shared.room_groups import part
 from tests.shared.room_limits import ADMIT_LIMITS
-from tests.shared.room_state import FAILED, LANES, Job, Kept, Log, Room, Turns, is_line, share_of, weights_of
+from tests.shared.room_state import FAILED, LANES, UNCOUNTED, Job, Kept, Log, Room, Turns, is_line, share_of, weights_of
 from tests.shared.room_upkeep import Upkeep
 from tests.shared.room_windows import Claim
 
@@ -119,6 +120,7 @@ class Model(Upkeep, Control):
         must_wait = self.waiting(asked.model, asked.lane) >= open_slots
         self.jobs[job.id] = job
         self.enter(job)
+        self.accepted += asked.tenant != UNCOUNTED
         if asked.apart:
             self.bodies[job.id] = self.ttl_now + limits.life_ms
         job.rows = self._limits
@@ -146,7 +148,7 @@ class Model(Upkeep, Control):
             return "o"
         if job.state == "waiting":
             self.leave_room(job)
-            self.finish(job, 0)
+            self.cancelled(job)
             return "w"
         self.free(job)
         job.is_cancelled = True
@@ -185,7 +187,7 @@ class Model(Upkeep, Control):
             return "e"
         if job.state == "waiting":
             self.leave_room(job)
-            self.finish(job, 0)
+            self.cancelled(job)
             return "w"
         self.free(job)
         job.is_cancelled = True
@@ -309,7 +311,7 @@ class Model(Upkeep, Control):
         if is_heard:
             self.fail(job, str(asked.timeout_wire))
         else:
-            self.finish(job, 0)
+            self.cancelled(job)
         return True
 
     def _promise(self, room: Room, asked: TakeArguments) -> None:
@@ -361,8 +363,10 @@ class Model(Upkeep, Control):
             heads += [self.load(job_id) for job_id, _ in by_tag[:count]]
         return [job for job in heads if job is not None]
 
-    def append(self, job_id: str, attempt: str, number: int, ending: float | None, payloads: Sequence[str]) -> str:
-        """Store events of one job; `ending` is what it cost."""
+    def append(
+        self, job_id: str, attempt: str, number: int, ending: dict[str, Any] | None, payloads: Sequence[str]
+    ) -> str:
+        """Store events of one job; `ending` is how it ended."""
         job = self.jobs.get(job_id)
         if job is None:
             return "u"
@@ -388,20 +392,23 @@ class Model(Upkeep, Control):
         if ending is None:
             return "o"
         self.logs[job_id].expires = self.ttl_now + job.keep_ms
-        job.used = ending
+        job.used = ending["cost"]
+        self.count(job, "done" if ending["status"] == 200 else "failed", ending)
         self.finish(job, job.keep_ms)
-        self.settle(job, ending - job.asked.cost)
+        self.settle(job, ending["cost"] - job.asked.cost)
         self.rooms[job.model].ended_at = self.now
         return "w" if self.rooms[job.model].waits else "o"
 
-    def release(self, worker: str, job_id: str, attempt: str, how: str, wire: str) -> str:
+    def release(
+        self, worker: str, job_id: str, attempt: str, how: str, wire: str, ending: dict[str, Any] | None = None
+    ) -> str:
         """Give one job up."""
         job = self.load(job_id)
         if job is None:
             return "u"
         letter = "s"
         if job.attempt == attempt and job.state == "running":
-            letter = self._released(worker, job, how, wire)
+            letter = self._released(worker, job, how, wire, ending)
             if letter in "ef":
                 self.rooms[job.model].ended_at = self.now
         if self.rooms[job.model].waits and how != "hold":
@@ -422,9 +429,9 @@ class Model(Upkeep, Control):
             self.push(model)
         return 1
 
-    def _released(self, worker: str, job: Job, how: str, wire: str) -> str:
+    def _released(self, worker: str, job: Job, how: str, wire: str, ending: dict[str, Any] | None) -> str:
         if job.is_cancelled or how == "end":
-            return "f" if self.end_cancelled(job) else "e"
+            return "f" if self.end_cancelled(job, ending) else "e"
         if how == "away":
             if job.id in self.logs:
                 return "p"

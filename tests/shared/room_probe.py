@@ -42,7 +42,11 @@ local redis = setmetatable({{call = function(command, ...)
   return plain.call(command, ...)
 end}}, {{__index = plain}})
 """
-_TAIL: Final = """
+_TAIL: Final = (
+    f"""
+local USAGE = '{keys.PREFIXES["usage"]}'
+"""
+    + """
 local t = redis.call('TIME')
 local reply = script()
 local shown = {}
@@ -51,7 +55,11 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local value
   if kind == 'string' then value = redis.call('GET', key)
-  elseif kind == 'hash' then value = redis.call('HGETALL', key)
+  elseif kind == 'hash' then
+    value = redis.call('HGETALL', key)
+    if string.find(key, USAGE, 1, true) then
+      for i = 2, #value, 2 do value[i] = table.concat({cmsgpack.unpack(value[i])}, ' ') end
+    end
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   else value = redis.call('LRANGE', key, 0, -1) end
@@ -59,6 +67,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
 end
 return {reply, t[1] * 1000 + math.floor(t[2] / 1000), ttl_now, cjson.encode(shown), published}
 """
+)
 _SHIFT: Final = """
 local by, lifetimes, by_s = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 local function moved_second(text) return string.format('%.0f', tonumber(text) - by_s) end

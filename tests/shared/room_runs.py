@@ -78,9 +78,14 @@ def finish(world: World) -> None:
     world.let_pass(1_200_000)
     world.compare(world.probe.look())
     allowed = {keys.AUDIT, keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
-    left = {key for key in world.probe.look().keys.keys() - allowed if not key.startswith(keys.PREFIXES["budget"])}
+    kept = (keys.PREFIXES["budget"], keys.PREFIXES["usage"])
+    left = {key for key in world.probe.look().keys.keys() - allowed if not key.startswith(kept)}
     if left:
         raise Broken(f"left behind: {sorted(left)}")
+    counted = sum(counts[0] for counts in world.model.usage.values())
+    ended = world.model.accepted - world.model.vanished
+    if counted != ended:
+        raise Broken(f"{counted} jobs counted, where {ended} have ended")
 
 
 def play(probe: Probe, steps: Sequence[Step]) -> tuple[int, str] | None:

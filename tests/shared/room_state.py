@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from shared.protocol import DAY_MS, KEEP_MS, LIVE_WORKER_MS, NO_NONCE, NONCE_BYTES, STANDSTILL_MS, STORED
 from shared.room.scripts import AdmitArguments, LimitRow, TakeArguments
@@ -20,6 +20,8 @@ from tests.shared.room_windows import Limits
 
 LANES: Final = ("priority", "default", "flex", "batch")
 FAILED: Final = "E"
+UNCOUNTED: Final = "c"
+"""The token whose usage nobody counts."""
 
 
 def is_line(sink: str) -> bool:
@@ -192,6 +194,11 @@ class Rooms(Limits):
         self.swept_expires = 0.0
         self.was_set_back = False
         """The sweep that runs is the first after the clock was set back."""
+        self.usage: dict[str, list[float]] = {}
+        """By token, group, model, lane and kind: what was counted, in the order of the counters."""
+        self.accepted = 0
+        self.vanished = 0
+        """Jobs whose records went before they ended: nobody can count them."""
         self.told: list[tuple[str, ...]] = []
         """What must be heard: (owner, job, nonce, number, event), ("", job) for a cancel, ("crowd", word)."""
 
@@ -244,6 +251,7 @@ class Rooms(Limits):
 
     def _lose(self, job: Job) -> None:
         del self.jobs[job.id]
+        self.vanished += job.state != "ended" and job.asked.tenant != UNCOUNTED
         if job.id in self.rooms[job.model].lanes[job.lane]:
             self.rooms[job.model].lost.append(job)
 
@@ -346,6 +354,33 @@ class Rooms(Limits):
         known = self.idempotency.get(job.asked.idempotency)
         return known is not None and known.value.split(" ")[0] == job.id
 
+    def count(self, job: Job, outcome: str, told: dict[str, Any]) -> None:
+        """Count what a job has used that ends now; `told` is what its worker says of its end."""
+        ran = job.state == "running"
+        usage = told.get("usage") or {}
+        prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+        # No event of these runs bears any text.
+        is_guessed = ran and outcome != "failed" and (told.get("cut", False) or not usage)
+        guess = math.floor(job.asked.size / 4) if is_guessed else 0
+        since = job.taken if ran and job.taken is not None else self.now
+        held = max(0, self.now - since) if ran else 0
+        self.add_usage(job, [
+            1, outcome == "failed", outcome == "cancelled", guess > 0, prompt + guess, 0, completion, 0, guess, 0,
+            max(0, since - job.admitted), told.get("run_ms", held), held,
+        ])  # fmt: skip
+
+    def add_usage(self, job: Job, used: Sequence[float]) -> None:
+        if job.asked.tenant == UNCOUNTED:
+            return
+        field_name = f"{job.asked.tenant} {job.asked.group or '-'} {job.model} {job.lane} {job.asked.kind}"
+        known = self.usage.get(field_name, [0] * len(used))
+        self.usage[field_name] = [old + new for old, new in zip(known, used, strict=True)]
+
+    def cancelled(self, job: Job, told: dict[str, Any] | None = None) -> None:
+        """End a job for which nobody waits: nothing of it stays."""
+        self.count(job, "cancelled", told or {})
+        self.finish(job, 0)
+
     def finish(self, job: Job, keep_ms: int) -> None:
         self.settle_limits(job, len(self.logs[job.id].events) if job.id in self.logs else 0)
         if not keep_ms or job.sink != STORED:
@@ -369,7 +404,8 @@ class Rooms(Limits):
             self.jobs.pop(job.id, None)
             self.logs.pop(job.id, None)
 
-    def fail(self, job: Job, wire: str) -> None:
+    def fail(self, job: Job, wire: str, outcome: str = "failed", told: dict[str, Any] | None = None) -> None:
+        self.count(job, outcome, told or {})
         if job.attempt:
             job.attempt = "0." + nonce_of(job.attempt)
         events = self.logs[job.id].events if job.id in self.logs else []
@@ -377,12 +413,12 @@ class Rooms(Limits):
         self.tell(job, len(events), FAILED + wire)
         self.finish(job, job.keep_ms)
 
-    def end_cancelled(self, job: Job) -> bool:
+    def end_cancelled(self, job: Job, told: dict[str, Any] | None = None) -> bool:
         """End a job that its worker has let go; returns whether somebody was told."""
         if job.is_cancelled and job.stopped:
-            self.fail(job, job.stopped)
+            self.fail(job, job.stopped, "cancelled", told)
             return True
-        self.finish(job, 0)
+        self.cancelled(job, told)
         return False
 
     def tell(self, job: Job, number: int, payload: str) -> None:
@@ -392,6 +428,9 @@ class Rooms(Limits):
     def wait_again(self, job: Job, tries: int, *, keeps_deadline: bool = False) -> None:
         room, life = self.rooms[job.model], ADMIT_LIMITS[job.model].life_ms
         self._leave_running(job)
+        held = max(0, self.now - (self.now if job.taken is None else job.taken))
+        if held:
+            self.add_usage(job, [*[0] * 12, held])
         job.state, job.attempt, job.tries = "waiting", "", tries
         if not keeps_deadline or job.is_line:
             job.deadline = math.inf if job.is_line else self.now + KEEP_MS

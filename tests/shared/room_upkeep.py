@@ -70,7 +70,7 @@ class Upkeep(Rooms):
             job.owners = [name for name in job.owners if name != owner]
         elif job.state == "waiting":
             self.leave_room(job)
-            self.finish(job, 0)
+            self.cancelled(job)
             did[2] += 1
         else:
             job.is_cancelled = True

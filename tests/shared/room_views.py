@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from shared import keys
@@ -24,6 +25,7 @@ Wanted = tuple[Any, float | None]
 def differences(model: Model, seen: Seen, moved: int) -> list[str]:
     """Return where Redis is not as the model says; `moved` is by how much the model's clock is ahead."""
     wanted = dict(_wanted(model, moved))
+    seen = replace(seen, keys=_with_usage_summed(seen.keys))
     problems = [f"{key} is missing" for key in wanted.keys() - seen.keys.keys() if wanted[key][0] != {}]
     for key, shown in seen.keys.items():
         if key == keys.AUDIT:
@@ -42,6 +44,18 @@ def differences(model: Model, seen: Seen, moved: int) -> list[str]:
     return problems
 
 
+def _with_usage_summed(shown: Mapping[str, Shown]) -> dict[str, Shown]:
+    """Return the keys, those of the hours of usage as one."""
+    sums: dict[str, list[float]] = {}
+    for key, hour in shown.items():
+        if key.startswith(NAMES["usage"]):
+            for name, packed in hour.value.items():
+                counts = [float(number) for number in packed.split(" ")]
+                sums[name] = [old + new for old, new in zip(sums.get(name, [0] * len(counts)), counts, strict=True)]
+    others = {key: one for key, one in shown.items() if not key.startswith(NAMES["usage"])}
+    return {**others, NAMES["usage"]: Shown("hash", 0, sums)} if sums else others
+
+
 def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     for job in model.jobs.values():
         yield keys.job(job.id), (_record(job, moved), job.expires)
@@ -55,6 +69,8 @@ def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
         if ids:
             yield keys.results(batch), (ids, until)
     yield from _of_limits(model, moved)
+    if model.usage:
+        yield NAMES["usage"], (model.usage, ANY)
     yield from _of_processes(model, moved)
     for name, room in model.rooms.items():
         yield from _of_room(model, name, room, moved)

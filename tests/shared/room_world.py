@@ -7,6 +7,7 @@ steps can be dropped and the others still mean something, which is what makes a 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,11 +65,25 @@ from shared.room.scripts import (
     TakeArguments,
 )
 from shared.scripting import flag
-from tests.shared.room_cast import APIS, BATCHES, LEASE_MS, PERIOD_MS, TENANTS, WORKERS, Broken, Held, Sent, Step, event
+from tests.shared.room_cast import (
+    APIS,
+    BATCHES,
+    CUTS,
+    ENDINGS,
+    LEASE_MS,
+    PERIOD_MS,
+    TENANTS,
+    WORKERS,
+    Broken,
+    Held,
+    Sent,
+    Step,
+    event,
+)
 from tests.shared.room_limits import ADMIT_LIMITS, GRACE_MS, MODELS, TICKET
 from tests.shared.room_model import Model
 from tests.shared.room_probe import Probe, Seen, Snapshot
-from tests.shared.room_state import LANES, nonce_of
+from tests.shared.room_state import LANES, UNCOUNTED, nonce_of
 from tests.shared.room_views import broken_rules, differences, heard
 
 Drawn = TypeVar("Drawn")
@@ -164,6 +179,7 @@ class World:
             body_hash=f"h{draw.random() < 0.1:d}" if has_key else "",
             sink=STORED if must_finish else "",
             at_once=flag(lane == "flex" and tenant == "c"), group=token.group, group_weight=token.group_weight,
+            kind=draw.choice(("chat.completions", "embeddings")),
         )  # fmt: skip
         if is_large:
             if self._admit(asked._replace(ask="1"), token.rows) != "ok" and draw.random() < 0.8:
@@ -229,7 +245,8 @@ class World:
         self.compare(seen, seen.reply.decode(), "".join(self.model.cancel("", job_id) for job_id in ids))
 
     def _admit(self, asked: AdmitArguments, rows: Sequence[LimitRow]) -> str:
-        seen = self.probe.run(ADMIT, [*asked, *ADMIT_LIMITS[asked.model]], rows)
+        limits = ADMIT_LIMITS[asked.model]._replace(uncounted=flag(asked.tenant == UNCOUNTED))
+        seen = self.probe.run(ADMIT, [*asked, *limits], rows)
         self._ran(seen)
         verdict, number, _, rates, breach, joined, _, _ = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)
@@ -405,7 +422,7 @@ class World:
         if not ends:
             return Sent(held, start, None, payloads)
         payloads[-1] = event(held.attempt, until - 1, "D")
-        return Sent(held, start, draw.choice((0.0, 16.0, 300.0)), payloads)
+        return Sent(held, start, draw.choice(ENDINGS), payloads)
 
     def append_for(self, draw: Random, worker: str, sent: Sequence[Sent]) -> None:
         seen = self.probe.run(APPEND, (), [one.row() for one in sent])
@@ -414,8 +431,8 @@ class World:
         for letter, one in zip(letters, sent, strict=True):
             if letter in "ow":
                 one.held.sent = max(one.held.sent, one.start + len(one.payloads))
-                one.held.has_ended = one.held.has_ended or one.cost is not None
-        expected = [self.model.append(it.held.id, it.held.attempt, it.start, it.cost, it.payloads) for it in sent]
+                one.held.has_ended = one.held.has_ended or one.end is not None
+        expected = [self.model.append(it.held.id, it.held.attempt, it.start, it.end, it.payloads) for it in sent]
         self.compare(seen, letters, "".join(expected))
         for letter, (held, *_) in zip(letters, sent, strict=True):
             if letter in "sucg" or (held.has_ended and draw.random() < 0.7):
@@ -450,11 +467,18 @@ class World:
             mine = [(held, how) for held, how in jobs if held.model == model]
             if not mine:
                 continue
-            rows = [(held.id, held.attempt, how, b"given up") for held, how in mine]
+            cuts = [CUTS[int(held.attempt[-1], 16) % 3] for held, _ in mine]
+            rows = [
+                (held.id, held.attempt, how, b"given up", b"" if cut is None else json.dumps(cut).encode())
+                for (held, how), cut in zip(mine, cuts, strict=True)
+            ]
             seen = self.probe.run(RELEASE, ReleaseArguments(worker, keys.queue(model), TICKET), rows)
             self._ran(seen)
             reply = seen.reply.decode()
-            expected = [self.model.release(worker, held.id, held.attempt, how, "given up") for held, how in mine]
+            expected = [
+                self.model.release(worker, held.id, held.attempt, how, "given up", cut)
+                for (held, how), cut in zip(mine, cuts, strict=True)
+            ]
             for letter, (held, _) in zip(reply, mine, strict=True):
                 if letter not in "pn" and held in self.held[worker]:
                     self.held[worker].remove(held)

@@ -108,7 +108,7 @@ class Bench:
         self, *jobs: tuple[str, bytes, How], wire: bytes = WIRE, worker: str = "leaving", model: str = "m"
     ) -> str:
         """Give jobs up, as a worker that is among the live ones no more; one letter a job."""
-        return (await self.worker(worker).release(model, [(*job, wire) for job in jobs])).decode()
+        return (await self.worker(worker).release(model, [(*job, wire, b"") for job in jobs])).decode()
 
     async def renew(self, *jobs: TakenJob | tuple[str, bytes]) -> dict[str, Why]:
         """Renew as `w1` does; returns what it is told to give up."""

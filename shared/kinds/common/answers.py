@@ -72,12 +72,13 @@ def read_usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     prompt, completion = _count(value, "prompt_tokens"), _count(value, "completion_tokens")
-    details = value.get("prompt_tokens_details")
+    details, more = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=_count(value, "total_tokens") or prompt + completion,
         cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
+        reasoning_tokens=_count(more, "reasoning_tokens") if isinstance(more, dict) else 0,
     )
 
 

@@ -54,16 +54,19 @@ local function conclude(id, job, keep_ms, begun)
   end
 end
 
-local function finish(id, job, keep_ms)
+-- Ends a cancelled job, of which nothing stays but what it has used; `told` is what its worker says of that.
+local function finish(id, job, told)
   leave_running(id, job)
-  conclude(id, job, keep_ms)
+  count_end(id, job, clock(), 'cancelled', told)
+  conclude(id, job, 0)
 end
 
 -- Ends a job with a failed event that the scripts themselves write. The event comes before the record's end, so that no
 -- end can be stored without being told. What its worker still sends is stale: the attempt keeps only its nonce, by which a
 -- reader knows whose log this is.
-local function fail(id, job, wire)
+local function fail(id, job, wire, outcome, told)
   leave_running(id, job)
+  count_end(id, job, clock(), outcome or 'failed', told)
   if job.attempt ~= '' then redis.call('HSET', NAMES.job .. id, 'attempt', '0.' .. nonce_of(job.attempt)) end
   local log = NAMES.log .. id
   local number = redis.call('RPUSH', log, 'E' .. wire) - 1
@@ -75,9 +78,9 @@ end
 
 -- Ends a cancelled job that its worker has let go: without a word where nobody listens, else as an operator's `end_jobs` has
 -- it. Returns whether somebody was told.
-local function end_cancelled(id, job)
+local function end_cancelled(id, job, told)
   local wire = job.cancelled and redis.call('HGET', NAMES.job .. id, 'stopped')
-  if wire then fail(id, job, wire) else finish(id, job, 0) end
+  if wire then fail(id, job, wire, 'cancelled', told) else finish(id, job, told) end
   return wire and true or false
 end
 
@@ -87,6 +90,7 @@ local function wait_again(id, job, now, tries, keeps_deadline)
   local key, life = NAMES.job .. id, tonumber(job.life) or DAY_MS
   local deadline = is_line(job.sink) and math.huge or (keeps_deadline and job.deadline) or now + KEEP_MS
   leave_running(id, job)
+  count_lost_run(job, now)
   redis.call('HSET', key, 'state', 'waiting', 'attempt', '', 'tries', tries, 'deadline', deadline)
   redis.call('PEXPIRE', key, life)
   enter_lane_again(id, job)
@@ -96,9 +100,6 @@ local function wait_again(id, job, now, tries, keeps_deadline)
   if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
   if job.limits then limiter().wait_again(id, job, now, life, deadline) end
 end
-
--- How long a job has held its slot; one that an older worker took does not say.
-local function held_ms(job, now) return math.max(0, now - (job.taken or now)) end
 
 -- The running mean of the time between two ends, from which Retry-After is told, and how many there were lately, which
 -- operators see: a mean of two ends says nothing. And how long jobs hold their slots, from which those that wait are told
