@@ -9,6 +9,7 @@ import pytest
 from tests.attack.__main__ import attack
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_no_hostile_input_harms_the_stack_or_learns_a_secret(tmp_path: Path) -> None:
     found = attack(tmp_path, short=True)

@@ -17,7 +17,7 @@ from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.alone]
 
 TOKENS = 60
 MAX_WAIT_SECONDS = 8

@@ -330,6 +330,7 @@ def test_an_api_process_that_dies_loses_nothing_of_what_it_took(
         two.stop()
 
 
+@pytest.mark.alone
 def test_a_redis_that_is_killed_and_started_again_costs_no_words(
     tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
