@@ -24,6 +24,7 @@ from api.standing import Standing, Waiting
 from api.stored.cursor import Cursor
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
+from shared.holds import Hold
 from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
 from shared.places import Place
@@ -176,7 +177,7 @@ class JobEndpoint:
         relay.accepted()
         if admitted.before is None:
             return None
-        exchange.record.held = (admitted.line.held if admitted.line else "") or "slots"
+        exchange.record.held = (admitted.line.held if admitted.line else "") or Hold.ROOM.value
         return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 
     def _part(self, relay: Relay, *, is_keyed: bool) -> None:

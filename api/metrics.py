@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from api.record import RequestRecord
+from shared import keys
 from shared.catalogue import Catalogue
 from shared.metrics import names
 from shared.metrics.codes import code_label
@@ -94,13 +95,20 @@ class Metrics:
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the whole of all processes as text, and its content type; what others count takes up to 2 s."""
-        settings = self._catalogue.settings
         try:
             await self.publisher.flush()
-            counted, depths = await asyncio.gather(
-                read_counts(self._client, ["", *self._catalogue.models]), self._upkeep.depth()
+            counted, depths, slots = await asyncio.gather(
+                read_counts(self._client, ["", *self._catalogue.models]), self._upkeep.depth(), self._slots()
             )
         except (RedisUnavailable, RedisRefused):
             return encoded(Whole(VERSION, is_up=False), accept)
-        slots = {name: model.places for name, model in settings.models.items()}
         return encoded(Whole(VERSION, is_up=True, counted=counted, depths=depths, slots=slots), accept)
+
+    async def _slots(self) -> dict[str, int]:
+        """Return how many jobs of each model may run: of `concurrency: auto` as found by now, 1 at first."""
+        models = self._catalogue.settings.models
+        measured = [name for name, model in models.items() if model.is_auto]
+        calls = (self._client.call("HGET", keys.PREFIXES["capacity"] + name, "places") for name in measured)
+        found = zip(measured, await asyncio.gather(*calls), strict=True)
+        known = {name: min(models[name].places, int(number or 1)) for name, number in found}
+        return {name: known.get(name, model.places) for name, model in models.items()}

@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
+from shared.holds import WHOLE_MODEL
 from shared.lanes import LANES
 from shared.metrics import names
 from shared.metrics.counts import INFINITE, MICRO, SEPARATOR, SUM, Taken
@@ -93,6 +94,8 @@ def _gauges(whole: Whole) -> Iterator[Family]:
     yield _gauge(names.OLDEST, (((model,), depth.oldest_ms / 1000) for model, depth in depths))
     yield _gauge(names.RUNNING, (((model,), float(depth.running)) for model, depth in depths))
     yield _gauge(names.SLOTS, (((model,), float(slots)) for model, slots in whole.slots.items()))
+    held = ((model, hold.value, depth.held) for model, depth in depths for hold in WHOLE_MODEL)
+    yield _gauge(names.MODEL_HELD, (((model, hold), float(hold == word)) for model, hold, word in held))
     yield _gauge(names.WORKERS, (((model,), float(depth.workers)) for model, depth in depths))
 
 

@@ -154,10 +154,13 @@ COUNTED: Final = (
 WAITING: Final = Metric("jobs_waiting", "gauge", "Jobs that wait.", ("lane",))
 OLDEST: Final = Metric("oldest_waiting_seconds", "gauge", "How long the oldest waiting job has waited.")
 RUNNING: Final = Metric("jobs_running", "gauge", "Jobs that run.")
-SLOTS: Final = Metric("slots", "gauge", "How many jobs may run at once.")
+SLOTS: Final = Metric("slots", "gauge", "How many jobs may run at once; of `concurrency: auto` as found by now.")
 WORKERS: Final = Metric("workers", "gauge", "Live worker processes that serve the model.")
+MODEL_HELD: Final = Metric(
+    "model_held", "gauge", "1 while the whole model is held for this reason, and nothing of it is taken.", ("reason",)
+)
 REDIS_UP: Final = Metric("redis_up", "gauge", "1 while Redis answers; else nothing but this is told.", (), False)
 INFO: Final = Metric("info", "gauge", "Always 1; the version of the process that was asked.", ("version",), False)
 
-READ: Final = (WAITING, OLDEST, RUNNING, SLOTS, WORKERS, REDIS_UP, INFO)
+READ: Final = (WAITING, OLDEST, RUNNING, SLOTS, WORKERS, MODEL_HELD, REDIS_UP, INFO)
 """What is read at the moment of asking, once for the whole."""

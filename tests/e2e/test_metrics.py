@@ -151,7 +151,7 @@ def test_after_a_load_with_a_kill_a_drain_and_batches_every_number_is_what_clien
     assert total(url, "requests_total", kind="chat.completions") == 49
     assert total(url, "request_seconds_count", kind="chat.completions") == 49
     equal(lambda: by(url, "cancels_total", "state"), Counter({("running",): 1}))
-    assert total(url, "held_total", reason="slots") == system.logs().count("held=slots") > 0
+    assert total(url, "held_total", reason="room") == system.logs().count("held=room") > 0
     assert total(url, "runs_total", model="good", code="200") > 0
     assert total(url, "jobs_waiting") == total(url, "jobs_running") == 0
     assert total(url, "slots", model="narrow") == 1

@@ -137,7 +137,7 @@ def test_one_that_found_no_room_or_waited_too_long_says_so(system: System) -> No
                 line = ask(system, name)
             assert has(line, status=status, error_code=code, model=name, lane="default", run_ms=None, attempts=None)
             assert line["queue_ms"] is None if status == 429 else 300 <= line["queue_ms"] <= line["ms"]
-            assert line["held"] == (None if status == 429 else "slots")
+            assert line["held"] == (None if status == 429 else "room")
 
 
 def test_one_whose_client_left_tells_what_it_had_by_then(system: System) -> None:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,14 @@ def test_every_declared_metric_is_told_with_its_labels_and_nothing_else_is() -> 
         "gen_ai_client_operation_duration_seconds",
         "gen_ai_client_token_usage",
     }
+
+
+def test_a_model_that_is_held_says_why_and_one_that_is_not_says_so() -> None:
+    depth = Depth(waiting=dict.fromkeys(LANES, 0), running=0, workers=1, oldest_ms=0, ends=0)
+    found = samples(text_of(Counts(), {"moves": depth, "held": replace(depth, held="starting")}))
+    told = {key[1:]: value for key, value in found.items() if key[0] == "aqueduct_model_held"}
+    on = {("held", "starting"): 1, ("held", "paused"): 0, ("moves", "starting"): 0, ("moves", "paused"): 0}
+    assert told == on
 
 
 def test_a_reader_of_open_metrics_understands_it_too() -> None:
