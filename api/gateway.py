@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from api.admin.desk import AdminDesk
 from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
@@ -95,10 +96,12 @@ class Gateway:
             self.listeners += (self.metrics.requests.heard,)
         self.relays.counts = counts
         self.reloading = Reloading(catalogue, client, "api", self.owner)
+        store = open_store(settings.storage.url) if settings.storage.url is not None else None
+        self.admin = AdminDesk(client, catalogue, self.upkeep, store)
         self.stored_jobs = StoredJobs(client, bulk, self.owner)
         self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
-        if settings.storage.url is not None:
-            self._open_desks(open_store(settings.storage.url), settings, bulk)
+        if store is not None:
+            self._open_desks(store, settings, bulk)
         bodies = Bodies(settings)
         dispatcher = Dispatcher(self.admissions, catalogue, self.owner, has_store=settings.storage.url is not None)
         self.endpoints = {

@@ -52,7 +52,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 document["paths"].setdefault(path, {})["post"] = _operation(kind.description, suffix)
         document["paths"][RESUME_PATH] = {"get": _resume()}
         for path, item in document["paths"].items():
-            if path.startswith(("/models", "/files", "/uploads", "/batches", "/requests", "/chat/completions")):
+            if path.startswith(
+                ("/models", "/files", "/uploads", "/batches", "/requests", "/chat/completions", "/admin")
+            ):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document

@@ -11,7 +11,7 @@ from aqueduct.table import Column, table, terminal_width
 from shared.logging import escaped
 
 if TYPE_CHECKING:
-    from aqueduct.batches.open import OpenBatch
+    from shared.batches.open import OpenBatch
 
 _NUMBERS = ("PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN")
 _COLUMNS = (*map(Column, ("MODEL", "STATE")), *(Column(heading, is_number=True) for heading in _NUMBERS))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import MethodType
 from typing import Any, cast
 
@@ -26,8 +26,8 @@ from shared.catalogue import Catalogue
 from shared.heap import settle_heap
 from shared.logging import configure_logging
 from shared.metrics.counts import Counts
-from workers import statistics  # noqa: F401 - what Flower may be told
 from workers.batches.service import BatchService
+from workers.remote_control import JobsView, ask_on, bind_remote_control
 from workers.runner import Runner, worker_name
 from workers.tasks import bind_batch, bind_ticket
 
@@ -105,6 +105,12 @@ class Engine:
         if hub is not None and self.consumer is not None:
             hub.call_soon(self.consumer.add_task_queue, queue.name)
 
+    def ask(self, question: Callable[[JobsView], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask the jobs' loop. Called by remote control, on Celery's thread; raises TimeoutError or RuntimeError."""
+        if self._runner is None:
+            raise RuntimeError("no jobs run here yet")
+        return ask_on(self._loop, question(self._runner))
+
     def hang_up(self) -> None:
         """Read the configuration again. Called by a signal, on Celery's thread."""
         if self._runner is not None:
@@ -152,6 +158,7 @@ def create_worker(catalogue: Catalogue, models: Sequence[str] = ()) -> Celery:
     engine = Engine(catalogue, models, app)
     bind_ticket(app, engine.wake)
     bind_batch(app, engine.ring)
+    bind_remote_control(engine.ask)
 
     class JobsStep(bootsteps.StartStopStep):
         """Starts the jobs' loop before the consumer, and drains it after the consumer has stopped."""

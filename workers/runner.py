@@ -16,6 +16,8 @@ from functools import partial
 from shared import keys
 from shared.background import Background, exit_process
 from shared.catalogue import Catalogue
+from shared.control.actor import CELERY, Actor
+from shared.control.jobs import JobControl, counted, job_id_of
 from shared.errors import AqueductError
 from shared.jobs import End, TakenJob, request_id
 from shared.metrics.counts import Counts
@@ -39,6 +41,7 @@ from workers.large_bodies import LargeBodies
 from workers.metrics import WorkerMetrics
 from workers.outbox import Outbox
 from workers.record import RunRecord, write_log
+from workers.remote_control import ServedView
 from workers.served import ServedModel
 from workers.slots import Slots
 
@@ -97,6 +100,7 @@ class Runner:
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
         self._leases = Leases(self._client, self._bulk, catalogue, name)
         self._upkeep = Upkeep(self._client, catalogue, name)
+        self._job_control = JobControl(self._client, catalogue)
         self._outbox = Outbox(self._leases, self._background)
         self._held: dict[tuple[str, bytes], HeldJob] = {}
         self._newest: dict[str, HeldJob] = {}
@@ -169,6 +173,21 @@ class Runner:
     def held(self) -> int:
         """How many jobs this process holds."""
         return len(self._held)
+
+    def held_jobs(self) -> Sequence[HeldJob]:
+        """Return the jobs that this process holds."""
+        return [*self._held.values()]
+
+    def slots(self) -> tuple[int, dict[str, ServedView]]:
+        """Return how many jobs this process runs at most, and what runs of each model."""
+        models = {name: ServedView(one.slots.running, one.slots.limit) for name, one in self.served.items()}
+        return self._settings.worker.slots, models
+
+    async def revoke(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """End jobs, as Celery's remote control asks of every worker; raises RedisUnavailable or RedisRefused."""
+        ids = [job_id_of(one) for one in request_ids]
+        target = request_ids[0] if len(ids) == 1 else f"{len(ids)} by id"
+        return counted(await self._job_control.cancel(ids, Actor("celery", CELERY), target, quiet=True))
 
     def free_slots(self) -> int:
         """Return how many more jobs this process may run. Safe to ask from another thread."""

@@ -1,77 +1,15 @@
-"""The store and Redis in, how far each open batch is out; for operators, who see those of every token."""
+"""The open batches that a command shows: those of the store that is set, or that `aqueduct up` uses here."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import orjson
-
 from aqueduct.commands.common import UP_FILES
-from shared.batches import keys
-from shared.batches.progress import Progress
-from shared.batches.record import BatchRecord, load
+from shared.batches.open import OpenBatches
 from shared.redis import RedisClient
-from shared.room.lines import progress_of
 from shared.settings import Settings
-from shared.store import Store, open_store
-
-READ_SECONDS = 5.0
-"""Between two looks into the store, which may be far away; counts come from Redis each time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenBatch:
-    """A batch that has not ended."""
-
-    id: str
-    token: str
-    model: str | None
-    status: str
-    completed: int
-    failed: int
-    total: int
-    created_at: int
-    expires_at: int
-    finish_at: int | None
-    """When the last line should have ended, in Unix seconds, at the rate so far."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return asdict(self)
-
-
-class OpenBatches:
-    """The open batches of a store."""
-
-    def __init__(self, store: Store, client: RedisClient) -> None:
-        self._store = store
-        self._client = client
-        self._records: list[BatchRecord] = []
-        self._read_at = float("-inf")
-
-    async def rows(self) -> list[OpenBatch]:
-        """Return them, the oldest first; raises StoreError, RedisUnavailable or RedisRefused."""
-        if time.monotonic() - self._read_at >= READ_SECONDS:
-            self._records = await self._read()
-            self._read_at = time.monotonic()
-        told = await asyncio.gather(*(progress_of(self._client, record.id) for record in self._records))
-        return [_row(record, Progress.from_fields(fields)) for record, fields in zip(self._records, told, strict=True)]
-
-    async def _read(self) -> list[BatchRecord]:
-        ids = [key.removeprefix(keys.OPEN) for key in await self._store.list(keys.OPEN)]
-        found = await asyncio.gather(*map(self._load, ids))
-        # Its mark is taken away a moment after a batch has ended.
-        records = [record for record in found if record is not None and not record.has_ended]
-        return sorted(records, key=lambda record: record.created_us)
-
-    async def _load(self, batch_id: str) -> BatchRecord | None:
-        mark = await self._store.get(keys.open_marker(batch_id))
-        return await load(self._store, orjson.loads(mark)["tenant"], batch_id) if mark is not None else None
+from shared.store import open_store
 
 
 def open_batches(settings: Settings, client: RedisClient) -> OpenBatches | None:
@@ -84,19 +22,3 @@ def open_batches(settings: Settings, client: RedisClient) -> OpenBatches | None:
     if parts.scheme == "file" and not Path(unquote(parts.path)).is_dir():
         return None
     return OpenBatches(open_store(url), client)
-
-
-def _row(record: BatchRecord, progress: Progress | None) -> OpenBatch:
-    counts = progress.counts if progress is not None else record.counts
-    return OpenBatch(
-        id=record.id,
-        token=record.token,
-        model=record.model,
-        status=record.status.value,
-        completed=counts.completed,
-        failed=counts.failed,
-        total=counts.total,
-        created_at=record.created_at,
-        expires_at=record.expires_at,
-        finish_at=progress.finish_at if progress is not None else None,
-    )

@@ -80,6 +80,7 @@ def create(desk: Desk, name: str, models: str, as_json: bool, **given: Any) -> N
         desk.groups.create(record)
     except GroupNameTaken as error:
         raise CommandError(str(error)) from None
+    desk.note("group.create", name, "created")
     _show(desk, [record], as_json=as_json)
 
 
@@ -104,6 +105,7 @@ def set_group(desk: Desk, name: str, models: str | None, as_json: bool, **given:
         record = desk.groups.change(name, changes)
     if record is None:
         raise CommandError(_no_group(desk, name))
+    desk.note("group.set", name, ", ".join(sorted(changes)))
     _show(desk, [record], as_json=as_json)
 
 
@@ -120,6 +122,7 @@ def delete(desk: Desk, name: str) -> None:
         raise CommandError(str(error)) from None
     if not is_gone:
         raise CommandError(_no_group(desk, name))
+    desk.note("group.delete", name, "deleted")
     print(f"Deleted the group {escaped(name)}.", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from aqueduct.errors import CommandError
 from aqueduct.queues_view import View, away, shown
 
 if TYPE_CHECKING:
-    from aqueduct.batches.open import OpenBatch, OpenBatches
+    from shared.batches.open import OpenBatch, OpenBatches
     from shared.redis import RedisClient
     from shared.room.upkeep import Depth, Upkeep
     from shared.settings import ModelSettings, Settings

@@ -16,6 +16,7 @@ import click
 
 from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.errors import FAILED, CommandError
+from aqueduct.operating import commander
 from aqueduct.table import Column, table, terminal_width
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:
     import redis  # noqa: PLC0415 - keeps `--help` fast
 
     from shared import keys  # noqa: PLC0415
+    from shared.control.audit import note_now  # noqa: PLC0415
+    from shared.control.reload import outcome_of  # noqa: PLC0415
     from shared.protocol import DAY_MS  # noqa: PLC0415
     from shared.redis_sync import connect  # noqa: PLC0415
 
@@ -70,6 +73,7 @@ def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:
                 found: Any = client.blpop([keys.reloaded(request)], timeout=LOOK_SECONDS)
                 if found is not None:
                     answers.append(json.loads(found[1]))
+            note_now(client, commander(), "reload", "all processes", outcome_of(asked, answers))
     except redis.RedisError as error:
         raise CommandError(f"Redis cannot be asked ({type(error).__name__}); see `aqueduct check`") from None
     return asked, sorted(answers, key=lambda answer: (answer["role"], answer["process"]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,20 +17,19 @@ from aqueduct.commands.token_desk import (
     NO_LIMIT,
     Desk,
     action,
-    refuse_unknown_group,
-    refuse_unknown_models,
     told_by_option,
-    user_name,
 )
 from aqueduct.errors import CommandError
+from aqueduct.operating import commander
 from aqueduct.table import Column, table, terminal_width
-from shared.config_problems import suggestion
+from shared.control.problems import NoSuch
+from shared.control.tokens import IsConfigured, UnknownName
+from shared.control.tokens import as_json as as_json_of
 from shared.lanes import LANES
 from shared.logging import escaped
 from shared.roles import ROLES
-from shared.settings import Settings
 from shared.token_settings import TokenSettings
-from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, hash_token, new_token, read_mirror
+from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, read_mirror
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _COLUMNS = (
@@ -72,30 +72,13 @@ def create(desk: Desk, name: str, models: str, expires: str | None, *, as_json: 
 
     NAME tells whose token it is: letters, digits and . _ @ -
     """
-    now = datetime.now(UTC)
-    if name in _static_names(desk.settings):
-        raise CommandError(f"a token named {name!r} stands in the configuration file; choose another name")
     wanted = [model.strip() for model in models.split(",") if model.strip()]
-    refuse_unknown_models(desk, wanted)
-    refuse_unknown_group(desk, limits["group"])
-    token = new_token()
-    expires_at = _expiry(expires, now) if expires else None
-    record = _record(
-        {
-            "name": name,
-            "sha256": hash_token(token),
-            "models": wanted,
-            "expires_at": expires_at,
-            "created_at": now,
-            "created_by": user_name(),
-        }
-        | limits
-    )
-    try:
-        desk.store.create(record)
-    except TokenNameTaken as error:
-        raise CommandError(str(error)) from None
-    print(json.dumps({"token": token} | _as_json(record, {}), indent=1) if as_json else token)
+    expires_at = _expiry(expires, datetime.now(UTC)) if expires else None
+    with _told():
+        token, record = desk.tokens.create(
+            {"name": name, "models": wanted, "expires_at": expires_at, **limits}, commander()
+        )
+    print(json.dumps({"token": token} | as_json_of(record, {}), indent=1) if as_json else token)
     until = f" until {record.expires_at:%Y-%m-%d %H:%M %Z}" if record.expires_at else ""
     print(f"Token of {record.name}, valid{until}. It is shown only now: keep it.", file=sys.stderr)
 
@@ -116,28 +99,22 @@ def create(desk: Desk, name: str, models: str, expires: str | None, *, as_json: 
 @action
 def set_token(desk: Desk, name: str, models: str | None, expires: str | None, *, as_json: bool, **given: Any) -> None:
     """Change what a token may do; what is not named stays as it is, and the token itself too."""
-    if name in _static_names(desk.settings):
-        raise CommandError(f"{name!r} stands in the configuration file; change it there and restart the API")
     changes: dict[str, Any] = {
         field: None if value == NO_LIMIT else value for field, value in given.items() if value is not None
     }
-    refuse_unknown_group(desk, changes.get("group"))
     if models is not None:
-        wanted = [model.strip() for model in models.split(",") if model.strip()]
-        refuse_unknown_models(desk, wanted)
-        changes["models"] = wanted
+        changes["models"] = [model.strip() for model in models.split(",") if model.strip()]
     if expires is not None:
         changes["expires_at"] = None if expires == NO_LIMIT else _expiry(expires, datetime.now(UTC))
     if not changes:
         raise click.UsageError("name what to change, such as --requests-per-minute 60")
-    with told_by_option():
-        record = desk.store.change(name, changes)
-    if record is None:
-        raise CommandError(_no_token(desk, name))
+    with _told():
+        record = desk.tokens.change(name, changes, commander())
+    uses = desk.store.last_uses()
     if as_json:
-        print(json.dumps(_as_json(record, desk.store.last_uses()), indent=1))
-    else:
-        print(table(_COLUMNS, [_cells(record, desk.store.last_uses())], terminal_width()))
+        print(json.dumps(as_json_of(record, uses), indent=1))
+        return
+    print(table(_COLUMNS, [_cells(record, uses)], terminal_width()))
 
 
 @command.command("list", short_help="show the tokens, static ones too")
@@ -148,7 +125,7 @@ def list_tokens(desk: Desk, as_json: bool) -> None:
     records = [*desk.settings.tokens, *desk.store.list()]
     uses = desk.store.last_uses()
     if as_json:
-        print(json.dumps([_as_json(record, uses) for record in records], indent=1))
+        print(json.dumps([as_json_of(record, uses) for record in records], indent=1))
     else:
         print(table(_COLUMNS, [_cells(record, uses) for record in records], terminal_width()))
     read_mirror(desk.settings.data_dir / MIRROR_NAME)  # a process that starts would stumble over it
@@ -156,29 +133,28 @@ def list_tokens(desk: Desk, as_json: bool) -> None:
 
 @command.command("revoke", short_help="withdraw a token; takes effect within 5 seconds")
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @action
-def revoke(desk: Desk, name: str) -> None:
+def revoke(desk: Desk, name: str, as_json: bool) -> None:
     """Withdraw a token; takes effect within 5 seconds."""
-    if desk.store.revoke(name):
+    with _told():
+        desk.tokens.revoke(name, commander())
+    if as_json:
+        print(json.dumps({"name": name, "revoked": True}))
+    else:
         print(f"Revoked {escaped(name)}; every API process refuses it within 5 seconds.", file=sys.stderr)
-        return
-    if name in _static_names(desk.settings):
-        raise CommandError(f"{name!r} stands in the configuration file; remove it there and restart the API")
-    raise CommandError(_no_token(desk, name))
 
 
-def _no_token(desk: Desk, name: str) -> str:
-    return f"no token is called {name!r}{suggestion(name, [record.name for record in desk.store.list()])}"
-
-
-def _static_names(settings: Settings) -> set[str]:
-    return {token.name for token in settings.tokens}
-
-
-def _record(fields: dict[str, Any]) -> StoredToken:
-    """Return the record; a value out of range is told by its option."""
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell of what cannot be done as this command does."""
     with told_by_option():
-        return StoredToken.model_validate(fields)
+        try:
+            yield
+        except UnknownName as error:
+            raise click.UsageError(f"--{error.field}: {error.text}") from None
+        except (TokenNameTaken, IsConfigured, NoSuch) as error:
+            raise CommandError(str(error)) from None
 
 
 def _expiry(text: str, now: datetime) -> datetime:
@@ -196,14 +172,6 @@ def _expiry(text: str, now: datetime) -> datetime:
     if when <= now:
         raise click.UsageError(f"--expires: {text!r} is already past")
     return when
-
-
-def _as_json(record: TokenSettings, uses: Mapping[str, datetime]) -> dict[str, Any]:
-    used = uses.get(record.sha256)
-    return record.model_dump(mode="json") | {
-        "static": not isinstance(record, StoredToken),
-        "last_used_at": used.isoformat() if used is not None else None,
-    }
 
 
 def _cells(record: TokenSettings, uses: Mapping[str, datetime]) -> tuple[str, ...]:

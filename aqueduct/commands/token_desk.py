@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import redis
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
+from aqueduct.operating import commander
 from shared.config import load_settings
 from shared.config_problems import reason, suggestion
+from shared.control.actor import machine_user
+from shared.control.audit import note_now
+from shared.control.tokens import TokenDesk
 from shared.groups import GroupStore
 from shared.redis_sync import connect
 from shared.settings import Settings
@@ -39,8 +42,18 @@ class Desk:
     settings: Settings
     knows_models: bool
     """Whether the settings come from a file, so that the models in them are the real ones."""
-    store: TokenStore
+    tokens: TokenDesk
     groups: GroupStore
+    client: redis.Redis
+
+    @property
+    def store(self) -> TokenStore:
+        """The created tokens."""
+        return self.tokens.store
+
+    def note(self, action: str, target: str, outcome: str) -> None:
+        """Write an entry into the audit log."""
+        note_now(self.client, commander(), action, target, outcome)
 
     def find_group(self, name: str) -> GroupSettings | None:
         """Return the group of this name, of the file or created."""
@@ -65,9 +78,8 @@ def open_desk(config: Path | None) -> Iterator[Desk]:
     )
     try:
         with connect(redis_url_here(settings)) as client:
-            yield Desk(
-                settings, path is not None, TokenStore(client, settings.data_dir), GroupStore(client, settings.data_dir)
-            )
+            tokens = TokenDesk(client, settings, knows_models=path is not None)
+            yield Desk(settings, path is not None, tokens, GroupStore(client, settings.data_dir), client)
     except RedisError as error:
         raise CommandError(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`") from None
 
@@ -94,13 +106,6 @@ def refuse_unknown_models(desk: Desk, names: Sequence[str]) -> None:
             raise click.UsageError(f"--models: no model is called {name!r}{suggestion(name, known)}")
 
 
-def refuse_unknown_group(desk: Desk, name: str | None) -> None:
-    """Raise UsageError for a name that no group has."""
-    if name is not None and desk.find_group(name) is None:
-        known = [group.name for group in desk.all_groups()]
-        raise click.UsageError(f"--group: no group is called {name!r}{suggestion(name, known)}")
-
-
 @contextmanager
 def told_by_option() -> Iterator[None]:
     """Tell of a value that no token can have by the option that it came from."""
@@ -116,8 +121,5 @@ def told_by_option() -> Iterator[None]:
 
 
 def user_name() -> str:
-    """Return who runs this: who became root, if they did; a number where the machine knows no name."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container without a line for this user
-        return str(os.getuid())
+    """Return who runs this."""
+    return machine_user()

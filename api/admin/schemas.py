@@ -1,0 +1,120 @@
+"""What `/admin/v1` takes and answers. Unknown members of a body are refused: a mistyped filter would mean all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.lanes import Lane
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class HoldRequest(_Body):
+    """What is held or let go."""
+
+    backend: str | None = Field(
+        default=None, description="Only this backend: its place from 0 on, or its host and port."
+    )
+
+
+class JobFilterBody(_Body):
+    """Which jobs are meant: those that match all that is given."""
+
+    model: str | None = Field(default=None, description="A model's name or alias.")
+    token: str | None = None
+    group: str | None = None
+    lane: Lane | None = None
+    state: Literal["waiting", "running"] | None = None
+    older_than_seconds: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Accepted so long ago.")
+
+
+class JobListQuery(JobFilterBody):
+    """Which jobs are listed."""
+
+    after: str | None = Field(default=None, max_length=200, description="The last id of the page before.")
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class CancelJobsRequest(JobFilterBody):
+    """Which jobs are ended."""
+
+    all: bool = Field(default=False, description="Needed where no filter is given.")
+    dry_run: bool = Field(default=False, description="Only count them.")
+
+
+class MoveJobsRequest(JobFilterBody):
+    """Which jobs are to wait in another lane."""
+
+    to: Lane
+    all: bool = Field(default=False, description="Needed where no filter is given.")
+    dry_run: bool = Field(default=False, description="Only count them.")
+
+
+class MoveJobRequest(_Body):
+    """Where a job is to wait."""
+
+    to: Lane
+
+
+class AdminBackend(BaseModel):
+    """One backend of a model."""
+
+    place: int = Field(description="In the model's list, from 0 on.")
+    host: str
+    state: Literal["active", "held"]
+
+
+class AdminModel(BaseModel):
+    """A model as operators see it."""
+
+    object: Literal["model"] = "model"
+    id: str
+    state: Literal["active", "paused", "draining", "retired"] = Field(description="What an operator has set.")
+    held: str | None = Field(description="Why nothing of it is started: `paused`, `starting`, `backend`; null: it is.")
+    waiting: dict[str, int] = Field(description="Requests by lane.")
+    running: int
+    concurrency: int = Field(description="Slots over all workers, at most.")
+    live_workers: int
+    oldest_wait_seconds: float
+    ends_per_minute: int
+    backends: list[AdminBackend]
+
+
+class HeldAnswer(BaseModel):
+    """What became of an action on a model or a backend."""
+
+    object: Literal["model.action"] = "model.action"
+    model: str
+    backend: int | None
+    before: str
+    now: str
+    running: int
+    waiting: int
+
+
+class Outcomes(BaseModel):
+    """What became of an action on jobs."""
+
+    object: Literal["job.action"] = "job.action"
+    dry_run: bool
+    matched: int
+    outcomes: dict[str, int] = Field(description="How often each: cancelled, moved, had ended, runs already, unknown.")
+
+
+class Listing(BaseModel):
+    """A list. `has_more`: ask again with `after` and the last one's id."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    has_more: bool = False
+
+
+class ModelListing(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[AdminModel]
