@@ -79,7 +79,8 @@ class Delivery:
             if not ready and waiting is not None and not exchange.started and (left := held_until - clock()) > 0:
                 unsure = waiting.is_unsure(clock())
                 if unsure or not waiting.waits:
-                    timeout = min(left, UNSURE_SECONDS) if unsure else left
+                    soon = UNSURE_SECONDS if unsure else TELL_SECONDS if waiting.look_again() else left
+                    timeout = min(left, soon)
                     continue
             timeout = silence
             out = self._events(ready) if ready else self._comment(waiting, clock())
@@ -94,6 +95,8 @@ class Delivery:
     def _comment(self, waiting: Waiting | None, now: float) -> bytes:
         # With its own blank line it is harmless to every client, as long as no event carries an id.
         comment = waiting.comment(now) if waiting is not None else _KEEP_ALIVE
+        if waiting is not None:
+            waiting.look_again()
         return comment if self._cursor is None else glued(comment)
 
     def _events(self, ready: Sequence[bytes]) -> bytes:

@@ -47,6 +47,11 @@ class Dispatcher:
             raise UnknownModel(requested)
         return name
 
+    def holds(self, model: str) -> bool:
+        """Whether requests of a model wait while no backend is there."""
+        found = self._catalogue.models.get(model)
+        return found is not None and found.when_absent == "hold"
+
     def backend(self, model: str, place: int | None) -> str | None:
         """Return the host and port of a model's backend at a place of its list; with no place, of its only one."""
         found = self._catalogue.models.get(model)

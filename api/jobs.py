@@ -176,7 +176,8 @@ class JobEndpoint:
             return None
         relay.accepted()
         if admitted.before is None:
-            return None
+            may_wait = job.spec.stream and self._dispatcher.holds(job.model)
+            return self._standing.expect(job, exchange.add_headers) if may_wait else None
         exchange.record.held = (admitted.line.held if admitted.line else "") or Hold.ROOM.value
         return self._standing.enter(job, admitted.before, admitted.line, exchange.add_headers)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -39,7 +40,7 @@ class Waiting:
 
     __slots__ = (
         "_ends_at", "_is_told", "_said", "_tell", "before", "expected_at", "held", "id", "lane", "model", "since",
-        "tenant", "waits",
+        "tenant", "to_ask", "waits",
     )  # fmt: skip
 
     def __init__(self, job: Admission, before: int, since: float, ends_at: float, tell: TellHeaders) -> None:
@@ -57,6 +58,8 @@ class Waiting:
         """What holds the whole model; empty where it moves."""
         self.waits = True
         """Whether it waited when it was last asked for."""
+        self.to_ask: Callable[[], None] | None = None
+        """Has it asked for again though it runs: it may come back, where no backend is there."""
         self._tell = tell
         self._is_told = False
         self._said: list[tuple[float, int, float]] = []
@@ -65,6 +68,13 @@ class Waiting:
         """Whether its turn may have come since it was last asked for, or its wait is about to end in a refusal."""
         expected = float("inf") if self.held else self.expected_at
         return self.waits and (expected is None or expected <= now or self._ends_at <= now + END_SECONDS)
+
+    def look_again(self) -> bool:
+        """Have it asked for again if it runs, as far as anybody knows, and may wait again."""
+        if self.waits or self.to_ask is None:
+            return False
+        self.to_ask()
+        return True
 
     def comment(self, now: float) -> bytes:
         """Return what a stream's reader is told meanwhile."""
@@ -155,6 +165,18 @@ class Standing:
         self._wake.set()
         return waiting
 
+    def expect(self, job: Admission, tell: TellHeaders) -> Waiting:
+        """Take in a request that a free slot takes at once, and that waits all the same if no backend is there."""
+        now = asyncio.get_running_loop().time()
+        room = self._rooms.setdefault(job.model, _Room(job.model))
+        waiting = Waiting(job, 0, now, now + self._admissions.longest_wait(job), tell)
+        waiting.waits, waiting.to_ask = False, partial(self._ask_for, room, waiting)
+        return waiting
+
+    def _ask_for(self, room: _Room, waiting: Waiting) -> None:
+        room.waiting.setdefault(waiting.id, waiting)
+        self._wake.set()
+
     def leave(self, waiting: Waiting, queue_ms: int | None) -> None:
         """Take a request out, with how long it waited if its turn has come."""
         room = self._rooms[waiting.model]
@@ -199,6 +221,7 @@ class Standing:
             if before < 0:
                 one.waits = False
             else:
+                one.waits = True
                 room.waiting[one.id] = one
                 room.take_note(one, before, now)
 

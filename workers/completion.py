@@ -162,7 +162,7 @@ class Run:
                 if self._presence is not None and self._is_away(error):
                     away.add(place)
                     is_sure = pause is None or isinstance(error.__cause__, ConnectFailed) or not self._presence.is_there
-                    if is_sure and len(away) == len(self._model.backends):
+                    if is_sure and len(away) >= self._backends.health.callable:
                         raise ModelAbsent from error
                 if pause is None or time.monotonic() + pause >= ends_at:
                     if isinstance(error, BackendUnreachable) and error.retry_after is None:

@@ -54,6 +54,11 @@ class BackendHealth:
         for state, is_held in zip(self._states, held, strict=True):
             state.is_held = is_held and not all(held)
 
+    @property
+    def callable(self) -> int:
+        """How many backends no operator holds."""
+        return sum(not state.is_held for state in self._states)
+
     def choose(self, tried: Collection[int] = ()) -> int:
         """Return the place of the backend to call next, by weight among the healthy ones that were not tried.
 

@@ -127,6 +127,8 @@ if owner ~= '' then redis.call('SADD', NAMES.owned .. owner, id) end
 -- just promised to look again within milliseconds: a ticket costs more than everything else a short job needs.
 if open > 0 then
   if not stands(NAMES.awake .. model, PROMISE_MS) then push_ticket(queue, ticket, id, live) end
+elseif ahead == 0 and room and room[4] and has_word(room[4], 'starting') then
+  push_ticket(queue, ticket, id, live)  -- nobody may look for its backend, or it may sleep
 elseif people_first and lane ~= 'batch' and redis.call('SCARD', NAMES.batch_running .. model) > 0 then
   redis.call('PUBLISH', NAMES.crowd, 'w ' .. model)
 end

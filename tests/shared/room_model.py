@@ -116,8 +116,8 @@ class Model(Upkeep, Control):
         owners = [asked.owner] if asked.owner else []
         deadline = math.inf if is_line(asked.sink) else now + asked.max_wait_ms
         job = Job(asked, now, owners, deadline, self.ttl_now + limits.life_ms)
-        open_slots = self._open(asked)
-        must_wait = self.waiting(asked.model, asked.lane) >= open_slots
+        open_slots, ahead = self._open(asked), self.waiting(asked.model, asked.lane)
+        must_wait = ahead >= open_slots
         self.jobs[job.id] = job
         self.enter(job)
         self.accepted += asked.tenant != UNCOUNTED
@@ -129,7 +129,7 @@ class Model(Upkeep, Control):
             self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
         if asked.owner:
             self.owned.setdefault(asked.owner, set()).add(job.id)
-        if open_slots > 0 and not self.stands(room.awake, PROMISE_MS):
+        if (open_slots > 0 and not self.stands(room.awake, PROMISE_MS)) or (open_slots == 0 and is_first and room.held):
             self.push(asked.model)
         elif open_slots == 0 and limits.people_first and job.lane != "batch" and room.batch_running:
             self.told.append(("crowd", f"w {asked.model}"))
