@@ -129,7 +129,9 @@ class Model(Upkeep, Control):
             self.idempotency[asked.idempotency] = Kept(f"{job.id} {asked.body_hash}", self.ttl_now + limits.life_ms)
         if asked.owner:
             self.owned.setdefault(asked.owner, set()).add(job.id)
-        if (open_slots > 0 and not self.stands(room.awake, PROMISE_MS)) or (open_slots == 0 and is_first and room.held):
+        if (open_slots > 0 and not self.stands(room.awake, PROMISE_MS)) or (
+            open_slots == 0 and ahead == 0 and room.held
+        ):
             self.push(asked.model)
         elif open_slots == 0 and limits.people_first and job.lane != "batch" and room.batch_running:
             self.told.append(("crowd", f"w {asked.model}"))
