@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aqueduct.capacity_view import capacity_lines
 from aqueduct.table import Column, table, terminal_width
 from shared.logging import escaped
 
@@ -37,6 +38,8 @@ def shown(view: View, *, as_json: bool) -> str:
         batches = None if view.batches is None else [batch.as_json() for batch in view.batches]
         return json.dumps({"models": view.rows, "batches": batches, "batches_error": view.trouble})
     parts = [table(_COLUMNS, [_cells(row) for row in view.rows], terminal_width())]
+    if lines := [line for row in view.rows if "capacity" in row for line in capacity_lines(row)]:
+        parts.append("\n".join(lines))
     if view.batches:
         parts.append(table(_BATCH_COLUMNS, [_batch_cells(batch) for batch in view.batches], terminal_width()))
     if view.trouble is not None:

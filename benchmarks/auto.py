@@ -51,7 +51,7 @@ def auto(run: Runner) -> dict[str, Any]:
         ["backend", "best", "tokens/s", "first ms", "auto", "tokens/s", "part", "first ms", "times"],
     )
     for plan in PLANS[2:3] if run.quick else PLANS:
-        for row in _backend(run, plan, 10.0 if run.quick else 30.0):
+        for row in _backend(run, plan, 10.0 if run.quick else 20.0):
             data[row["name"]] = row
             best, found = row["best"], row["auto"]
             table.add(

@@ -35,6 +35,13 @@ class BackendSettings(Section):
         default=None,
         description="Running jobs on this backend at most; `auto` or `{min: 1, max: 256}`: found by measuring.",
     )
+    metrics: Literal["vllm", "llama.cpp", "sglang", "any"] | None = Field(
+        default=None,
+        description="With `concurrency: auto`: whose metrics page it has; what waits inside is then kept at 0 or 1.",
+    )
+    metrics_url: str | None = Field(
+        default=None, description="Where that page is. Default: `/metrics` at the backend's host and port."
+    )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None, description="The only one of the two that the backend knows; the other is renamed to it."
     )
@@ -95,6 +102,23 @@ class BackendSettings(Section):
         if parts.query or parts.fragment:
             raise ValueError("must have no `?` and no `#`: `/chat/completions` is put at its end")
         return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("metrics_url")
+    @classmethod
+    def _is_a_page(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("metrics", "any") is None:
+            raise ValueError("needs metrics beside it: vllm, llama.cpp, sglang or any")
+        if not re.fullmatch(r"https?://[^/?#\s@]+(/[!-~]*)?", value) or "#" in value:
+            raise ValueError("must be an http:// or https:// URL such as http://127.0.0.1:9000/metrics, without a name")
+        try:
+            parts = urlsplit(value)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must be an http:// or https:// URL such as http://127.0.0.1:9000/metrics") from None
+        return value
 
     @field_validator("api_key")
     @classmethod

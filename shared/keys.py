@@ -160,6 +160,11 @@ def owned(owner_id: str) -> str:
     return PREFIXES["owned"] + owner_id
 
 
+def capacity(model: str) -> str:
+    """Return the key of what was found of a model of `concurrency: auto`."""
+    return PREFIXES["capacity"] + model
+
+
 def results(batch_id: str) -> str:
     """Return the key of a batch's ended lines."""
     return PREFIXES["results"] + batch_id

@@ -106,14 +106,21 @@ async def _show(settings: Settings, url: str, manner: _Manner) -> None:
 
 
 async def _rows(settings: Settings, upkeep: Upkeep, client: RedisClient) -> list[dict[str, Any]]:
-    from shared import keys  # noqa: PLC0415 - as above
+    from aqueduct.capacity_view import capacity_of  # noqa: PLC0415 - as above
+    from shared import keys  # noqa: PLC0415
+    from shared.capacity import STATE  # noqa: PLC0415
 
     asked = upkeep.depth(), *(client.call("LLEN", keys.queue(name)) for name in settings.models)
     depth, *tickets = await asyncio.gather(*asked)
-    return [
+    rows = [
         _row(name, depth[name], int(waiting), model)
         for (name, model), waiting in zip(settings.models.items(), tickets, strict=True)
     ]
+    for row in rows:
+        model = settings.models[row["model"]]
+        if model.is_auto:
+            row.update(capacity_of(model, await client.call("HGET", keys.capacity(row["model"]), STATE)))
+    return rows
 
 
 def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[st
         "waiting": depth.waiting,
         "oldest_wait_seconds": round(depth.oldest_ms / 1000, 1),
         "running": depth.running,
-        "concurrency": model.concurrency if isinstance(model.concurrency, int) else model.places,
+        "concurrency": model.most,
         "live_workers": depth.workers,
         "tickets": tickets,
         "ends_per_minute": depth.ends if depth.ends >= FEWEST_ENDS else None,

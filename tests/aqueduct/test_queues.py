@@ -20,6 +20,7 @@ import yaml
 from shared import keys
 from shared.batches.progress import Progress
 from shared.batches.record import Counts, Status
+from shared.capacity import STATE, Found, backend_key, write_state
 from shared.catalogue import Catalogue
 from shared.config import load_settings
 from shared.jobs import JobSpec, new_id
@@ -120,6 +121,39 @@ def test_a_model_outside_its_batch_hours_says_until_when(config_file: Path) -> N
     busy, idle = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
     assert (busy["waiting"]["batch"], busy["batch_begins_at"]) == (2, f"{hour:02d}:00 UTC")
     assert "batch_begins_at" not in idle
+
+
+def test_what_was_found_of_a_backend_is_shown_with_its_reason(config_file: Path) -> None:
+    fill(config_file, ["default"], take=0)
+    content: dict[str, Any] = yaml.safe_load(config_file.read_text())
+    content["models"]["busy"]["concurrency"] = {"min": 2, "max": 64}
+    config_file.write_text(yaml.safe_dump(content))
+    (busy, _) = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
+    assert (busy["concurrency"], busy["capacity"][0]["concurrency"]) == (2, 2), "nothing was found yet"
+
+    settings = load_settings(config_file)
+    backend = settings.models["busy"].backends[0]
+    found = Found(14, 12, "throughput still rises", 12, {"throughput still rises": 5, "tried": 9})
+
+    async def publish() -> None:
+        client = RedisClient(settings.redis)
+        await client.open()
+        state = write_state({backend_key(backend): found})
+        await client.call("HSET", keys.capacity("busy"), STATE, state, "places", 14)
+        await client.call("PEXPIRE", keys.capacity("busy"), 60_000)
+        await client.close()
+
+    asyncio.run(publish())
+    busy, idle = json.loads(queues(config_file, "--once", "--json").stdout)["models"]
+    assert busy["concurrency"] == 14 and "capacity" not in idle
+    assert busy["capacity"] == [
+        {
+            "backend": backend.address, "concurrency": 14, "min": 2, "max": 64, "before": 12,
+            "reason": "throughput still rises", "changes": {"throughput still rises": 5, "tried": 9},
+        }
+    ]  # fmt: skip
+    text = queues(config_file, "--once").stdout
+    assert "0/14" in text and "concurrency 12 → 14 of 2 to 64, throughput still rises (so far: tried 9" in text
 
 
 def end(config_file: Path, number: int) -> None:

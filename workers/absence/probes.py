@@ -44,7 +44,7 @@ class _Probe:
         self._headers = [*server.headers]
         files = (backend.ca_file, backend.client_certificate, backend.client_key)
         self._tls = client_context(*files) if server.is_tls else None
-        self._proxy = _proxy(backend.proxy.get_secret_value()) if backend.proxy else None
+        self._proxy = proxy_of(backend.proxy.get_secret_value()) if backend.proxy else None
 
     async def is_there(self) -> bool:
         try:
@@ -62,7 +62,8 @@ class _Probe:
             return False
 
 
-def _proxy(url: str) -> httpcore2.Proxy:
+def proxy_of(url: str) -> httpcore2.Proxy:
+    """Return a proxy as the library takes it."""
     parts = urlsplit(url)
     auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
     way = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

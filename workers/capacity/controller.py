@@ -37,6 +37,9 @@ FIRST_PAUSE_SECONDS: Final = 4.0
 LONGEST_PAUSE_SECONDS: Final = 14.0
 """Between two trials: short after a success, doubling while there is none."""
 LONGEST_WINDOW_SECONDS: Final = 6.0
+DISTRUSTED: Final = 0.5
+"""Part of what proportional shrinking would cost from which on a backend's word that requests wait was wrong."""
+DISTRUST_SECONDS: Final = 300.0
 CUT: Final = 0.8
 CEILING_SECONDS: Final = 30.0
 """So long after a refusal no more than what was refused is tried."""
@@ -93,6 +96,10 @@ class Controller:
         self._pause, self._pause_left = FIRST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS
         self._ceiling, self._ceiling_left = allowed.most, 0.0
         self._queued = 0
+        self._last: Sample | None = None
+        self._relieved: tuple[int, Sample] | None = None
+        """Before it was given less because of what waits: the limit and what it brought."""
+        self._distrust_left = 0.0
 
     def tick(self, counts: Counts, waiting: float | None = None) -> Reason | None:
         """Hear of the last moments, and of how many wait inside the backend if that is known; why the limit changed."""
@@ -106,6 +113,9 @@ class Controller:
             self._ceiling = self.allowed.most
         if counts.refused and self._since >= 2 * SETTLE_SECONDS:
             return self._cut(counts.in_flight)
+        if self._distrust_left > 0:
+            self._distrust_left -= counts.seconds
+            waiting = None
         if waiting is not None and self._queues(waiting):
             return self._relieve(waiting, counts.in_flight)
         if not self._is_settled(counts):
@@ -163,6 +173,13 @@ class Controller:
         return self._settle_at(self._high if self._phase is _Phase.NARROW else self._base, Reason.UNUSED)
 
     def _judge(self, seen: Sample, waiting: float | None) -> Reason | None:
+        self._last = seen
+        if self._relieved is not None and self._phase is _Phase.HOLD:
+            (limit, before), self._relieved = self._relieved, None
+            lost = _gain(seen, before)
+            if lost is not None and lost > DISTRUSTED:  # what was said to wait was at work
+                self._distrust_left = DISTRUST_SECONDS
+                return self._settle_at(min(limit, self._ceiling), Reason.LESS)
         if self._phase is _Phase.GROW:
             return self._grown(seen)
         if self._phase is _Phase.NARROW:
@@ -319,6 +336,8 @@ class Controller:
         at = self.limit
         limit = self.allowed.within(max(at // 2, min(at - 1, round(in_flight - waiting))))
         self._queued = 0
+        if self._last is not None and self._relieved is None:
+            self._relieved = at, self._last
         return self._give_way(limit, Reason.WAITING)
 
     def _give_way(self, limit: int, reason: Reason) -> Reason | None:

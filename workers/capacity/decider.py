@@ -11,11 +11,13 @@ from typing import Final
 import orjson
 
 from shared.backend_settings import BackendSettings
+from shared.background import Background
 from shared.capacity import Found, backend_key
 from shared.concurrency import Auto
 from shared.settings import ModelSettings
 from workers.capacity.controller import Controller, Reason
 from workers.capacity.measure import Counts
+from workers.capacity.scrape import Scrape
 
 log = logging.getLogger("aqueduct.worker.capacity")
 
@@ -29,6 +31,8 @@ class _Backend:
     """One backend's controller, and what its workers said last."""
 
     def __init__(self, allowed: Auto, found: Found | None) -> None:
+        self.scrape: Scrape | None = None
+        self._asked: tuple[object, ...] = ()
         self.controller = Controller(allowed, None if found is None else found.held)
         limit = self.controller.limit
         self.found = found or Found(limit, limit)
@@ -36,6 +40,21 @@ class _Backend:
         """By worker: how much, and until when that is believed."""
         self.logged_at = 0.0
         self.logged = limit
+
+    def asks(self, backend: BackendSettings) -> bool:
+        """Whether its metrics page is now another one; the old one is looked at no more."""
+        asked = (backend.metrics, backend.metrics_url, backend.api_key, backend.headers)
+        if asked == self._asked:
+            return False
+        self._asked = asked
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Look at no page any more."""
+        if self.scrape is not None:
+            self.scrape.close()
+            self.scrape = None
 
 
 class Decider:
@@ -48,6 +67,7 @@ class Decider:
         self._clock = clock
         self._at = clock()
         self._backends: dict[str, _Backend] = {}
+        self._background = Background()
 
     @property
     def found(self) -> dict[str, Found]:
@@ -56,8 +76,10 @@ class Decider:
 
     def close(self) -> None:
         """Decide no more."""
+        for one in self._backends.values():
+            one.close()
 
-    async def decide(self, settings: ModelSettings, reports: Sequence[object]) -> bool:
+    def decide(self, settings: ModelSettings, reports: Sequence[object]) -> bool:
         """Hear what the workers have measured; returns whether a limit has changed."""
         now = self._clock()
         seconds, self._at = now - self._at, now
@@ -67,26 +89,38 @@ class Decider:
             if auto is not None:
                 key = backend_key(backend)
                 counts = self._counts(key, rows.get(key, {}), seconds, now)
-                changed = self._tick(backend, counts, None, now) or changed
+                changed = self._tick(backend, counts, self._waiting(key, counts), now) or changed
         return changed
 
     def _follow(self, settings: ModelSettings) -> bool:
         """Have a controller for each backend, within its range; returns whether that changes a limit."""
         wanted = {
-            backend_key(backend): auto
+            backend_key(backend): (auto, backend)
             for auto, backend in zip(settings.autos, settings.backends, strict=True)
             if auto is not None
         }
         changed = self._backends.keys() != wanted.keys()
-        self._backends = {key: one for key, one in self._backends.items() if key in wanted}
-        for key, auto in wanted.items():
+        for key in self._backends.keys() - wanted.keys():
+            self._backends.pop(key).close()
+        for key, (auto, backend) in wanted.items():
             one = self._backends.get(key)
             if one is None:
                 one = self._backends[key] = _Backend(auto, self._known.get(key))
+            if one.asks(backend):
+                one.scrape = Scrape(self._model, backend, self._background) if backend.metrics else None
             one.controller.allow(auto)
             changed = changed or one.found.limit != one.controller.limit
             one.found.limit = one.controller.limit
         return changed
+
+    def _waiting(self, key: str, counts: Counts) -> float | None:
+        """Return how many wait inside the backend, if it tells and that can be."""
+        scrape = self._backends[key].scrape
+        waiting = scrape.look(self._clock) if scrape is not None else None
+        if waiting is not None and scrape is not None and waiting > counts.in_flight + 1:
+            scrape.ignore(f"{waiting:g} are said to wait, {counts.in_flight:.0f} were sent")
+            return None
+        return waiting
 
     def _counts(self, key: str, rows: dict[str, Counts], seconds: float, now: float) -> Counts:
         """Return what happened at a backend, of all processes; what is in flight is each one's average."""

@@ -161,7 +161,7 @@ def _whole_speed(counts: Counts) -> float | None:
 def tells_enough(counts: Counts, usual: Usual, *, roughly: bool) -> bool:
     """Whether so many things happened that chance plays no large part; roughly, where only a factor is asked for."""
     if roughly and usual.plain_share <= 0.5:
-        return counts.chunks >= 12 and counts.firsts >= 1
+        return counts.chunks >= 16 and counts.firsts >= max(1.0, counts.in_flight / 4)
     if usual.plain_share > 0.5:
         return counts.plain_ends >= max(8.0, 0.75 * counts.in_flight)
-    return counts.chunks >= 40 and counts.firsts >= 4
+    return counts.chunks >= 120 and counts.firsts >= 6

@@ -88,7 +88,7 @@ class Capacity:
         decider = self._deciders.get(name)
         if decider is None:
             decider = self._deciders[name] = Decider(name, known)
-        changed = await decider.decide(served.settings, reports)
+        changed = decider.decide(served.settings, reports)
         self._known[name] = decider.found
         self._apply(served, decider.found)
         if changed or not known:

@@ -90,6 +90,29 @@ def test_requests_that_wait_inside_the_backend_lower_it_to_what_runs() -> None:
     assert run.tokens(60, 120) >= 0.95 * Curve(steady(500), Load(many), 99, seats=24).run(120, 24).tokens(60, 120)
 
 
+@pytest.mark.parametrize("lie", [lambda running: running, lambda _: 1.0], ids=["all wait", "always one"])
+def test_a_backend_that_lies_of_what_waits_costs_little(lie: Callable[[float], float]) -> None:
+    curve, controller = Curve(steady(32), Load(many), 1), Controller(Auto(1, 256))
+    tokens = 0.0
+    for second in range(180):
+        run = curve.run(1, Lied(controller, lie))
+        tokens += run.throughput[0] if second >= 120 else 0
+    fixed = Curve(steady(32), Load(many), 99).run(120, 32)
+    assert tokens / 60 >= 0.8 * fixed.tokens(60, 120)
+
+
+class Lied(Controller):
+    """A controller that is told what is not so."""
+
+    def __init__(self, real: Controller, lie: Callable[[float], float]) -> None:
+        self._real, self._lie = real, lie
+        self.limit = real.limit
+
+    def tick(self, counts: Counts, waiting: float | None = None) -> Reason | None:
+        """Hear a lie."""
+        return self._real.tick(counts, self._lie(counts.in_flight))
+
+
 def test_it_stays_within_its_range_and_another_range_holds_at_once() -> None:
     controller = Controller(Auto(3, 20))
     run = Curve(steady(64), Load(many), 1).run(60, controller)
