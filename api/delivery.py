@@ -96,6 +96,8 @@ class Delivery:
         # With its own blank line it is harmless to every client, as long as no event carries an id.
         comment = waiting.comment(now) if waiting is not None else _KEEP_ALIVE
         if waiting is not None:
+            if waiting.waits and waiting.held:
+                self._exchange.record.held = waiting.held  # it began, perhaps, and found no backend
             waiting.look_again()
         return comment if self._cursor is None else glued(comment)
 
