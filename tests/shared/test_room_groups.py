@@ -14,6 +14,7 @@ from shared.jobs import TakenJob
 from shared.lanes import Lane
 from shared.room.leases import How
 from shared.token_settings import GroupSettings
+from shared.usage.counters import Key, counters
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -233,3 +234,50 @@ async def test_facts_of_a_job_name_its_group_only_where_there_is_one(room_redis:
         assert (record["group"], float(record["group_weight"])) == ("big", 3)
         assert not {"group", "group_weight"} & set(await bench.record(plain))
         assert {job.id: job.spec.group for job in await bench.take(2)} == {grouped: "big", plain: ""}
+
+
+@asynchronous
+async def test_slot_seconds_are_counted_for_the_group_that_held_the_slots(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, {"m": {"concurrency": 6, "max_queue": 1000}}) as bench:
+        for number in range(6):
+            await fill(bench, 4, tenant=f"s{number}", group=SMALL)
+        await fill(bench, 24, tenant="b", group=BIG)
+        await fill(bench, 24, tenant="alone")
+        await bench.serve("w2")
+        least, most = Counter[str](), Counter[str]()
+        for number in range(6):
+            before, jobs, begun = await _now_ms(bench), await bench.take(6), await _now_ms(bench)
+            await bench.wait_ms(200)
+            ends = await _now_ms(bench)
+            if number == 3:  # one goes back, one's client leaves: both held their slots all the same
+                assert await bench.release((jobs[0].id, jobs[0].attempt, How.AWAY)) == "b"
+                assert await bench.cancel(jobs[1].id) == "r"
+                assert await bench.release((jobs[1].id, jobs[1].attempt, How.END)) == "e"
+            for job in jobs[2:] if number == 3 else jobs:
+                await bench.end(job)
+            ended = await _now_ms(bench)
+            for group in map(group_of, jobs):
+                least[group] += round(ends - begun) - 1
+                most[group] += round(ended - before) + 1
+        counted = await _slot_ms(bench)
+        assert counted.keys() == most.keys() == {"big", "small", "alone"}
+        for group, slot_ms in counted.items():
+            assert 0.99 * least[group] <= slot_ms <= 1.01 * most[group], (counted, least, most)
+
+
+async def _slot_ms(bench: Bench) -> Counter[str]:
+    """Return what is counted of each group, or of a token that is in none."""
+    counted = Counter[str]()
+    for name in await bench.redis("KEYS", keys.PREFIXES["usage"] + "*"):
+        flat = await bench.redis("HGETALL", name)
+        for field, packed in zip(flat[::2], flat[1::2], strict=True):
+            key = Key.of(field.decode())
+            assert key is not None
+            numbers = await bench.redis("EVAL", "return {cmsgpack.unpack(ARGV[1])}", 0, packed)
+            counted[key.group or key.token] += counters(numbers).slot_ms
+    return counted
+
+
+async def _now_ms(bench: Bench) -> float:
+    seconds, micros = await bench.redis("TIME")
+    return int(seconds) * 1000 + int(micros) / 1000
