@@ -12,6 +12,7 @@ ALLOWED_WITHOUT_LIFETIME: tuple[str, ...] = (
     r"aq:owners",  # API processes that were alive lately; the sweep clears it
     r"aq:tokens",  # created tokens
     r"aq:groups",  # created groups
+    r"aq:audit",  # what operators did, the last 10,000
     r"unacked.*",
 )
 """Patterns (whole key) of keys that may live for ever; each is bounded in number and size."""
