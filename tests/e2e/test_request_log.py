@@ -45,8 +45,8 @@ def system(
         redis_url=module_redis.url,
         backend_url=demo_backend.url,
         models=MODELS,
-        tokens={"flex": {"lane": "flex"}},
-        settings={"log_format": "json"},
+        tokens={"flex": {"lane": "flex"}, "member": {"group": "team", "lane": "priority"}},
+        settings={"log_format": "json", "groups": [{"name": "team", "models": ["good"], "lane": "default"}]},
     ) as running:
         yield running
 
@@ -86,6 +86,17 @@ def test_an_answer_tells_lane_times_tokens_and_backend(system: System, stream: b
     assert 0 <= line["queue_ms"] <= line["ms"]
     assert 200 <= line["run_ms"] <= line["ms"]
     assert 200 <= line["first_ms"] <= line["ms"] if stream else line["first_ms"] is None
+
+
+def test_a_line_names_the_group_where_there_is_one_which_narrows_model_and_lane(system: System) -> None:
+    with system.client(system.tokens["member"]) as client:
+        line = line_of(system, client.post(CHAT, json=chat_body("good")))
+        assert set(line) - STANDING == FIELDS | {"group"}
+        assert has(line, tenant="member", group="team", lane="default", status=200)
+        refused = client.post(CHAT, json=chat_body("fails"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+        above = client.post(CHAT, json={**chat_body("good"), "service_tier": "priority"})
+        assert (above.status_code, above.json()["error"]["code"]) == (403, "insufficient_permissions")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
