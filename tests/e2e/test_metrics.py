@@ -120,7 +120,9 @@ def equal(read: Callable[[], object], wanted: object) -> None:
 
 
 @pytest.mark.chaos
-def test_after_a_load_with_a_kill_a_drain_and_batches_every_number_is_what_clients_saw(site: Site) -> None:
+def test_after_a_load_with_a_kill_a_drain_and_batches_every_number_is_what_clients_saw(
+    site: Site, module_redis: RedisServer
+) -> None:
     url, system = site.system.base_url, site.system
     with ThreadPoolExecutor(24) as pool:
         names = ["good", "nice", "retries", "refuses", "none", "narrow"] * 8
@@ -132,6 +134,8 @@ def test_after_a_load_with_a_kill_a_drain_and_batches_every_number_is_what_clien
         system.workers[0].kill()
         for one in asked:
             one.result()
+    wait_for_telling(module_redis, site.second)
+    site.ask("good", 99, stream=False, second=True)
     site.second.terminate()  # its last word holds what it has not told yet
     assert site.second.wait(20) == 0
     with system.client() as client, client.stream("POST", CHAT, json=chat_body("long", stream=True)) as answer:
@@ -148,14 +152,22 @@ def test_after_a_load_with_a_kill_a_drain_and_batches_every_number_is_what_clien
     ended = {("good", "completed"): 6, ("refuses", "failed"): 3}
     assert by(url, "batch_lines_total", "model", "outcome") == ended
     assert total(url, "batch_lines_accepted_total") == 9
-    assert total(url, "requests_total", kind="chat.completions") == 49
-    assert total(url, "request_seconds_count", kind="chat.completions") == 49
+    assert total(url, "requests_total", kind="chat.completions") == 50
+    assert total(url, "request_seconds_count", kind="chat.completions") == 50
     equal(lambda: by(url, "cancels_total", "state"), Counter({("running",): 1}))
     assert total(url, "held_total", reason="room") == system.logs().count("held=room") > 0
     assert total(url, "runs_total", model="good", code="200") > 0
     assert total(url, "jobs_waiting") == total(url, "jobs_running") == 0
     assert total(url, "slots", model="narrow") == 1
     assert total(url, "workers", model="narrow") == 1
+
+
+def wait_for_telling(server: RedisServer, process: Process) -> None:
+    """Wait until a process has just told what it has counted; the next time is 2 s away."""
+    with server.client() as client:
+        (key,) = client.scan_iter(f"aq2:counted:*-{process.pid}-*", count=10_000)
+        before = client.get(key)
+        wait_until(lambda: client.get(key) != before, 20, "the next telling")
 
 
 def by_model_of_jobs(url: str) -> Counter[tuple[str, ...]]:
