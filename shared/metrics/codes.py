@@ -17,7 +17,8 @@ _GIVEN: Final = frozenset(
         "invalid_json", "invalid_type", "invalid_upload_status", "invalid_value",
         "missing_required_parameter", "not_a_stream", "nothing_to_retry", "object_above_max_properties",
         "range_not_satisfiable", "request_timeout", "storage_full", "storage_not_set_up",
-        "storage_unavailable", "string_above_max_length", "token_exists", "too_many_connections", "too_many_large_bodies",
+        "storage_unavailable", "string_above_max_length", "token_exists", "too_many_connections",
+        "too_many_large_bodies",
         "too_many_open_batches", "too_many_values", "unknown_parameter", "unsupported_parameter",
         "unsupported_value",
     }
