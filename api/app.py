@@ -15,7 +15,7 @@ from api.exchange import Receive, Scope, Send
 from api.gateway import open_gateway
 from api.openapi import describe
 from api.paths import PREFIXES, RESUME_PATH, both
-from api.routes import admin, batches, completions, docs, files, health, index, metrics, models, requests
+from api.routes import admin, batches, completions, docs, files, health, index, metrics, models, requests, usage
 from shared.catalogue import Catalogue
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
@@ -83,6 +83,7 @@ def create_app(catalogue: Catalogue) -> FastAPI:
         app.include_router(batches.router, prefix=prefix, include_in_schema=not prefix)
         app.router.routes.append(Route(f"{prefix}{RESUME_PATH}", _resume, methods=["GET"]))
         app.include_router(completions.router, prefix=prefix, include_in_schema=not prefix)
+        app.include_router(usage.router, prefix=prefix, include_in_schema=not prefix)
         app.include_router(requests.router, prefix=prefix, include_in_schema=not prefix)
     app.include_router(admin.router)
     app.include_router(health.router)

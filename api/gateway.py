@@ -49,6 +49,7 @@ from shared.room.stored import StoredJobs
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
 from shared.store import Store, StoreError, open_store
+from shared.usage.ledger import Roller
 
 log = logging.getLogger("aqueduct.api")
 
@@ -100,6 +101,8 @@ class Gateway:
         self.admin = AdminDesk(client, catalogue, self.upkeep, store)
         self.stored_jobs = StoredJobs(client, bulk, self.owner)
         self.drops = Reports(self.stored_jobs.drop, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
+        self.store = store
+        self.usage = Roller(client, store, self.owner)
         if store is not None:
             self._open_desks(store, settings, bulk)
         bodies = Bodies(settings)
@@ -265,6 +268,8 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         stack.push_async_callback(background.close)
         background.forever(gateway.beat_forever(), "heartbeat")
         background.forever(gateway.sweep_forever(), "sweep")
+        usage = settings.usage
+        background.forever(gateway.usage.roll_forever(usage.roll_seconds, usage.keep_days), "usage")
         if gateway.file_desk is not None:
             background.forever(gateway.sweep_files_forever(), "files past their end")
         if gateway.stored_desk is not None:

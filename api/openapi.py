@@ -53,7 +53,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document["paths"][RESUME_PATH] = {"get": _resume()}
         for path, item in document["paths"].items():
             if path.startswith(
-                ("/models", "/files", "/uploads", "/batches", "/requests", "/chat/completions", "/admin")
+                ("/models", "/files", "/uploads", "/batches", "/requests", "/organization", "/chat", "/admin")
             ):
                 for method in item.values():
                     method["security"] = [{"bearer": []}]

@@ -18,7 +18,7 @@ _SLASHES: Final = re.compile("//+")
 _AT_ROOT: Final = ("/healthz", "/readyz", "/docs", "/openapi.json")
 _MEANT: Final = re.compile(
     f"(?:{'|'.join(re.escape(path) for path in (*(kind.path for kind in KINDS.values()), *_AT_ROOT))}"
-    "|/(?:models|files|uploads|batches|requests)(?:/.+)?|/chat/completions/chatcmpl-.+)$"
+    "|/organization/usage/completions|/(?:models|files|uploads|batches|requests)(?:/.+)?|/chat/completions/chatcmpl-.+)$"
 )
 """The end of a path that says which endpoint was looked for; the leftmost match is the longest."""
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "model": "pause, resume, drain and retire models and backends",
     "job": "list, show, cancel and move requests",
     "audit": "show what operators did",
+    "usage": "show who has used how much",
     "token": "create, list, change and revoke bearer tokens",
     "group": "show, make and change groups of tokens",
     "batch": "send files of requests, watch them, fetch the results",

@@ -190,6 +190,16 @@ def reloaded(request: str) -> str:
     return f"{RELOAD}:{request}"
 
 
+def usage_hour(hour: int) -> str:
+    """Return the key of what was used in an hour since 1970."""
+    return f"{PREFIXES['usage']}{hour}"
+
+
+def usage_day(day: int) -> str:
+    """Return the key of what was used on a day since 1970."""
+    return f"{PREFIXES['usage_day']}{day}"
+
+
 def queue(model: str) -> str:
     """Return the name of a model's Celery queue, which is also its Redis list."""
     return QUEUE_PREFIX + model

@@ -479,6 +479,18 @@ class NoteArguments(NamedTuple):
     outcome: str
 
 
+class UsageRow(NamedTuple):
+    """A key of usage, of an hour or a day."""
+
+    key: str
+
+
+class RollArguments(NamedTuple):
+    """A day since 1970 (UTC)."""
+
+    day: int
+
+
 class NoArguments(NamedTuple):
     """Nothing."""
 
@@ -553,8 +565,11 @@ DESCRIBE: Final = Script("describe", NoArguments, IdRow, _raw)
 END_JOBS: Final = Script("end_jobs", EndJobsArguments, IdRow, _letters)
 MOVE_JOBS: Final = Script("move_jobs", MoveJobsArguments, IdRow, _letters)
 NOTE: Final = Script("note", NoteArguments, NoRow, _number)
+USED: Final = Script("used", NoArguments, UsageRow, _raw)
+ROLL_DAY: Final = Script("roll_day", RollArguments, NoRow, _number)
 
 ALL: Final = (
+    *(USED, ROLL_DAY),
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
     *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),

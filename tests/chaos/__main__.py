@@ -1,6 +1,6 @@
 """`python -m tests.chaos`: every fault under load and a table, then batches, then the scripts. A breach: 1.
 
-`soak`, `cancels`, `batches`, `asleep` and `scripts` are long runs of one kind.
+`soak`, `cancels`, `batches`, `asleep`, `usage` and `scripts` are long runs of one kind.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.chaos.scripts import run_scripts
 from tests.chaos.soak import run_soak
 from tests.chaos.stand import Stand
 from tests.chaos.table import Row, judge, markdown
+from tests.chaos.usage import run_usage
 
 FULL_REQUESTS = 500
 SHORT_REQUESTS = 150
@@ -50,6 +51,8 @@ def main() -> int:
     asleep = runs.add_parser("asleep", help="a backend that is away under load, and comes back")
     asleep.add_argument("--requests", type=int, default=500, dest="count")
     asleep.add_argument("--seconds", type=float, default=90)
+    usage = runs.add_parser("usage", help="cancels, a killed worker and API process: usage must be the backend's")
+    usage.add_argument("--count", type=int, default=5_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aqueduct-chaos-") as made:
         folder = arguments.logs or Path(made)
@@ -59,6 +62,8 @@ def main() -> int:
             return _report(run_cancels(folder, arguments.count))
         if arguments.run == "asleep":
             return _report(run_asleep(folder, arguments.count, arguments.seconds))
+        if arguments.run == "usage":
+            return _report(run_usage(folder, arguments.count))
         if arguments.run == "scripts":
             return _report(run_scripts(folder, arguments.steps, arguments.seed))
         if arguments.run == "batches":
