@@ -96,6 +96,8 @@ def test_usage_is_told_kept_and_added_up(site: System, module_redis: RedisServer
     wait_until(lambda: _is_copied(site.folder / "store", 5), 30, "the copy in the file store")
     with module_redis.client() as client:
         client.flushdb()
+        # The API process says each 2 s that it lives; until then nobody seems to listen.
+        wait_until(lambda: client.keys("aq2:owner:*"), 20, "the API to say again that it lives")
     wait_until(lambda: by_token(site, "boss") == expected, 20, "what is in the file store")
     wait_until(_is_served(site), 30, "the worker to say again that it lives")
     more = ask(site, "a", 1)
