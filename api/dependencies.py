@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Annotated, Final, cast
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
@@ -34,8 +35,22 @@ def is_on_this_machine(request: Request) -> bool:
     """Whether the caller itself runs here, and not only a proxy that speaks for it, or a page under another name."""
     if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in request.headers):
         return False
-    name = request.url.hostname or ""
-    return request.client is not None and _is_loopback(request.client.host) and (name in _HERE or _is_loopback(name))
+    return request.client is not None and _is_loopback(request.client.host) and all(map(_is_local, _hosts(request)))
+
+
+def _hosts(request: Request) -> list[str]:
+    """Return by what name the caller asks, none in HTTP/1.0. `request.url` puts ours for a Host that it cannot read."""
+    return request.headers.getlist("host")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        parts = urlsplit(f"//{host}")
+        name = parts.hostname or ""
+        is_plain = parts.netloc == host and "@" not in host and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return False
+    return is_plain and (name in _HERE or _is_loopback(name))
 
 
 def _is_loopback(address: str) -> bool:

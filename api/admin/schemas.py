@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.lanes import Lane
 
+Name = Annotated[str, Field(max_length=200)]
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -24,9 +26,9 @@ class HoldRequest(_Body):
 class JobFilterBody(_Body):
     """Which jobs are meant: those that match all that is given."""
 
-    model: str | None = Field(default=None, description="A model's name or alias.")
-    token: str | None = None
-    group: str | None = None
+    model: Name | None = Field(default=None, description="A model's name or alias.")
+    token: Name | None = None
+    group: Name | None = None
     lane: Lane | None = None
     state: Literal["waiting", "running"] | None = None
     older_than_seconds: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Accepted so long ago.")

@@ -22,6 +22,7 @@ from api.admin.schemas import (
 from api.dependencies import GatewayDep, OperatorDep, ViewerDep
 from api.schemas import ErrorResponse
 from shared.control.tokens import as_json
+from shared.protocol import AUDIT_ENTRIES
 from shared.token_settings import TokenSettings
 
 _TEXTS = {
@@ -153,7 +154,7 @@ async def list_batches(gateway: GatewayDep, _: ViewerDep) -> Listing:
 
 @router.get("/audit", operation_id="adminAudit")
 async def audit(
-    gateway: GatewayDep, _: ViewerDep, limit: Limit = 100, start: Annotated[int, Query(ge=0)] = 0
+    gateway: GatewayDep, _: ViewerDep, limit: Limit = 100, start: Annotated[int, Query(ge=0, le=AUDIT_ENTRIES)] = 0
 ) -> Listing:
     """Return what operators did, the newest first."""
     return await gateway.admin.audit(start, limit)

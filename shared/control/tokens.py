@@ -72,10 +72,10 @@ class TokenDesk:
         name = str(fields.get("name", ""))
         if name in self.static_names():
             raise IsConfigured(f"a token named {name!r} stands in the configuration file; choose another name")
-        self._check(fields)
         token = new_token()
         made = {"sha256": hash_token(token), "created_at": datetime.now(UTC), "created_by": actor.by}
         record = StoredToken.model_validate({**fields, **made})
+        self._check(fields)
         self.store.create(record)
         note_now(self._client, actor, "token.create", record.name, f"role {record.role}")
         return token, record
@@ -84,6 +84,7 @@ class TokenDesk:
         """Give a token other values; what is not named stays as it is."""
         if name in self.static_names():
             raise IsConfigured(f"{name!r} stands in the configuration file; change it there and restart the API")
+        TokenSettings.model_validate({"sha256": hash_token(""), **fields, "name": name})  # lists are lists from here on
         self._check(fields)
         record = self.store.change(name, fields)
         if record is None:

@@ -1,6 +1,8 @@
 -- Adds what a process has counted to what all have, a hash a model. A telling that was heard before, and whose answer was
 -- lost, adds nothing. What was counted before Redis was restarted, or another took its place, may have lost its last moment:
 -- it begins anew, as numbers that fall back by a little would be read as a start at nothing and counted twice.
+-- A number that would grow past what Redis can hold (a backend may say that it used any number of tokens) stays where it is,
+-- and keeps nothing else from being counted.
 -- Returns how many numbers were added.
 local told, added = NAMES.counted .. process, 0
 if tonumber(redis.call('GET', told) or 0) >= number then return 0 end
@@ -12,8 +14,7 @@ for model, first, count in rows() do
     redis.call('HSET', key, 'run', run)
   end
   for at = first, first + count - 1, 2 do
-    redis.call('HINCRBY', key, ARGV[at], ARGV[at + 1])
-    added = added + 1
+    if type(redis.pcall('HINCRBY', key, ARGV[at], ARGV[at + 1])) == 'number' then added = added + 1 end
   end
   redis.call('PEXPIRE', key, COUNTS_MS)
 end

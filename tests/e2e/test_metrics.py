@@ -242,7 +242,9 @@ def test_who_may_look(site: Site) -> None:
 
     assert status() == 200
     assert status(**proxied) == 401
-    assert status(host="evil.example") == 401  # a page whose name was made to point here
+    assert status(host="localhost:1") == status(host="[::1]") == 200
+    for host in ("evil.example", "evil.example:", "evil.example:99999", "evil@localhost", "localhost#evil", "[", ""):
+        assert status(host=host) == 401, host  # a page whose name was made to point here, or what nobody can read
     assert status("test", **proxied) == 403
     assert status("viewer", **proxied) == 200
 

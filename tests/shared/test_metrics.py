@@ -202,6 +202,17 @@ async def test_a_telling_whose_answer_was_lost_counts_once(room_redis: RedisServ
 
 
 @asynchronous
+async def test_a_number_past_what_redis_holds_keeps_nothing_else_from_being_counted(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+        tell = CountArguments("one", 1, bench.client.run_id)
+        huge = 2**62
+        for number in (1, 2, 3):
+            row = CountRow("m", ("request_tokens\ta", huge, "retries_total\ta\tb", 5))
+            await Scripts(bench.client).run(COUNT, tell._replace(number=number), [row])
+        assert await told(bench) == {"request_tokens\ta": huge, "retries_total\ta\tb": 15}
+
+
+@asynchronous
 async def test_what_redis_did_not_take_is_told_later_and_nothing_twice(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         counts = Counts()
