@@ -25,7 +25,7 @@ BASE = (
 )  # fmt: skip
 HIDDEN = (
     "redis-server", "redis-cli", "valkey-server", "valkey-cli", "nginx", "node", "npm", "java", "javac",
-    "systemd-analyze", "moto_server", "chromium", "google-chrome", "curl", "openssl", "docker",
+    "systemd-analyze", "promtool", "moto_server", "chromium", "google-chrome", "curl", "openssl", "docker",
 )  # fmt: skip
 """What machines of developers often have, and tests then lean on unseen."""
 
