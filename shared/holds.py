@@ -1,9 +1,10 @@
 """Why requests wait though they were accepted: the words that counters, comments, headers and commands use.
 
-`paused` and `starting` hold a whole model: they stand in the field `held` of its room (`aq2:room:<model>`), separated
-by blanks, and while the field stands nothing of the model is taken. `shared/scripts/lib/holds.lua` sets and clears
-them, and `take` reads the field with others, so that it costs nothing. Another script adds its own word with
-`set_hold(model, word)` and takes it back with `clear_hold(model, word)`; neither touches the other words.
+`paused`, `starting` and `backend` may hold a whole model: then they stand in the field `held` of its room
+(`aq2:room:<model>`), separated by blanks, and while the field stands nothing of the model is taken.
+`shared/scripts/lib/holds.lua` sets and clears them, and `take` reads the field with others, so that it costs nothing.
+Another script adds its own word with `set_hold(model, word)` and takes it back with `clear_hold(model, word)`; neither
+touches the other words.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Hold(StrEnum):
     """All slots are busy: the plain case."""
 
 
-WHOLE_MODEL: Final = (Hold.PAUSED, Hold.STARTING)
-"""Those that stand in the room."""
+WHOLE_MODEL: Final = (Hold.PAUSED, Hold.STARTING, Hold.BACKEND)
+"""Those that stand in the room; `backend` while operators hold all of them."""
 
 ACTIVE: Final = "active"
 PAUSED: Final = "paused"

@@ -6,7 +6,11 @@ if has_met then set_hold(model, 'starting')  -- before all else, so that nothing
 elseif not has_word(redis.call('HGET', NAMES.room .. model, 'held') or '', 'starting') then return -1 end
 -- What is being put to sleep is woken after that, or its start would be overtaken by its stop.
 local dozing = redis.call('PTTL', NAMES.dozing .. model)
-if dozing > 0 then return math.min(dozing, LOOK_AGAIN_MS) end
+if dozing > 0 then
+  local longest_ms = tonumber(redis.call('GET', NAMES.dozing .. model))
+  if dozing > longest_ms then redis.call('PEXPIRE', NAMES.dozing .. model, longest_ms) end  -- the clock was set back
+  return math.min(dozing, LOOK_AGAIN_MS)
+end
 if cooldown_ms == 0 then return KEEP_MS end
 if redis.call('SET', NAMES.woken .. model, '1', 'NX', 'PX', cooldown_ms) then return 0 end
 local left = redis.call('PTTL', NAMES.woken .. model)

@@ -7,9 +7,14 @@ if known[1] or redis.call('EXISTS', NAMES.waits .. model) == 1 or redis.call('ZC
 local left = math.min(idle_ms, (tonumber(known[2]) or 0) + idle_ms - now)
 if left > 0 then return left end
 if not redis.call('SET', NAMES.slept .. model, '1', 'NX', 'PX', cooldown_ms) then
-  return math.max(1, redis.call('PTTL', NAMES.slept .. model))
+  local slept = redis.call('PTTL', NAMES.slept .. model)
+  if slept > cooldown_ms then  -- of before a reload, or before the clock was set back
+    redis.call('PEXPIRE', NAMES.slept .. model, cooldown_ms)
+    slept = cooldown_ms
+  end
+  return math.max(1, slept)
 end
-redis.call('SET', NAMES.dozing .. model, '1', 'PX', longest_ms)
+redis.call('SET', NAMES.dozing .. model, longest_ms, 'PX', longest_ms)
 redis.call('DEL', NAMES.woken .. model)
 set_hold(model, 'starting')
 return 0

@@ -102,3 +102,18 @@ async def test_without_a_worker_such_a_model_accepts_and_its_jobs_wait(room_redi
         for _ in range(3):
             await bench.sweep()
         assert await bench.redis("HGET", keys.job(job_id), "state") == b"waiting"
+
+
+@asynchronous
+async def test_a_clock_that_is_set_back_keeps_no_model_asleep_or_awake(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url, HELD) as bench:
+        one = Absences(bench.client, "m")
+        assert await one.doze(idle_seconds=0.001, cooldown_seconds=60, longest_seconds=5) == 0
+        dozing, slept = (keys.PREFIXES[name] + "m" for name in ("dozing", "slept"))
+        for key in (dozing, slept):
+            await bench.redis("PEXPIRE", key, 3_600_000)
+        assert 0 < await one.away(has_met=True, cooldown_seconds=COOLDOWN) <= 5000
+        assert await bench.redis("PTTL", dozing) <= 5000  # whoever called the sleep hook may be dead
+        await one.back(is_there=True)
+        assert 0 < await one.doze(idle_seconds=0.001, cooldown_seconds=60, longest_seconds=5) <= 60_000
+        assert await bench.redis("PTTL", slept) <= 60_000
