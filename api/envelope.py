@@ -101,9 +101,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         first = cast(RequestValidationError, error).errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or None
+        is_json = first["type"] != "json_invalid"  # else `loc` ends with a place in the text
+        where = ".".join(str(part) for part in first["loc"][1:]) if is_json else ""
+        what = f"'{where}'" if where else str(first["loc"][0])
+        code = "invalid_value" if is_json else "invalid_json"
         return error_response(
-            request, InvalidRequest(f"Invalid '{where}': {first['msg']}.", param=where, code="invalid_value")
+            request, InvalidRequest(f"Invalid {what}: {first['msg']}.", param=where or None, code=code)
         )
 
     async def store(request: Request, error: Exception) -> Response:

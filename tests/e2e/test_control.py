@@ -250,6 +250,7 @@ def test_tokens_groups_and_reload(system: System) -> None:
         ("POST", "/tokens", {"name": "x", "models": ["nope"]}, 400, "no model is called 'nope'"),
         ("POST", "/tokens", {"name": "op"}, 409, "stands in the configuration file"),
         ("POST", "/tokens", {"name": "x", "role": "king"}, 400, "'role'"),
+        ("POST", "/tokens", [], 400, "Invalid body: Input should be a valid dictionary"),
         ("POST", "/tokens", {"name": "x", "models": None}, 400, "'models'"),
         ("POST", "/tokens", {"name": "x", "models": [{}]}, 400, "'models'"),
         ("POST", "/tokens", {"name": "x", "group": []}, 400, "'group'"),
@@ -269,6 +270,16 @@ def test_mistakes_are_told_and_change_nothing(
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error"), answer.text
     assert words.lower() in answer.json()["error"]["message"].lower()
     assert told(system, "GET", "/audit?limit=1000") == before
+
+
+def test_a_body_that_is_no_json_is_told_so(system: System) -> None:
+    headers = {"authorization": f"Bearer {system.tokens['op']}", "content-type": "application/json"}
+    answer = httpx.post(f"{system.base_url}/admin/v1/tokens", content=b'{"a":', headers=headers)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["message"], error["param"], error["code"]) == (
+        "Invalid body: JSON decode error.", None, "invalid_json",
+    )  # fmt: skip
 
 
 def test_who_may_not_is_refused(system: System) -> None:
