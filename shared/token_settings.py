@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from shared.lanes import LANES, Lane
 from shared.limit_settings import LimitSettings
@@ -14,6 +14,18 @@ from shared.settings_section import Section
 from shared.webhook_settings import WebhookSettings
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.@-]+$")]
+
+NO_GROUP = ("-", "none")
+"""What stands where there is no group: in usage, and at the command line."""
+
+
+def _is_a_group(name: str) -> str:
+    if name in NO_GROUP:
+        raise ValueError(f"must be another name: {name!r} says that there is no group")
+    return name
+
+
+GroupName = Annotated[Name, AfterValidator(_is_a_group)]
 
 
 class _NamedSettings(Section):
@@ -36,7 +48,7 @@ class SubjectSettings(LimitSettings, _NamedSettings):
 class GroupSettings(SubjectSettings):
     """Tokens that share: a team, or a project. Its limits hold for all of them together."""
 
-    name: Name = Field(description="Its name in tokens' `group`, logs and Flower.")
+    name: GroupName = Field(description="Its name in tokens' `group`, logs and Flower.")
     models: tuple[str, ...] = Field(
         default=("*",), description="Model names or aliases its tokens may use, as far as their own `models` allow."
     )
@@ -51,7 +63,7 @@ class TokenSettings(SubjectSettings):
 
     name: Name = Field(description="Whose token it is; the tenant in logs, Flower and fair sharing.")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the bearer token, in hex.")
-    group: Name | None = Field(default=None, description="The group it belongs to, by name; default: none.")
+    group: GroupName | None = Field(default=None, description="The group it belongs to, by name; default: none.")
     lane: Lane = Field(default="default", description="The lane its requests take.")
     weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(
         default=1, description="Its share inside a lane: of its group's, where it has one."

@@ -44,8 +44,8 @@ local function write_usage()
 end
 
 -- What a job's limits are charged: nothing for a failure of which nobody heard a word.
-local function used_tokens(told, length)
-  if tonumber(told.status) and told.status >= 400 and length == 0 and type(told.usage) ~= 'table' then return 0 end
+local function used_tokens(told, events)
+  if tonumber(told.status) and told.status >= 400 and events <= 1 and type(told.usage) ~= 'table' then return 0 end
   local cost = tonumber(told.cost)
   return cost and math.min(math.max(cost, 0), MAX_COST)
 end
@@ -87,7 +87,7 @@ local function store(id, attempt, number, ending, first, count)
   redis.call('PEXPIRE', log, keep_ms)
   local ok, told = pcall(cjson.decode, ending)
   if not ok or type(told) ~= 'table' then told = {} end
-  if job.limits then job.used = used_tokens(told, length) end
+  if job.limits then job.used = used_tokens(told, number + count) end
   conclude(id, job, keep_ms, begins and now)
   pcall(settle, id, job, told)
   return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'

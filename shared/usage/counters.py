@@ -56,7 +56,11 @@ class Key(NamedTuple):
     def of(cls, field: str) -> Key | None:
         """Return the key of a field as the scripts write it; None for what is none."""
         parts = field.split(" ")
-        return cls(*("" if part == "-" else part for part in parts)) if len(parts) == len(cls._fields) else None
+        if len(parts) != len(cls._fields):
+            return None
+        if set(parts) == {"-"}:  # the sum of those that have no field of their own
+            return cls("", "", "", "", "")
+        return cls(parts[0], "" if parts[1] == "-" else parts[1], *parts[2:])  # a token may be called `-`, no group is
 
     @property
     def field(self) -> str:

@@ -409,6 +409,8 @@ class Rooms(Limits):
         if job.attempt:
             job.attempt = "0." + nonce_of(job.attempt)
         events = self.logs[job.id].events if job.id in self.logs else []
+        if not events and outcome != "cancelled":
+            job.used = 0
         self.logs[job.id] = Log([*events, FAILED + wire], self.ttl_now + job.keep_ms)
         self.tell(job, len(events), FAILED + wire)
         self.finish(job, job.keep_ms)

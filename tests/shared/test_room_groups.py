@@ -281,3 +281,10 @@ async def _slot_ms(bench: Bench) -> Counter[str]:
 async def _now_ms(bench: Bench) -> float:
     seconds, micros = await bench.redis("TIME")
     return int(seconds) * 1000 + int(micros) / 1000
+
+
+def test_a_token_called_by_a_dash_keeps_its_name_in_usage() -> None:
+    key = Key.of("- - demo default chat.completions")
+    assert key == Key("-", "", "demo", "default", "chat.completions")
+    assert Key.of(key.field) == key
+    assert Key.of("- - - - -") == Key("", "", "", "", "")

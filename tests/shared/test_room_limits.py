@@ -199,6 +199,14 @@ async def test_an_estimate_is_put_right_by_every_end(room_redis: RedisServer) ->
         end = End(status=503, cost=77).to_json()
         await bench.leases.append(append_parts(AppendRow(job.id, job.attempt, 0, end, (b"Ex",))))
         assert await remaining() == before  # nobody had a word of it
+        await bench.admit(**given)
+        (job,) = await bench.take()
+        await bench.release((job.id, job.attempt, How.FAIL))
+        assert await remaining() == before  # nor of what its worker gave up
+        await bench.admit(**given)
+        (job,) = await bench.take()
+        await bench.leases.append(append_parts(AppendRow(job.id, job.attempt, 0, end, (b"S", b"Cx", b"Ex"))))
+        assert await remaining() == before + 77  # an answer that broke off, though all of it came in one message
 
 
 @asynchronous

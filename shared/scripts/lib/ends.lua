@@ -70,6 +70,7 @@ local function fail(id, job, wire, outcome, told)
   if job.attempt ~= '' then redis.call('HSET', NAMES.job .. id, 'attempt', '0.' .. nonce_of(job.attempt)) end
   local log = NAMES.log .. id
   local number = redis.call('RPUSH', log, 'E' .. wire) - 1
+  if number == 0 and outcome ~= 'cancelled' then job.used = 0 end  -- nobody had a word of it
   local keep_ms = keep_of(job)
   redis.call('PEXPIRE', log, keep_ms)
   conclude(id, job, keep_ms)
