@@ -56,6 +56,8 @@ def command(config: Path | None, since: str, until: str | None, by: str, *, as_c
     first, end = moment("--since", since, now), now
     if until is not None:
         end = moment("--until", until, now) + (timedelta() if _SPAN.fullmatch(until) else timedelta(days=1))
+    if first >= end:
+        raise CommandError("--since: must be before --until, which is now where it is not given", status=WRONG_USAGE)
     used, uncounted = asyncio.run(_read(settings, first, end))
     _print(wanted, summed(used, wanted), uncounted, as_csv=as_csv, as_json=as_json)
     return 0
