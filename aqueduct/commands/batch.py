@@ -51,6 +51,7 @@ _out = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Keep the results there; what it holds already is not fetched again.",
 )  # fmt: skip
+_json = click.option("--json", "as_json", is_flag=True, help="Print OpenAI's object.")
 
 
 @click.group("batch", help=f"{__doc__} The token is AQUEDUCT_TOKEN, or that of the `aqueduct up` of this folder.")
@@ -65,6 +66,7 @@ def command() -> None:
 @click.option("--window", default="24h", show_default=True, help="Within which time: a number with m, h or d.")
 @_wait
 @_out
+@_json
 @_action
 def submit(
     gateway: Gateway,
@@ -74,6 +76,7 @@ def submit(
     window: str,
     wait: bool,
     out: Path | None,
+    as_json: bool,
 ) -> int:
     """Send FILE, JSON lines as OpenAI's batches have them, and print the batch's id."""
     from aqueduct.batches.input import endpoint_of, with_model  # noqa: PLC0415 - keeps `--help` fast
@@ -82,7 +85,7 @@ def submit(
     with with_model(file, model) as sent:
         uploaded = gateway.upload(sent, file.name)
     batch = gateway.create(uploaded["id"], path, window, uuid.uuid4().hex)
-    print(batch["id"], flush=True)
+    print(json.dumps(batch) if as_json else batch["id"], flush=True)
     return _follow(gateway, batch, out) if wait or out is not None else 0
 
 
@@ -102,7 +105,7 @@ def list_batches(gateway: Gateway, limit: int, as_json: bool) -> None:
 
 @command.command("show", short_help="show one batch")
 @click.argument("batch_id", metavar="BATCH")
-@click.option("--json", "as_json", is_flag=True, help="Print OpenAI's object.")
+@_json
 @_action
 def show(gateway: Gateway, batch_id: str, as_json: bool) -> None:
     """Show how far a batch is, when it should be finished, and what is wrong with its file."""
@@ -121,21 +124,27 @@ def show(gateway: Gateway, batch_id: str, as_json: bool) -> None:
 
 @command.command("cancel", short_help="cancel a batch")
 @click.argument("batch_id", metavar="BATCH")
+@_json
 @_action
-def cancel(gateway: Gateway, batch_id: str) -> None:
+def cancel(gateway: Gateway, batch_id: str, as_json: bool) -> None:
     """Cancel a batch; the results that are there are kept."""
-    print(f"{batch_id} is {gateway.cancel(batch_id)['status']}", file=sys.stderr)
+    batch = gateway.cancel(batch_id)
+    if as_json:
+        print(json.dumps(batch))
+    else:
+        print(f"{batch_id} is {batch['status']}", file=sys.stderr)
 
 
 @command.command("retry", short_help="run again what did not succeed")
 @click.argument("batch_id", metavar="BATCH")
 @_wait
 @_out
+@_json
 @_action
-def retry(gateway: Gateway, batch_id: str, wait: bool, out: Path | None) -> int:
+def retry(gateway: Gateway, batch_id: str, wait: bool, out: Path | None, as_json: bool) -> int:
     """Make a new batch of the failed, expired and cancelled lines, and print its id."""
     batch = gateway.retry(batch_id)
-    print(batch["id"], flush=True)
+    print(json.dumps(batch) if as_json else batch["id"], flush=True)
     return _follow(gateway, batch, out) if wait or out is not None else 0
 
 

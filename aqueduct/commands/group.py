@@ -111,8 +111,9 @@ def set_group(desk: Desk, name: str, models: str | None, as_json: bool, **given:
 
 @command.command("delete", short_help="remove a group that no token is in")
 @click.argument("name")
+@_JSON
 @action
-def delete(desk: Desk, name: str) -> None:
+def delete(desk: Desk, name: str, as_json: bool) -> None:
     """Remove a group that no token is in."""
     if name in _configured(desk):
         raise CommandError(f"{name!r} stands in the configuration file; remove it there and run `aqueduct reload`")
@@ -123,7 +124,10 @@ def delete(desk: Desk, name: str) -> None:
     if not is_gone:
         raise CommandError(_no_group(desk, name))
     desk.note("group.delete", name, "deleted")
-    print(f"Deleted the group {escaped(name)}.", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"name": name, "deleted": True}))
+    else:
+        print(f"Deleted the group {escaped(name)}.", file=sys.stderr)
 
 
 def _configured(desk: Desk) -> set[str]:

@@ -64,8 +64,10 @@ def test_groups_are_made_changed_shown_and_removed(run: Run, capsys: pytest.Capt
     assert run("group", "delete", "team") == 1
     assert "tokens are in the group 'team': anna; put each into another by `aqueduct token set" in told(capsys)
     assert run("token", "set", "anna", "--group", "none") == 0
-    assert run("group", "delete", "team") == 0
-    assert run("group", "delete", "team") == 1
+    capsys.readouterr()
+    assert run("group", "delete", "team", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "team", "deleted": True}
+    assert run("group", "delete", "team", "--json") == 1
     assert "no group is called 'team'" in told(capsys)
 
 

@@ -174,3 +174,30 @@ def test_the_command_sends_watches_fetches_and_fetches_on(
     assert main(["batch", "cancel", batch_id]) == 1
     assert main(["batch", "submit", str(source), "--wait"]) == 1
     assert "line 1: model_not_found" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_batches_it_makes_and_changes_as_objects_for_programs(
+    system: System,
+    sdk: openai.OpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AQUEDUCT_TOKEN", system.token)
+    monkeypatch.setenv("AQUEDUCT_URL", system.base_url)
+
+    def told(*arguments: str) -> Batch:
+        capsys.readouterr()
+        assert main(["batch", *arguments, "--json"]) == 0
+        return Batch.model_validate_json(capsys.readouterr().out)
+
+    source = tmp_path / "lines.jsonl"
+    source.write_bytes(_text([_line(f"id{n}", "slow") for n in range(40)]))
+    made = told("submit", str(source))
+    assert made.endpoint == "/v1/chat/completions"
+    stopped = told("cancel", made.id)
+    assert stopped.id == made.id and stopped.status in ("cancelling", "cancelled")
+    assert _end(sdk, made).status == "cancelled"
+    again = told("retry", made.id)
+    assert again.id != made.id
+    sdk.batches.cancel(again.id)
