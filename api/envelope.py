@@ -57,6 +57,7 @@ class Envelope:
                 message["headers"] = [*message.get("headers", ()), *standing(record)]
             return send(message)
 
+        state["send"] = send_with_headers
         try:
             direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
             if direct is not None:

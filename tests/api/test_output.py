@@ -57,6 +57,7 @@ async def answered(request: bytes, *, header: bytes = b"1", stream: bool = False
 
     async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         scope.setdefault("state", {})["record"] = RequestRecord("j", "req_j", method="POST", path=b"/", client="c")
+        scope["state"]["send"] = send
         exchange = Exchange(scope, receive, send)
         exchange.add_headers([(b"x-test", header)])
         try:

@@ -137,6 +137,7 @@ def test_a_tokens_last_use_is_told_to_operators(make_system: MakeSystem, capsys:
     wait_until(lambda: last_used()["test"], 15, "the use to be told")
     assert last_used()["idle"] is None
     assert main(["token", "list", "--config", str(system.config_file)]) == 0
-    used, idle = (re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()[1:])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", used[7])
-    assert idle[7] == "-"
+    names, used, idle = (re.split(r"  +", line) for line in capsys.readouterr().out.splitlines())
+    place = names.index("LAST USED")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", used[place])
+    assert idle[place] == "-"
