@@ -93,11 +93,14 @@ class Model(Upkeep, Control):
             return True
         return 0 <= self.now - max(0, self.rooms[asked.model].left_at) <= ADMIT_LIMITS[asked.model].grace_ms
 
+    @staticmethod
+    def _is_bounded(asked: AdmitArguments) -> bool:
+        return asked.lane != "batch" or not asked.must_finish or asked.sink == STORED
+
     def _open(self, asked: AdmitArguments) -> int:
         limits = ADMIT_LIMITS[asked.model]
         room = self.rooms[asked.model]
-        is_bounded = asked.lane != "batch" or not asked.must_finish or asked.sink == STORED
-        if (room.state != "active" or room.held) and is_bounded:
+        if (room.state != "active" or room.held) and self._is_bounded(asked):
             return 0
         free = max(0, limits.concurrency - len(room.running))
         if asked.lane == "batch":
@@ -130,7 +133,8 @@ class Model(Upkeep, Control):
         if asked.owner:
             self.owned.setdefault(asked.owner, set()).add(job.id)
         if (open_slots > 0 and not self.stands(room.awake, PROMISE_MS)) or (
-            open_slots == 0 and ahead == 0 and room.held
+            # Whose lines fill all that is open to them has workers, which look for the backend.
+            open_slots == 0 and ahead == 0 and room.held and self._is_bounded(asked)
         ):
             self.push(asked.model)
         elif open_slots == 0 and limits.people_first and job.lane != "batch" and room.batch_running:
