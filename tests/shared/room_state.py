@@ -165,7 +165,8 @@ class Turns:
         """Count a turn of a lane; returns its next pass."""
         self.present = self.passes[lane]
         self.passes[lane] += 1 / self.weights[lane]
-        self.clocks[lane] = tag
+        if tag != math.inf:  # of a group whose head was lost: it stood in no order yet
+            self.clocks[lane] = tag
         return self.passes[lane]
 
 

@@ -155,6 +155,7 @@ class Limits:
         self._keep_promises(asked.promised_to, places)
         for subject, window in windows.items():
             window.promise(due, 1, tokens)
+            window.add(window.at, 0, 0)  # it has a place for that second, though nothing was used in it
             window.expires = self.ttl_now + WINDOW_MS
             self.windows[subject] = window
         return "rate", due, None
