@@ -118,13 +118,14 @@ while taken < n and looked < n + 200 do
   -- An empty lane resets its clock, so that no tenant pays for work of the past.
   if size[lane] == 0 and not keeps[lane] then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
 end
-for _, one in ipairs(aside) do
-  if one[5] then stand_again(one[3], one[5]) else redis.call('ZADD', lane_key(one[1], model), one[2], one[3]) end
-  redis.call('ZADD', NAMES.waits .. model, one[4], one[3])
-end
 for lane, tag in pairs(moved) do
   redis.call('HSET', room, 'pass', present, 'pass:' .. lane, pass[lane])
   if tag ~= '' then redis.call('HSET', tags_key(lane, model), ':clock', tag) end
+end
+-- Behind the clocks: by its lane's a group finds its place again.
+for _, one in ipairs(aside) do
+  if one[5] then stand_again(one[3], one[5]) else redis.call('ZADD', lane_key(one[1], model), one[2], one[3]) end
+  redis.call('ZADD', NAMES.waits .. model, one[4], one[3])
 end
 -- While the reserve keeps batch work out it saves up no turns, just as an empty lane does not.
 if present and (batch + batch_reserve >= concurrency or is_shut()) and pass.batch < present then redis.call('HSET', room, 'pass:batch', present) end

@@ -29,3 +29,9 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_the_scripts_do_as_the_model_says(probe: Probe, seed: int) -> None:
     assert run_seed(probe, seed, STEPS, plays=PLAYS) is None
+
+
+@pytest.mark.parametrize("seed", [5038, 251219354, 251219369, 251219471])
+def test_what_broke_once_holds(probe: Probe, seed: int) -> None:
+    """Large jobs set aside of a group; full, held models; heads that were lost; promises and a clock set back."""
+    assert run_seed(probe, seed, 400) is None
