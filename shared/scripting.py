@@ -31,6 +31,8 @@ Result = TypeVar("Result")
 
 _DEFINITION = re.compile(r"^local (?:function (\w+)|([\w, ]+?) *=)", re.MULTILINE)
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
+_NO_NAME = re.compile(r"--[^\n]*|'[^'\n]*'|\"[^\"\n]*\"|(?<!\.)\.[A-Za-z_]\w*")
+"""What may look like the name of a definition and is none: comments, texts, fields."""
 _LUA = resources.files("shared.scripts")
 
 
@@ -151,7 +153,7 @@ def _needed(body: str) -> list[str]:
     """Return the definitions that a script uses, and those that they use, in the library's order."""
     library, needed, waiting = _library(), set[str](), [body]
     while waiting:
-        for name in library.keys() & set(_WORD.findall(waiting.pop())) - needed:
+        for name in library.keys() & set(_WORD.findall(_NO_NAME.sub(" ", waiting.pop()))) - needed:
             needed.add(name)
             waiting.append(library[name])
     return [text for name, text in library.items() if name in needed]

@@ -10,10 +10,10 @@ concurrency = places_now(model, concurrency, 0)
 local batch_key = NAMES.batch_running .. model
 local running, batch = redis.call('ZCARD', NAMES.running .. model), redis.call('SCARD', batch_key)
 if batch == 0 or redis.call('HEXISTS', NAMES.room .. model, 'held') == 1 then return -1 end
-local free = math.max(0, concurrency - running)
+local open = math.max(0, concurrency - running)
 
 -- Whoever is behind as many as could be served now is not looked at.
-local due, soonest, last = 0, nil, math.min(free + batch, MOST_MOVED) - 1
+local due, soonest, last = 0, nil, math.min(open + batch, MOST_MOVED) - 1
 for _, lane in ipairs({'priority', 'default', 'flex'}) do
   for _, id in ipairs(redis.call('ZRANGE', lane_key(lane, model), 0, last)) do
     local job = load_job(id)
@@ -25,7 +25,7 @@ for _, lane in ipairs({'priority', 'default', 'flex'}) do
 end
 
 local youngest = {}
-if due > free then
+if due > open then
   for _, id in ipairs(redis.call('SRANDMEMBER', batch_key, MOST_LOOKED)) do
     local v = redis.call('HMGET', NAMES.job .. id, 'state', 'cancelled', 'taken')
     if v[1] == 'running' and v[2] ~= '1' and redis.call('LLEN', NAMES.log .. id) == 0 then
@@ -36,7 +36,7 @@ if due > free then
 end
 
 local told = {}
-for i = 1, math.min(due - free, #youngest) do
+for i = 1, math.min(due - open, #youngest) do
   local id = youngest[i][1]
   local job = load_job(id)
   if job then
@@ -48,6 +48,6 @@ if #told > 0 then
   redis.call('PUBLISH', NAMES.crowd, 'b ' .. table.concat(told, ' '))
   push_ticket(queue, ticket, 'room-' .. now, live_workers(model, now, LIVE_WORKER_MS))
 end
-if (due > free and #youngest or batch) == #told then return -1 end
+if (due > open and #youngest or batch) == #told then return -1 end
 -- A slot that was made may go to somebody who has come since: whoever is due is looked after until it has one.
 return due > 0 and math.max(1, math.floor(patience_ms / 4)) or soonest or -1

@@ -68,7 +68,7 @@ local function is_heard(job)
   return false
 end
 
-local taken, looked, bulk, present, moved, aside, keeps = 0, 0, 0, nil, {}, {}, {}
+local taken, looked, bulk, present, moved, aside, stays = 0, 0, 0, nil, {}, {}, {}
 while taken < n and looked < n + 200 do
   local lane = next_lane()
   if not lane then break end
@@ -80,7 +80,7 @@ while taken < n and looked < n + 200 do
   local job = load_job(id, true)
   if job and job.apart and bulk + job.bytes > bulk_bytes and job.deadline and job.deadline > now and is_heard(job) then
     -- More than this worker can hold now: it waits on, and whoever stands behind it may go.
-    aside[#aside + 1], keeps[lane] = {lane, tag, id, job.deadline, job.group and job}, true
+    aside[#aside + 1], stays[lane] = {lane, tag, id, job.deadline, job.group and job}, true
     if job.group then leave_group(id, job, tag, 0) end
   elseif not job then
     redis.call('HSET', room, 'lost', 1)  -- its record is gone, and with it how much it counts: the sweep counts anew
@@ -116,7 +116,7 @@ while taken < n and looked < n + 200 do
     end
   end
   -- An empty lane resets its clock, so that no tenant pays for work of the past.
-  if size[lane] == 0 and not keeps[lane] then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
+  if size[lane] == 0 and not stays[lane] then redis.call('DEL', tags_key(lane, model)); moved[lane] = moved[lane] and '' end
 end
 for lane, tag in pairs(moved) do
   redis.call('HSET', room, 'pass', present, 'pass:' .. lane, pass[lane])

@@ -99,7 +99,7 @@ local function wait_again(id, job, now, tries, keeps_deadline)
   redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
   if job.apart then redis.call('PEXPIRE', NAMES.body .. id, life) end
   if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
-  if job.limits then limiter().wait_again(id, job, now, life, deadline) end
+  if job.limits then limiter().begin_again(id, job, now, life, deadline) end
 end
 
 -- The running mean of the time between two ends, from which Retry-After is told, and how many there were lately, which
@@ -115,9 +115,9 @@ local function count_ends(model, now, ends, busy_ms)
     local old = 0.95 ^ ends
     every = (every == 0) and gap or (every * old + gap * (1 - old))
   end
-  local counted = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT)
+  local of_slot = math.max(tonumber(last[3] or 0), slot * ENDS_SLOT)
   local kept = 0.98 ^ ends
-  redis.call('HSET', room, 'ended_at', now, 'every_ms', every, slot_name, counted + ends,
+  redis.call('HSET', room, 'ended_at', now, 'every_ms', every, slot_name, of_slot + ends,
     'busy_ends', math.floor(tonumber(last[4] or 0) * kept + ends * 1000),
     'busy_ms', math.floor(tonumber(last[5] or 0) * kept + busy_ms))
 end

@@ -30,12 +30,12 @@ end
 -- served again.
 local function owed_field(tenant) return ':owed:' .. tenant end
 local function last_field(tenant) return ':last:' .. tenant end
-local function set_finish(tags, tenant, finish, last, owed_before)
-  if finish >= last and not owed_before then  -- the usual case: nothing is owed, nor was
-    redis.call('HSET', tags, tenant, finish, last_field(tenant), last)
+local function set_finish(tags, tenant, finish_tag, last, owed_before)
+  if finish_tag >= last and not owed_before then  -- the usual case: nothing is owed, nor was
+    redis.call('HSET', tags, tenant, finish_tag, last_field(tenant), last)
   else
-    redis.call('HSET', tags, tenant, math.max(finish, last), last_field(tenant), last,
-      owed_field(tenant), math.min(0, finish - last))
+    redis.call('HSET', tags, tenant, math.max(finish_tag, last), last_field(tenant), last,
+      owed_field(tenant), math.min(0, finish_tag - last))
   end
 end
 
@@ -49,8 +49,8 @@ local function stand(id, job, tag, was_first)
   redis.call('ZADD', members, tag, id)
   if not head[1] then
     local at = redis.call('HMGET', tags_key(job.lane, job.model), ':clock', group_field(job))
-    local clock_tag, finish = tonumber(at[1] or 0), tonumber(at[2] or at[1] or 0)
-    if was_first then place = math.min(clock_tag, finish) else place = math.max(clock_tag, finish) end
+    local clock_tag, finish_tag = tonumber(at[1] or 0), tonumber(at[2] or at[1] or 0)
+    if was_first then place = math.min(clock_tag, finish_tag) else place = math.max(clock_tag, finish_tag) end
     if redis.call('HSETNX', NAMES.groups .. job.model, job.lane .. ':' .. job.group, job.group_weight) == 1 then
       redis.call('HSET', NAMES.room .. job.model, 'grouped', 1)
     end
@@ -105,9 +105,9 @@ local function enter_lane(id, job)
   local lane, tags = lane_key(job.lane, job.model), tags_of(job)
   if redis.call('EXISTS', lane) == 0 then open_lane(job) end
   local at = redis.call('HMGET', tags, ':clock', job.tenant, owed_field(job.tenant))
-  local clock_tag, finish = tonumber(at[1] or 0), tonumber(at[2] or 0)
-  local tag = math.max(clock_tag, finish)
-  local owed = finish >= clock_tag and tonumber(at[3] or 0) or 0
+  local clock_tag, finish_tag = tonumber(at[1] or 0), tonumber(at[2] or 0)
+  local tag = math.max(clock_tag, finish_tag)
+  local owed = finish_tag >= clock_tag and tonumber(at[3] or 0) or 0
   set_finish(tags, job.tenant, tag + job.cost / job.weight + owed, tag, at[3])
   stand(id, job, tag)
   return tag
@@ -163,8 +163,8 @@ local function settle_share(job, tokens, was_waiting)
   local at = redis.call('HMGET', tags, job.tenant, last_field(job.tenant), owed_field(job.tenant))
   if not at[1] then return end
   local moved = tokens / job.weight
-  local finish, last = tonumber(at[1]) + tonumber(at[3] or 0) + moved, tonumber(at[2])
-  pcall(set_finish, tags, job.tenant, finish, last and last + (was_waiting and moved or 0) or finish, at[3])
+  local finish_tag, last = tonumber(at[1]) + tonumber(at[3] or 0) + moved, tonumber(at[2])
+  pcall(set_finish, tags, job.tenant, finish_tag, last and last + (was_waiting and moved or 0) or finish_tag, at[3])
 end
 
 -- Takes a waiting job out of its room, and gives its estimate back to the tenant (cancelled or expired work).

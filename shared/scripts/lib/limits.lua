@@ -142,6 +142,6 @@ local function limiter()
     end
   end
 
-  return {settle = settle_limits, wait_again = limit_again, periods = periods, open_window = open_window,
+  return {settle = settle_limits, begin_again = limit_again, periods = periods, open_window = open_window,
     charge_window = charge_window, hold_place = hold_place}
 end

@@ -110,8 +110,8 @@ local function promiser(charge_window)
 end
 
 local function gatekeeper()
-  local limiter = limiter()
-  local periods, open_window, charge_window, hold_place = limiter.periods, limiter.open_window, limiter.charge_window, limiter.hold_place
+  local counting = limiter()
+  local periods, open_window, charge_window, hold_place = counting.periods, counting.open_window, counting.charge_window, counting.hold_place
 
   -- How many ms until a request may come in, 0 for now; and what it claims, to be handed to `take_place` when it is let in.
   local function wait_for_place(limits, promised_to, is_retry, tokens, now)
@@ -125,19 +125,19 @@ local function gatekeeper()
         and (limit.tokens == 0 or window.tokens + tokens <= limit.tokens)
     end
     if is_free and not is_promised then return 0, nil end
-    local promiser, key = promiser(charge_window), NAMES.promise .. promised_to
-    for _, limit in ipairs(limits) do promiser.read_window(limit.window) end
-    local promises = promiser.read(key, present)
+    local places, key = promiser(charge_window), NAMES.promise .. promised_to
+    for _, limit in ipairs(limits) do places.read_window(limit.window) end
+    local promises = places.read(key, present)
     local claimed = promises[1] and (is_retry or promises[1][1] <= present) and table.remove(promises, 1) or nil
     if claimed then
-      for _, limit in ipairs(limits) do promiser.count(limit.window, claimed[1], -1, claimed[2]) end
+      for _, limit in ipairs(limits) do places.count(limit.window, claimed[1], -1, claimed[2]) end
     end
-    local due = promiser.first_fit(limits, present, tokens)
-    if due == present then return 0, {key = key, claimed = claimed, promises = promises, promiser = promiser} end
+    local due = places.first_fit(limits, present, tokens)
+    if due == present then return 0, {key = key, claimed = claimed, promises = promises, places = places} end
     -- Who comes back too early keeps its place; equal bodies of other clients get one each.
     if claimed and claimed[1] > present then return claimed[1] * 1000 - now, nil end
     if not due then return PROMISE_S * 1000, nil end
-    promiser.promise_place(limits, key, promises, claimed, due, tokens, now)
+    places.promise_place(limits, key, promises, claimed, due, tokens, now)
     return due * 1000 - now, nil
   end
 
@@ -146,9 +146,9 @@ local function gatekeeper()
     for _, limit in ipairs(limits) do
       charge_window(limit.window, 1, tokens)
       limit.window.at = limit.window.second
-      if claim and claim.claimed then claim.promiser.write_promised(limit.window, claim.claimed[1]) end
+      if claim and claim.claimed then claim.places.write_promised(limit.window, claim.claimed[1]) end
     end
-    if claim and claim.claimed then claim.promiser.write(claim.key, claim.promises, now) end
+    if claim and claim.claimed then claim.places.write(claim.key, claim.promises, now) end
   end
 
   -- What a budget has left nothing of: {subject, name, limit, used, 0}; nil where all have.
