@@ -23,7 +23,7 @@ from api.retries import LINGER_SECONDS, OpenRequests, idempotency, identity
 from api.standing import Standing, Waiting
 from api.stored.cursor import Cursor
 from api.tokens import TokenTable
-from shared.errors import AqueductError, BrokerUnavailable, Draining, UnknownModel
+from shared.errors import AqueductError, BrokerUnavailable, Draining, RateLimited, UnknownModel
 from shared.holds import Hold
 from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
@@ -35,6 +35,10 @@ from shared.token_settings import TokenSettings
 SHORTEST_READ_TIMEOUT_SECONDS = 1.0
 """A client that says less is not believed: its comments would come every millisecond."""
 
+
+BELIEVED_SECONDS = 59.9
+"""The longest wait that every OpenAI SDK believes, and the time on the way."""
+HELD_BACK_SECONDS = 1.2
 
 MAX_NAME = 128
 """Of a model that there may not be, in the log."""
@@ -167,8 +171,10 @@ class JobEndpoint:
             admitted = await self._dispatcher.admit(job)
         except BrokerUnavailable:
             raise  # Redis may still run it
-        except AqueductError:
+        except AqueductError as refusal:
             relay.refused()
+            if isinstance(refusal, RateLimited):
+                await _until_believed(refusal)
             raise
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
@@ -229,6 +235,18 @@ class JobEndpoint:
         # What has a key is found by it alone: its job lives by other rules.
         is_found = read_timeout is not None and admission.idempotency is None
         return _Prepared(request, admission, identity(token, raw) if is_found else None)
+
+
+async def _until_believed(refusal: RateLimited) -> None:
+    """Hold a refusal back for as long as its wait is a little more than clients believe.
+
+    Whoever is refused just behind a burst can come again 60 to 61 s later. The OpenAI SDK for Node takes no more than
+    60 s for true: it would come at once, twice, and give up.
+    """
+    excess = (refusal.retry_after or 0) - BELIEVED_SECONDS
+    if 0 < excess <= HELD_BACK_SECONDS:
+        await asyncio.sleep(excess)
+        refusal.retry_after = BELIEVED_SECONDS
 
 
 def _read_timeout(exchange: Exchange) -> float | None:

@@ -233,8 +233,9 @@ def test_requests_per_minute_end_in_429_with_the_headers_that_clients_parse(gate
         assert answer.headers["x-ratelimit-limit-requests"] == "2"
         assert GO_DURATION.fullmatch(answer.headers["x-ratelimit-reset-requests"])
     error = envelope(answers[-1], 429, type="rate_limit_error", code="rate_limit_exceeded", param=None)
-    assert 55 <= int(answers[-1].headers["retry-after"]) <= 61
-    assert 55_000 <= int(answers[-1].headers["retry-after-ms"]) <= 61_000
+    # Just behind the burst it is 60 to 61 s, more than the SDK for Node believes: the refusal is held back meanwhile.
+    assert 55 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert 55_000 <= int(answers[-1].headers["retry-after-ms"]) < 60_000
     assert "2 requests per minute" in error["message"]
 
 
