@@ -89,13 +89,15 @@ class JobEndpoint:
         self._open = OpenRequests()
         self.draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, *, caller: TokenSettings | None = None
+    ) -> None:
+        """Answer one request; `caller` is whose it is, where that is known by something else than its header."""
         exchange = Exchange(scope, receive, send)
         record = exchange.record
         record.kind = self._kind.name
         try:
-            await self._answer(exchange)
+            await self._answer(exchange, caller)
         except ClientGone:
             record.status = 499
         except AqueductError as error:
@@ -104,8 +106,8 @@ class JobEndpoint:
         if record.attempts is not None and record.model is not None:
             record.backend = self._dispatcher.backend(record.model, record.place)
 
-    async def _answer(self, exchange: Exchange) -> None:
-        token = await self._tokens.find(exchange.header(b"authorization"))
+    async def _answer(self, exchange: Exchange, caller: TokenSettings | None) -> None:
+        token = caller or await self._tokens.find(exchange.header(b"authorization"))
         exchange.record.is_of(token)
         if self.draining:
             raise Draining(retry_after=1)
