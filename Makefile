@@ -11,10 +11,10 @@ ALONE = $(RUN) pytest -m alone
 NONE_CHOSEN = || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full check lint format types contract audit attack chaos chaos-short bench mutants lock docs clean install install-dev
+.PHONY: help up test test-full check lint format types contract audit attack chaos chaos-short bench mutants lock docs docs-serve docs-reference clean install install-dev
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: install ## run everything on this machine: Redis, demo backend, worker, API, Flower
 	@.venv/bin/aqueduct up $(ARGS)
@@ -23,8 +23,8 @@ test: install ## run every test that needs only Python; the others are skipped b
 	@$(PYTEST) $(ARGS) $(NONE_CHOSEN)
 	@$(ALONE) $(ARGS) $(NONE_CHOSEN)
 
-test-full: install ## run all tests, those that need Node, nginx, Java or curl too; a skip fails
-	@$(PYTEST) --full $(ARGS) $(NONE_CHOSEN)
+test-full: install-dev ## run all tests, those that need Node, nginx, Java or curl too; a skip fails
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) --full $(ARGS) $(NONE_CHOSEN)
 	@$(ALONE) --full $(ARGS) $(NONE_CHOSEN)
 
 check: lint types contract audit test ## what CI runs
@@ -66,7 +66,13 @@ lock: install-dev ## write both lock files anew with the newest versions
 	@.venv/bin/uv pip compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock --upgrade $(LOCK)
 LOCK = --universal --python-version 3.11 --no-header --no-annotate --quiet
 
-docs: install ## write the generated pages of docs/ anew
+docs: docs-reference install-dev ## build the documentation as a site, build/site; a broken link fails
+	@$(RUN) tools.site $(ARGS)
+
+docs-serve: docs ## the same, at http://127.0.0.1:8090
+	@$(RUN) http.server --bind 127.0.0.1 --directory build/site 8090
+
+docs-reference: install ## write what docs/ and the README have of the code anew
 	@.venv/bin/python tools/docs.py $(ARGS)
 
 clean: ## remove what the targets made; data in .aqueduct stays

@@ -27,6 +27,8 @@ COPIED_FILES = (
     "pyproject.toml",
     "README.md",
     "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
     "compose.yaml",
     "Makefile",
     "Dockerfile",
