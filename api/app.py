@@ -90,9 +90,19 @@ def create_app(catalogue: Catalogue) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(index.router)
     app.include_router(docs.router)
+    if catalogue.settings.ui:
+        _add_pages(app)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Add the status page; where it is off nothing of it is even imported."""
+    from api.ui.frame import Frame  # noqa: PLC0415
+
+    frame = Frame()
+    app.router.routes += [Route("/ui", frame), Route("/ui/{path:path}", frame)]
 
 
 class _Resume:

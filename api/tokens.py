@@ -70,11 +70,20 @@ class TokenTable:
         except Unauthenticated as error:
             if error.code != _UNKNOWN_CODE or self._call is None:
                 raise
-        self._wanted.add(hash_token(_bearer(authorization)))
-        if self._look is None:
-            self._look = asyncio.create_task(self._look_once(self._call))
-        await asyncio.shield(self._look)
+        await self._look_for(hash_token(_bearer(authorization)), self._call)
         return self.authenticate(authorization)
+
+    async def find_hash(self, digest: str) -> TokenSettings:
+        """As `find`, of the token with this hash."""
+        if digest not in self._static and digest not in self._dynamic and self._call is not None:
+            await self._look_for(digest, self._call)
+        return self._known(digest)
+
+    async def _look_for(self, digest: str, call: RedisCall) -> None:
+        self._wanted.add(digest)
+        if self._look is None:
+            self._look = asyncio.create_task(self._look_once(call))
+        await asyncio.shield(self._look)
 
     async def _look_once(self, call: RedisCall) -> None:
         """Ask for the tokens of all who wait by then, a second after the last look at the soonest."""
@@ -99,7 +108,9 @@ class TokenTable:
         """
         if authorization is None or not authorization.strip():
             raise Unauthenticated(headers=_CHALLENGE)
-        digest = hash_token(_bearer(authorization))
+        return self._known(hash_token(_bearer(authorization)))
+
+    def _known(self, digest: str) -> TokenSettings:
         record = self._static.get(digest) or self._dynamic.get(digest)
         if record is None:
             raise Unauthenticated(_UNKNOWN, code=_UNKNOWN_CODE, headers=_CHALLENGE)

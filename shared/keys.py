@@ -46,6 +46,7 @@ PREFIXES: dict[str, str] = {
     "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
     "usage": "aq2:usage:",  # hash, an hour since 1970 (UTC): what was used in it, packed. 30 days after its first end
     "usage_day": "aq2:usage_day:",  # hash, a day since 1970 (UTC): the sum of its hours. 62 days
+    "session": "aq2:session:",  # string, a login at the status page, hashed: whose token's hash. 12 hours
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -183,6 +184,11 @@ def batch(batch_id: str) -> str:
 def metrics(model: str) -> str:
     """Return the key of what was counted for a model; empty: for none."""
     return PREFIXES["metrics"] + model
+
+
+def session(hashed_id: str) -> str:
+    """Return the key of a login at the status page."""
+    return PREFIXES["session"] + hashed_id
 
 
 def reloaded(request: str) -> str:

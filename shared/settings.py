@@ -393,6 +393,9 @@ class Settings(Section):
         description="Count what happens, for `/metrics`: open on the machine itself, elsewhere to a token with the "
         "role `viewer`.",
     )
+    ui: bool = Field(
+        default=True, description="Serve the status page at `/ui`, to tokens with the role `viewer` or `operator`."
+    )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     batches: BatchSettings = BatchSettings()

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 COMMAND: Final = "command"
 HTTP: Final = "http"
 CELERY: Final = "celery"
+UI: Final = "ui"
 
 
 class Actor(NamedTuple):

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """Unix seconds of Redis's clock."""
     by: str
     via: str
-    """command, http or celery."""
+    """command, http, ui or celery."""
     action: str
     """As `model.pause` or `job.cancel`."""
     target: str

@@ -1,0 +1,16 @@
+"""The Batches page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from api.ui.page import Page, Visit
+
+
+async def _view(visit: Visit) -> Response:
+    return visit.page("batches.html")
+
+
+PAGE: Final = Page("batches", "Batches", _view)
