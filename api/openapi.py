@@ -51,6 +51,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             for path, suffix in zip(both(kind.path), ("", "V1"), strict=True):
                 document["paths"].setdefault(path, {})["post"] = _operation(kind.description, suffix)
         document["paths"][RESUME_PATH] = {"get": _resume()}
+        _without_framework_errors(document)
         for path, item in document["paths"].items():
             if path.startswith(
                 ("/models", "/files", "/uploads", "/batches", "/requests", "/organization", "/chat", "/admin")
@@ -59,6 +60,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
                     method["security"] = [{"bearer": []}]
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _without_framework_errors(document: dict[str, Any]) -> None:
+    """Take out the framework's own 422: what is wrong with a path or a query is told as 400 with our error object."""
+    for item in document["paths"].values():
+        for operation in item.values():
+            if "HTTPValidationError" in str(operation.get("responses", {}).get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _operation(described: Description, suffix: str) -> dict[str, Any]:

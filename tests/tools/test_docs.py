@@ -19,6 +19,7 @@ from shared.config import describe_settings
 from shared.jobs import End, JobSpec, TakenJob
 from shared.room.scripts import ALL
 from tests.support.processes import ROOT
+from tools.reference import error_codes, found_codes
 from workers.record import RunRecord
 from workers.record import write_log as run_log
 
@@ -27,7 +28,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
 SCRIPTS = sorted(path.stem for path in (ROOT / "shared" / "scripts").glob("*.lua"))
 
 
-def test_settings_table_of_the_readme_is_up_to_date() -> None:
+def test_what_is_written_from_the_code_is_up_to_date() -> None:
     checked = subprocess.run(
         [sys.executable, ROOT / "tools" / "docs.py", "--check"], capture_output=True, text=True, timeout=30, check=False
     )
@@ -38,6 +39,25 @@ def test_readme_lists_every_setting_but_the_test_switches() -> None:
     text = (ROOT / "README.md").read_text()
     for row in describe_settings():
         assert (f"| `{row.name}` |" in text) is not row.name.startswith("testing."), row.name
+
+
+CODES = found_codes.found(ROOT)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_code_of_the_code_is_described_with_its_status(code: str) -> None:
+    assert CODES[code] <= set(error_codes.EVERY[code].statuses)
+
+
+def test_no_error_code_is_described_that_is_not_there() -> None:
+    assert sorted(error_codes.EVERY) == sorted(CODES)
+
+
+def test_error_codes_of_the_readme_are_those_of_the_code() -> None:
+    rows = (ROOT / "README.md").read_text().partition("\n## Errors\n")[2].partition("\n## ")[0].splitlines()
+    told = [row.split("|")[2] for row in rows if row.startswith("| 4") or row.startswith("| 5")]
+    assert [code for cell in told for code in re.findall(r"`(\w+)`", cell) if code not in CODES] == []
+    assert len(told) > 20
 
 
 def test_readme_lists_every_command() -> None:

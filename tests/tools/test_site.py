@@ -40,7 +40,7 @@ def tree(tmp_path: Path) -> Path:
         "# Run\n\n## The 2nd `step`, or so\n\n[back](../../README.md)\n"
     )
     (tmp_path / "README.md").write_text(
-        "# Here\n\n[code](api/app.py), [`app.py`](api/app.py), [run](docs/how-to/run.md)\n"
+        "# Here\n\n[the\ncode](api/app.py), [`app.py`](api/app.py), [run](docs/how-to/run.md)\n"
     )
     (tmp_path / "api").mkdir()
     (tmp_path / "api" / "app.py").write_text("")
@@ -52,7 +52,7 @@ def test_links_lead_inside_of_the_site_and_code_is_named(tree: Path, tmp_path: P
     assert "[run](how-to/run.md#the-2nd-step-or-so)" in (tmp_path / "out" / "index.md").read_text()
     assert "[back](../readme.md)" in (tmp_path / "out" / "how-to" / "run.md").read_text()
     assert (
-        "code (`api/app.py`), `api/app.py`, [run](how-to/run.md)" in (tmp_path / "out" / "readme.md").read_text()
+        "the\ncode (`api/app.py`), `api/app.py`, [run](how-to/run.md)" in (tmp_path / "out" / "readme.md").read_text()
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_the_search_works_without_a_server(site: Path) -> None:
         [*command, f"file://{site}/search.html?q=queue_timeout"],
         capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
-    assert "how-to/troubleshoot.html" in found.stdout
+    assert "reference/errors.html" in found.stdout
 
 
 @pytest.mark.full("sphinx-build")

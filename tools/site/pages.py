@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from posixpath import normpath, relpath
 
@@ -85,31 +87,35 @@ def _members(member: str, every: dict[str, str], named: set[str]) -> Iterator[st
 
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
-_ANCHOR = re.compile(r'^<a id="([^"]+)"></a>$')
+_ANCHOR = re.compile(r'^<a id="([^"]+)"></a>$', re.MULTILINE)
 _HEADING = re.compile(r"^#{1,4} (.+)$")
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*:")
 
 
 def for_site(path: str, text: str, every: dict[str, str], root: Path = ROOT) -> str:
     """Return a page's text with links as the site needs them; raises BrokenLink."""
-    lines, fenced = [], False
+    parts = []
+    for fenced, lines in groupby(_lines(text), key=itemgetter(0)):
+        block = "\n".join(line for _, line in lines)
+        if not fenced:
+            block = _LINK.sub(lambda link: _link(link, path, every, root), _ANCHOR.sub(r"(\1)=\n", block))
+        parts.append(block)
+    return "\n".join(parts) + "\n"
+
+
+def _lines(text: str) -> Iterator[tuple[bool, str]]:
+    """Yield each line, and whether it is one of a fenced block; the fences are."""
+    fenced = False
     for line in text.splitlines():
-        if _FENCE.match(line):
-            fenced = not fenced
-        if fenced:
-            lines.append(line)
-        elif anchor := _ANCHOR.match(line):
-            lines += [f"({anchor[1]})=", ""]
-        else:
-            lines.append(_LINK.sub(lambda link: _link(link, path, every, root), line))
-    return "\n".join(lines) + "\n"
+        is_fence = bool(_FENCE.match(line))
+        yield fenced or is_fence, line
+        fenced ^= is_fence
 
 
 def anchors(text: str) -> set[str]:
     """Return what a page's headings, and the places that are named in it, are called behind a #."""
-    found, fenced = set(), False
-    for line in text.splitlines():
-        fenced ^= bool(_FENCE.match(line))
+    found = set()
+    for fenced, line in _lines(text):
         if not fenced and (heading := _HEADING.match(line)):
             words = re.sub(r"[^\w\- ]", "", _LINK.sub(r"\2", heading[1]).lower())
             found.add(words.strip().replace(" ", "-"))
