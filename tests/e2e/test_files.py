@@ -357,3 +357,12 @@ def test_an_upload_ends_after_an_hour(system: System, folder: Path) -> None:
         answer = client.post(f"/uploads/{made['id']}/parts", files={"data": ("d", b"x")})
     assert answer.status_code == 409
     assert "expired" in answer.json()["error"]["message"]
+
+
+def test_a_bad_query_is_400_with_an_error_object_as_described(system: System) -> None:
+    headers = {"authorization": f"Bearer {system.token}"}
+    answer = httpx.get(f"{system.base_url}/v1/files", params={"limit": "many"}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    document = httpx.get(f"{system.base_url}/openapi.json").json()
+    assert "422" not in document["paths"]["/files"]["get"]["responses"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
