@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -101,18 +99,14 @@ def _print(
     by: Sequence[str], rows: Mapping[tuple[str, ...], Counters], uncounted: int, *, as_csv: bool, as_json: bool
 ) -> None:
     from aqueduct.table import Column, table, terminal_width  # noqa: PLC0415 - as above
-    from shared.usage.counters import Counters  # noqa: PLC0415
+    from shared.usage.report import csv_text  # noqa: PLC0415
 
     if as_json:
         data = [{**dict(zip(by, name, strict=True)), **counts._asdict()} for name, counts in rows.items()]
         print(json.dumps({"usage": data, "uncounted_ends": uncounted}))
         return
     if as_csv:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*by, *Counters._fields])
-        writer.writerows([*name, *counts] for name, counts in rows.items())
-        print(out.getvalue(), end="")
+        print(csv_text(by, rows), end="")
         return
     numbers = ("REQUESTS", "ERRORS", "CANCELLED", "ESTIMATED", "PROMPT", "CACHED", "COMPLETION", "REASONING")
     seconds = ("QUEUE S", "RUN S", "SLOT S")

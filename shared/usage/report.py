@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from shared.usage.counters import Counters, Key
@@ -32,3 +34,12 @@ def summed(
                 known = out.get(name)
                 out[name] = counts if known is None else known.plus(counts)
     return dict(sorted(out.items()))
+
+
+def csv_text(by: Sequence[str], rows: Mapping[tuple[str, ...], Counters]) -> str:
+    """Return sums by some dimensions as CSV, with a line of names first."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*by, *Counters._fields])
+    writer.writerows([*name, *counts] for name, counts in rows.items())
+    return out.getvalue()
