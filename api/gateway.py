@@ -30,6 +30,7 @@ from api.stored.desk import StoredDesk
 from api.stored.resume import ResumeEndpoint
 from api.token_uses import TokenUses
 from api.tokens import TokenTable
+from api.ui.history import Historian, Hour
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
@@ -96,6 +97,8 @@ class Gateway:
         if self.metrics is not None:
             self.listeners += (self.metrics.requests.heard,)
         self.relays.counts = counts
+        self.historian = Historian(client, catalogue, self.upkeep, self.owner) if settings.ui else None
+        self.hour = Hour(client, catalogue)
         self.reloading = Reloading(catalogue, client, "api", self.owner)
         store = open_store(settings.storage.url) if settings.storage.url is not None else None
         self.admin = AdminDesk(client, catalogue, self.upkeep, store)
@@ -285,5 +288,7 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         if gateway.metrics is not None:
             background.forever(gateway.metrics.publisher.publish_forever(), "counts")
+        if gateway.historian is not None:
+            background.forever(gateway.historian.write_forever(), "the last hour")
         settle_heap()
         yield gateway

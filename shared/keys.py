@@ -44,6 +44,8 @@ PREFIXES: dict[str, str] = {
     "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
     "capacity": "aq2:capacity:",  # hash, a model of `concurrency: auto`: who decides, and what was found. A day
     "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
+    "history": "aq2:history:",  # list, a model: its last hour, a point each 15 s. Two hours
+    "history_base": "aq2:history_base:",  # string, a model: what was counted up to the last of them. Two hours
     "usage": "aq2:usage:",  # hash, an hour since 1970 (UTC): what was used in it, packed. 30 days after its first end
     "usage_day": "aq2:usage_day:",  # hash, a day since 1970 (UTC): the sum of its hours. 62 days
     "session": "aq2:session:",  # string, a login at the status page, hashed: whose token's hash. 12 hours
@@ -65,6 +67,8 @@ SWEEPER = "aq2:sweeper"
 """String: who sweeps this second."""
 SWEPT = "aq2:swept"
 """String: time of the last sweep in ms, to notice that Redis stood still. A day."""
+HISTORIAN = "aq2:historian"
+"""String: which API process writes the models' last hour. 40 s, renewed every 15 s."""
 HOLD = "aq2:hold"
 """String: while it exists no job is taken (Redis was replaced; running jobs may be unknown to it). One lease."""
 RUN = "aq2:run"
@@ -91,6 +95,7 @@ SINGLES: dict[str, str] = {
     "crowd": CROWD,
     "sweeper": SWEEPER,
     "swept": SWEPT,
+    "historian": HISTORIAN,
     "hold": HOLD,
     "run": RUN,
     "processes": PROCESSES,
@@ -184,6 +189,16 @@ def batch(batch_id: str) -> str:
 def metrics(model: str) -> str:
     """Return the key of what was counted for a model; empty: for none."""
     return PREFIXES["metrics"] + model
+
+
+def history(model: str) -> str:
+    """Return the key of a model's last hour."""
+    return PREFIXES["history"] + model
+
+
+def history_base(model: str) -> str:
+    """Return the key of what was counted of a model up to the last point of its hour."""
+    return PREFIXES["history_base"] + model
 
 
 def session(hashed_id: str) -> str:

@@ -14,6 +14,10 @@ DAY_MS: Final = 86_400_000
 """Lifetime of a model's keys, renewed by every sweep while any process lives."""
 COUNTS_MS: Final = 30 * DAY_MS
 """What metrics have counted for a model stays so long after the last word of it."""
+HISTORY_POINTS: Final = 240
+"""So many points of a model's past are kept: an hour of them."""
+HISTORY_MS: Final = 2 * 3_600_000
+"""They stay so long after the last word of any process."""
 KEEP_MS: Final = 60_000
 """An ended job's record and log stay so long, so that a reader may still catch up; a reclaimed job waits so long."""
 STANDSTILL_MS: Final = 3_000

@@ -359,6 +359,9 @@ class TestSwitches(Section):
     worker_grace_seconds: Annotated[float, Field(gt=0)] = Field(
         default=15, description="Until a model counts as unserved."
     )
+    history_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="Between two points of the status page's last hour."
+    )
     drop_live_events: bool = Field(
         default=False, description="Throw every pub/sub message away; the log alone must do."
     )

@@ -408,6 +408,21 @@ class CountRow(NamedTuple):
     pairs: tuple[Argument, ...]
 
 
+class RememberArguments(NamedTuple):
+    """A process that writes the models' last hour, if no other does."""
+
+    writer: str
+    lease_ms: int
+
+
+class RememberRow(NamedTuple):
+    """A model's newest point, empty for none, and what was counted up to it."""
+
+    model: str
+    point: bytes
+    sums: bytes
+
+
 class SetModelArguments(NamedTuple):
     """What an operator wants of a model."""
 
@@ -554,6 +569,7 @@ RESULTS: Final = Script("results", ResultsArguments, NoRow, _raw)
 ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
 COUNT: Final = Script("count", CountArguments, CountRow, _number)
+REMEMBER: Final = Script("remember", RememberArguments, RememberRow, _number)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 CAPACITY: Final = Script("capacity", CapacityArguments, NoRow, _raw)
 AWAY: Final = Script("away", AwayArguments, NoRow, _number)
@@ -573,4 +589,5 @@ ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
     *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),
+    REMEMBER,
 )
