@@ -14,6 +14,7 @@ from api.admin.desk import AdminDesk
 from api.batches.desk import BatchDesk
 from api.bodies import Bodies
 from api.dispatch import Dispatcher
+from api.ended import RequestEnds
 from api.files.desk import FileDesk
 from api.forgetting import Forgetting
 from api.inquiries import Inquiries
@@ -96,6 +97,9 @@ class Gateway:
         self.listeners: tuple[Listener, ...] = (write_log,)
         if self.metrics is not None:
             self.listeners += (self.metrics.requests.heard,)
+        self.ends = RequestEnds(client, settings.recent_jobs) if settings.recent_jobs else None
+        if self.ends is not None:
+            self.listeners += (self.ends.heard,)
         self.relays.counts = counts
         self.historian = Historian(client, catalogue, self.upkeep, self.owner) if settings.ui else None
         self.hour = Hour(client, catalogue)
@@ -241,6 +245,8 @@ class Gateway:
             await self.token_uses.tell(self.client.call)
             if self.metrics is not None:
                 await self.metrics.publisher.flush()
+            if self.ends is not None:
+                await self.ends.teller.flush()
         except (RedisUnavailable, RedisRefused):
             log.warning("left without telling Redis; the sweep clears up")
 
@@ -290,5 +296,7 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
             background.forever(gateway.metrics.publisher.publish_forever(), "counts")
         if gateway.historian is not None:
             background.forever(gateway.historian.write_forever(), "the last hour")
+        if gateway.ends is not None:
+            background.forever(gateway.ends.teller.tell_forever(settings.testing.tell_seconds), "ends")
         settle_heap()
         yield gateway

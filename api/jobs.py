@@ -142,6 +142,7 @@ class JobEndpoint:
         try:
             if older is not None:
                 self._relays.join(relay, older.id)
+                record.joined = older.id
                 waiting = None
             else:
                 waiting = await self._admit(exchange, relay, prepared.admission)
@@ -181,6 +182,7 @@ class JobEndpoint:
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
             self._relays.join(relay, admitted.job_id)
+            exchange.record.joined = admitted.job_id
             return None
         relay.accepted()
         if admitted.before is None:

@@ -34,6 +34,8 @@ class RequestRecord:
     answered: int = 0
     """The HTTP status that was sent."""
     error_code: str | None = None
+    joined: str | None = None
+    """The job of another request whose answer this one was given, by an Idempotency-Key or as its retry."""
     held: str | None = None
     """Why it had to wait; None where it did not."""
     queue_ms: int | None = None

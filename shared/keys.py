@@ -42,6 +42,8 @@ PREFIXES: dict[str, str] = {
     "dozing": "aq2:dozing:",  # string, a model: its sleep hook runs. For the hook's time limit
     "metrics": "aq2:metrics:",  # hash, a model: what all processes have counted. 30 days after the last word
     "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
+    "ended": "aq2:ended:",  # sorted set, <request or run>:<outcome>: what ended when. An hour after the last word
+    "ended_told": "aq2:ended_told:",  # hash, the same: what is told of each. As long
     "capacity": "aq2:capacity:",  # hash, a model of `concurrency: auto`: who decides, and what was found. A day
     "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
     "history": "aq2:history:",  # list, a model: its last hour, a point each 15 s. Two hours
@@ -204,6 +206,21 @@ def history_base(model: str) -> str:
 def session(hashed_id: str) -> str:
     """Return the key of a login at the status page."""
     return PREFIXES["session"] + hashed_id
+
+
+def ended(what: str, outcome: str) -> str:
+    """Return the key of the requests, or runs, of an outcome that have ended lately."""
+    return f"{PREFIXES['ended']}{what}:{outcome}"
+
+
+def ended_told(what: str, outcome: str) -> str:
+    """Return the key of what is told of each of them."""
+    return f"{PREFIXES['ended_told']}{what}:{outcome}"
+
+
+def waits(model: str) -> str:
+    """Return the key of a model's waiting jobs by deadline."""
+    return PREFIXES["waits"] + model
 
 
 def reloaded(request: str) -> str:

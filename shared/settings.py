@@ -362,6 +362,7 @@ class TestSwitches(Section):
     history_seconds: Annotated[float, Field(gt=0)] = Field(
         default=15, description="Between two points of the status page's last hour."
     )
+    tell_seconds: Annotated[float, Field(gt=0)] = Field(default=2, description="Between two tellings of what ended.")
     drop_live_events: bool = Field(
         default=False, description="Throw every pub/sub message away; the log alone must do."
     )
@@ -398,6 +399,11 @@ class Settings(Section):
     )
     ui: bool = Field(
         default=True, description="Serve the status page at `/ui`, to tokens with the role `viewer` or `operator`."
+    )
+    recent_jobs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=3000,
+        description="How many requests that have ended operators can look at, for an hour at most, never their texts: "
+        "so many that went well, that were refused and that failed; about 1 KB each in Redis. 0: none.",
     )
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -35,7 +35,7 @@ class RunMetrics:
             self._counts.add(names.RETRIES, job.model, (spec.kind, spec.lane), record.retries)
         if record.failovers:
             self._counts.add(names.FAILOVERS, job.model, (spec.kind, spec.lane), record.failovers)
-        for place, seconds, status in record.calls:
+        for place, seconds, status, *_ in record.calls:
             self._observations(job.model, spec.kind, place, status).observe(seconds)
 
     def _observations(self, model: str, kind: str, place: int, status: int) -> Observations:

@@ -26,6 +26,10 @@ class BackendCall(NamedTuple):
     seconds: float
     status: int
     """As the caller was told of it, or would have been."""
+    code: str | None = None
+    """Why it failed: the error's code, or `connect_failed` or `connection_lost`."""
+    at: float = 0.0
+    """Seconds from the run's begin to the call's."""
 
 
 class RunRecord:

@@ -35,6 +35,7 @@ from workers.capacity.service import Capacity
 from workers.completion import Run
 from workers.crowd import Crowd
 from workers.drain import Drain
+from workers.ended import RunEnds
 from workers.held import HeldJob, State
 from workers.job_events import JobEvents
 from workers.large_bodies import LargeBodies
@@ -97,6 +98,9 @@ class Runner:
         self._listeners: list[Callable[[RunRecord], None]] = [write_log, self._job_events.ended]
         if self._metrics is not None:
             self._listeners.append(self._metrics.runs.heard)
+        self._ends = RunEnds(self._client, catalogue, name) if settings.recent_jobs else None
+        if self._ends is not None:
+            self._listeners.append(self._ends.heard)
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
         self._leases = Leases(self._client, self._bulk, catalogue, name)
         self._upkeep = Upkeep(self._client, catalogue, name)
@@ -211,6 +215,8 @@ class Runner:
         self._background.forever(self._job_events.run_forever(), "job events")
         if self._metrics is not None:
             self._background.forever(self._metrics.publisher.publish_forever(), "counts")
+        if self._ends is not None:
+            self._background.forever(self._ends.teller.tell_forever(self._settings.testing.tell_seconds), "ends")
         await self.reloading.open()
         self._capacity.open()
         self._wake_all()
@@ -459,6 +465,8 @@ class Runner:
         await self._job_events.flush()
         if self._metrics is not None:
             await self._metrics.publisher.flush_quietly()
+        if self._ends is not None:
+            await self._ends.teller.flush_quietly()
         await self.reloading.close()
         for served in self.served.values():
             await served.close()

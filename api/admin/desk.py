@@ -12,16 +12,28 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from api.admin.schemas import AdminBackend, AdminModel, HeldAnswer, JobFilterBody, Listing, Outcomes
+from api.admin.schemas import (
+    AdminBackend,
+    AdminModel,
+    HeldAnswer,
+    JobFilterBody,
+    JobListQuery,
+    JobPage,
+    Listing,
+    Outcomes,
+)
 from shared.batches.open import OpenBatches
 from shared.catalogue import Catalogue
 from shared.config_problems import reason
 from shared.control import audit
 from shared.control.actor import HTTP, Actor
-from shared.control.jobs import Job, JobControl, JobFilter, counted, job_id_of
+from shared.control.jobs import JobControl, JobFilter, counted
+from shared.control.listing import Listing as JobListing
+from shared.control.listing import Page
 from shared.control.models import ACTIONS, BACKEND_ACTIONS, ModelControl, backends_of
 from shared.control.problems import BadFilter, NoSuch
 from shared.control.reload import reload_all
+from shared.control.story import Stories, Story
 from shared.control.tokens import IsConfigured, TokenDesk
 from shared.errors import BrokerUnavailable, Conflict, InvalidRequest, NotFound
 from shared.jobs import request_id
@@ -54,6 +66,8 @@ class AdminDesk:
         self._upkeep = upkeep
         self._models = ModelControl(client, catalogue)
         self._jobs = JobControl(client, catalogue)
+        self._listing = JobListing(client, catalogue)
+        self._stories = Stories(client, catalogue)
         self._batches = OpenBatches(store, client) if store is not None else None
 
     # --- models -----------------------------------------------------------------------------------------------
@@ -94,36 +108,42 @@ class AdminDesk:
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
-    async def jobs(self, wanted: JobFilterBody, after: str | None, limit: int) -> Listing:
-        """Return what waits and runs, the oldest first."""
-        found: list[Job] = []
-        async with _told():
-            async for job in self._jobs.matching(_filter(wanted), job_id_of(after) if after else ""):
-                found.append(job)
-                if len(found) > limit:
-                    break
-        return Listing(data=[job.as_json() for job in found[:limit]], has_more=len(found) > limit)
+    async def jobs(self, wanted: JobListQuery) -> JobPage:
+        """Return a page of what waits and runs, or of what has ended."""
+        page = await self.page_of_jobs(wanted)
+        return JobPage(
+            data=[story.as_json() for story in page.stories], has_more=page.next is not None, next=page.next,
+            looked=page.looked, waiting=page.waiting,
+        )  # fmt: skip
 
-    async def job(self, given_id: str) -> dict[str, Any]:
+    async def page_of_jobs(self, wanted: JobListQuery) -> Page:
+        """Return the same as objects."""
+        async with _told():
+            return await self._listing.page(filter_of(wanted), wanted.after or "", wanted.limit, wanted.outcome)
+
+    async def story(self, given_id: str) -> Story:
         """Return one job."""
         async with _told():
-            return (await self._jobs.show(given_id)).as_json()
+            return await self._stories.show(given_id)
 
     async def act_on_job(self, given_id: str, lane: str | None, by: Actor) -> dict[str, Any]:
         """End a job, or with a lane move it; one that there is not is NotFound."""
         async with _told():
-            job_id = (await self._jobs.show(given_id)).id
+            job = (await self._stories.show(given_id)).job
+            job_id = job.id
             if lane is None:
                 ((_, outcome),) = await self._jobs.cancel([job_id], by, request_id(job_id))
             else:
                 ((_, outcome),) = await self._jobs.move([job_id], lane, by, request_id(job_id))
+            if outcome == "unknown":  # what was found is kept for longer than its record
+                outcome = "had ended"
         return {"id": request_id(job_id), "object": "job.action", "outcome": outcome}
 
     async def act_on_jobs(
         self, wanted: JobFilterBody, lane: str | None, by: Actor, *, everything: bool, dry_run: bool
     ) -> Outcomes:
         """End all that match, or with a lane move them."""
-        meant = _filter(wanted)
+        meant = filter_of(wanted)
         if meant.is_empty() and not everything:
             raise InvalidRequest("Name a filter such as 'model', or say 'all': true.", param="all")
         async with _told():
@@ -169,7 +189,8 @@ class AdminDesk:
         return await asyncio.to_thread(work)
 
 
-def _filter(body: JobFilterBody) -> JobFilter:
+def filter_of(body: JobFilterBody) -> JobFilter:
+    """Return which jobs are meant."""
     return JobFilter(**{name: getattr(body, name) for name in JobFilter.__dataclass_fields__})
 
 

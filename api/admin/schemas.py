@@ -30,14 +30,24 @@ class JobFilterBody(_Body):
     token: Name | None = None
     group: Name | None = None
     lane: Lane | None = None
-    state: Literal["waiting", "running"] | None = None
+    state: Literal["waiting", "held", "running"] | None = Field(
+        default=None, description="`held`: waits for a model that is held; `waiting` means those too."
+    )
     older_than_seconds: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Accepted so long ago.")
 
 
 class JobListQuery(JobFilterBody):
     """Which jobs are listed."""
 
-    after: str | None = Field(default=None, max_length=200, description="The last id of the page before.")
+    state: Literal["waiting", "held", "running", "ended"] | None = Field(  # type: ignore[assignment]  # one more
+        default=None, description="Without it what waits and runs; `ended`: what has ended within the last hour."
+    )
+    outcome: Literal["succeeded", "refused", "failed"] | None = Field(
+        default=None, description="Of what has ended: 200; 4xx and clients that left; 5xx and streams that broke."
+    )
+    after: str | None = Field(
+        default=None, max_length=200, description="`next` of the page before, or its last id while that waits or runs."
+    )
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
@@ -105,6 +115,17 @@ class Outcomes(BaseModel):
     dry_run: bool
     matched: int
     outcomes: dict[str, int] = Field(description="How often each: cancelled, moved, had ended, runs already, unknown.")
+
+
+class JobPage(BaseModel):
+    """Some jobs. A page may be short, or empty, and more may follow: `next` is what `after` takes then."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    has_more: bool
+    next: str | None
+    looked: int = Field(description="How many jobs were looked at for this page: 2,000 at most.")
+    waiting: int | None = Field(description="How many wait in the models and the lane that the filter names.")
 
 
 class Listing(BaseModel):

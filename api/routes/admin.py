@@ -13,6 +13,7 @@ from api.admin.schemas import (
     HeldAnswer,
     HoldRequest,
     JobListQuery,
+    JobPage,
     Listing,
     ModelListing,
     MoveJobRequest,
@@ -72,9 +73,9 @@ async def list_backends(gateway: GatewayDep, _: ViewerDep) -> Listing:
 
 
 @router.get("/jobs", operation_id="adminListJobs")
-async def list_jobs(gateway: GatewayDep, _: ViewerDep, wanted: Annotated[JobListQuery, Query()]) -> Listing:
-    """Return what waits and runs and matches, the oldest first; never a prompt."""
-    return await gateway.admin.jobs(wanted, wanted.after, wanted.limit)
+async def list_jobs(gateway: GatewayDep, _: ViewerDep, wanted: Annotated[JobListQuery, Query()]) -> JobPage:
+    """Return what runs, and what waits, whose longest wait ends first; or what ended lately. Never a prompt."""
+    return await gateway.admin.jobs(wanted)
 
 
 @router.post("/jobs/cancel", operation_id="adminCancelJobs")
@@ -91,8 +92,11 @@ async def move_jobs(body: MoveJobsRequest, gateway: GatewayDep, token: OperatorD
 
 @router.get("/jobs/{job_id}", operation_id="adminGetJob")
 async def get_job(job_id: JobId, gateway: GatewayDep, _: ViewerDep) -> dict[str, Any]:
-    """Return one job and its times, until a minute after its end."""
-    return await gateway.admin.job(job_id)
+    """Return one job: its times, why it waits, its runs with their calls of backends, and how it ended.
+
+    By the id of its request or of its answer, for up to an hour after its end.
+    """
+    return (await gateway.admin.story(job_id)).as_json()
 
 
 @router.post("/jobs/{job_id}/cancel", operation_id="adminCancelJob")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from shared.lanes import LANES
 
 if TYPE_CHECKING:
     from shared.catalogue import Catalogue
-    from shared.control.jobs import Job, JobControl, JobFilter
+    from shared.control.jobs import JobControl, JobFilter
+    from shared.control.story import Story
     from shared.redis import RedisClient
 
 MOST_LISTED = 1000
@@ -42,13 +44,13 @@ class _Span(click.ParamType[float]):
             return float(self.fail(f"{text!r} is no span such as 90s, 15m, 2h or 1d", param, ctx))
 
 
-def _filters(act: Callable[..., int]) -> Callable[..., int]:
+def _filters(act: Callable[..., int], more_states: tuple[str, ...] = ()) -> Callable[..., int]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         data_dir_option,
         config_option,
         click.option("--older-than", type=_Span(), metavar="SPAN", help="Accepted so long ago: 90s, 15m, 2h, 1d."),
-        click.option("--state", type=click.Choice(("waiting", "running")), help="Only these."),
+        click.option("--state", type=click.Choice(("waiting", "held", "running", *more_states)), help="Only these."),
         click.option("--lane", type=click.Choice(LANES), help="Only of this lane."),
         click.option("--group", metavar="NAME", help="Only of this group's tokens."),
         click.option("--token", metavar="NAME", help="Only of this token."),
@@ -71,65 +73,97 @@ def command() -> None:
     """Hold the actions."""
 
 
-@command.command("list", short_help="show what waits and runs")
+@command.command("list", short_help="show what waits and runs, or has ended lately")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="So many at most.")
-@_filters
-def list_jobs(config: Path | None, limit: int, as_json: bool, **options: Any) -> int:
-    """Show the requests that wait and run, the oldest first."""
+@click.option("--after", default="", metavar="NEXT", help="Go on where a list has ended: `next` of its JSON.")
+@click.option("--outcome", type=click.Choice(("succeeded", "refused", "failed")), help="Of --state ended: only these.")
+@partial(_filters, more_states=("ended",))
+def list_jobs(
+    config: Path | None, limit: int, after: str, outcome: str | None, as_json: bool, **options: Any
+) -> int:  # fmt: skip
+    """Show the requests that run, and those that wait, whose longest wait ends first; or those that ended lately."""
     wanted = _filter(options)
 
-    async def act(client: RedisClient, catalogue: Catalogue) -> list[Job]:
-        found: list[Job] = []
-        async for job in _control(client, catalogue).matching(wanted):
-            found.append(job)
-            if len(found) > limit:
-                break
-        return found
+    async def act(client: RedisClient, catalogue: Catalogue) -> tuple[list[Story], str | None]:
+        from shared.control.listing import Listing  # noqa: PLC0415 - as above
 
-    found = operate(config, act)
-    rows, more = found[:limit], len(found) > limit
+        listing, found, more = Listing(client, catalogue), list["Story"](), after
+        while True:
+            page = await listing.page(wanted, more, limit - len(found), outcome)
+            found += page.stories
+            more = page.next or ""
+            if not more or len(found) >= limit:
+                return found, page.next
+
+    rows, more = operate(config, act)
     if as_json:
-        print(json.dumps({"jobs": [job.as_json() for job in rows], "has_more": more}))
+        told = [story.as_json() for story in rows]
+        print(json.dumps({"jobs": told, "has_more": more is not None, "next": more}))
         return 0
-    print(table(_COLUMNS, [_cells(job) for job in rows], terminal_width()) if rows else "Nothing waits or runs.")
-    if more:
-        print(f"There are more than {limit}; name a filter, or --limit.")
+    nothing = "Nothing of the last hour matches." if wanted.state == "ended" else "Nothing waits or runs."
+    print(table(_COLUMNS, [_cells(story) for story in rows], terminal_width()) if rows else nothing)
+    if more is not None:
+        print(f"There may be more than {limit}; name a filter, or --limit.")
     return 0
 
 
-def _cells(job: Job) -> tuple[str, ...]:
-    told, now = job.as_json(), time.time()
-    runs = f"{max(0, now - job.taken / 1000):.0f} s" if job.taken else "-"
+def _cells(story: Story) -> tuple[str, ...]:
+    told, now, job = story.as_json(), time.time(), story.job
+    until = job.ended / 1000 or now
+    runs = f"{max(0, until - job.taken / 1000):.0f} s" if job.taken else "-"
     age = f"{max(0, now - job.admitted / 1000):.0f} s"
-    return (told["id"], job.state, job.model, job.lane, job.token, job.kind or "-", age, runs, str(job.tries))
+    outcome, state = told["outcome"], job.state
+    if outcome is not None:
+        state = f"{outcome['status']} {outcome['code'] or ''}".strip()
+    elif told["held"]:
+        state = f"{state}: {told['held']}"
+    return (told["id"], state, job.model, job.lane, job.token, job.kind or "-", age, runs, str(job.tries))
 
 
-@command.command("show", short_help="show one request's times")
+@command.command("show", short_help="show what became of one request")
 @click.argument("request_id")
 @config_option
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: Path | None, request_id: str, as_json: bool) -> int:
-    """Show a request, until a minute after its end."""
+    """Show a request by its id or its answer's: its times, its runs, and how it ended; for an hour after that."""
 
-    async def act(client: RedisClient, catalogue: Catalogue) -> Job:
-        return await _control(client, catalogue).show(request_id)
+    async def act(client: RedisClient, catalogue: Catalogue) -> Story:
+        from shared.control.story import Stories  # noqa: PLC0415 - as above
+
+        return await Stories(client, catalogue).show(request_id)
 
     told = operate(config, act).as_json()
     if as_json:
         print(json.dumps(told))
         return 0
-    times = told.pop("timeline")
+    times, outcome, runs = told.pop("timeline"), told.pop("outcome"), told.pop("runs")
     for name, value in told.items():
-        print(f"{name.replace('_', ' '):17}{'-' if value is None else value}")
+        _say(name, value)
     for name, at in times.items():
-        when = (
-            "-"
-            if at is None
-            else f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03} UTC"
-        )
-        print(f"{name.replace('_', ' '):17}{when}")
+        _say(name, None if at is None else _moment(at))
+    for name, value in (outcome or {}).items():
+        if value is not None:
+            _say(name, value)
+    for run in runs:
+        _say_run(run)
     return 0
+
+
+def _say(name: str, value: Any) -> None:
+    print(f"{name.replace('_', ' '):20}{'-' if value is None else value}")
+
+
+def _moment(at: float) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03} UTC"
+
+
+def _say_run(run: dict[str, Any]) -> None:
+    end = f"stopped: {run['stopped']}" if run["stopped"] else f"{run['status']} {run['code'] or ''}".strip()
+    print(f"run {run['attempt']}: {_moment(run['began'])}, {run['seconds']} s, {end}, by {run['worker']}")
+    for call in run["calls"]:
+        what = f"{call['status']} {call['code'] or ''}".strip()
+        print(f"  {call['backend'] or 'a backend that is gone'}: {_moment(call['began'])}, {call['seconds']} s, {what}")
 
 
 @command.command("cancel", short_help="end requests; their callers are told")

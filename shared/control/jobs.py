@@ -17,8 +17,10 @@ from shared.catalogue import Catalogue
 from shared.control.actor import Actor
 from shared.control.audit import say
 from shared.control.problems import BadFilter, NoSuch
+from shared.holds import first_hold
 from shared.jobs import request_id
 from shared.lanes import LANES
+from shared.protocol import NO_NONCE
 from shared.redis import RedisClient, Reply
 from shared.room.scripts import (
     DESCRIBE,
@@ -36,8 +38,9 @@ ROWS: Final = 200
 """Jobs in one call."""
 SLICE: Final = 2_000
 """Ids in one reading."""
-STATES: Final = ("waiting", "running")
-_ID: Final = re.compile(r"(?:[a-z]{2,12}[-_])?([0-9a-f]{32})")
+STATES: Final = ("waiting", "held", "running")
+"""Of what waits or runs; who waits for a model that is held counts as held, and as waiting."""
+_ID: Final = re.compile(r"(?:[a-z]{2,12}[-_]){0,2}([0-9a-f]{32})")
 _ENDED: Final = {"w": "cancelled", "r": "cancelled", "e": "had ended", "n": "unknown"}
 _MOVED: Final = {"m": "moved", "s": "was there", "r": "runs already", "e": "had ended", "n": "unknown"}
 
@@ -85,6 +88,10 @@ class Job(NamedTuple):
     bytes: int
     sink: str
     kind: str
+    held: str = ""
+    """What holds its whole model, of one that waits."""
+    mark: str = NO_NONCE
+    """Of its attempt: says which worker runs it."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as commands and the API tell it."""
@@ -97,6 +104,7 @@ class Job(NamedTuple):
             "group": self.group or None,
             "lane": self.lane,
             "state": self.state,
+            "held": first_hold(self.held) or None,
             "batch": self.sink if self.sink.startswith("batch_") else None,
             "attempts": self.tries,
             "estimated_tokens": self.cost,
@@ -127,7 +135,7 @@ class JobControl:
         self._catalogue = catalogue
 
     async def show(self, given_id: str) -> Job:
-        """Return a job, until a minute after its end."""
+        """Return a job, until a minute after its end; `shared/control/story.py` tells more, and for longer."""
         job_id = job_id_of(given_id)
         (found,) = await self.describe([job_id])
         if found is None:
@@ -143,30 +151,22 @@ class JobControl:
         """Return the jobs that wait or run and match, the oldest first; with `after` those behind that id."""
         self.check(wanted)
         ids = sorted(one for one in await self._ids(wanted) if one > after)
-        now_ms = await self._now_ms()
+        now = await now_ms(self._client)
         for at in range(0, len(ids), ROWS):
             for job in await self.describe(ids[at : at + ROWS]):
-                if job is not None and job.state != "ended" and self._is_meant(job, wanted, now_ms):
+                if job is not None and job.state != "ended" and is_meant(job, wanted, now):
                     yield job
 
-    def check(self, wanted: JobFilter) -> None:
+    def check(self, wanted: JobFilter, *more_states: str) -> None:
         """Raise BadFilter or NoSuch for a filter that nothing can match."""
         if wanted.lane is not None and wanted.lane not in LANES:
             raise BadFilter(f"lane: must be one of {', '.join(LANES)} (is {wanted.lane!r})")
-        if wanted.state is not None and wanted.state not in STATES:
-            raise BadFilter(f"state: must be one of {', '.join(STATES)} (is {wanted.state!r})")
+        states = (*STATES, *more_states)
+        if wanted.state is not None and wanted.state not in states:
+            raise BadFilter(f"state: must be one of {', '.join(states)} (is {wanted.state!r})")
         if wanted.model is not None and wanted.model not in self._catalogue.names:
             known = ", ".join(self._catalogue.settings.models)
             raise NoSuch(f"no model is called {wanted.model!r}; there are: {known}")
-
-    def _is_meant(self, job: Job, wanted: JobFilter, now_ms: int) -> bool:
-        return (
-            wanted.token in (None, job.token)
-            and wanted.group in (None, job.group)
-            and wanted.lane in (None, job.lane)
-            and (wanted.state is None or (wanted.state == "waiting") == (job.state == "waiting"))
-            and (wanted.older_than_seconds is None or now_ms - job.admitted >= wanted.older_than_seconds * 1000)
-        )
 
     async def _ids(self, wanted: JobFilter) -> set[str]:
         """Return the ids of all that wait or run; of models that were removed by a reload too."""
@@ -175,7 +175,7 @@ class JobControl:
         for name in names:
             places = [keys.lane(lane, name) for lane in LANES if wanted.lane in (None, lane)]
             places = [] if wanted.state == "running" else places
-            if wanted.state != "waiting":
+            if wanted.state not in ("waiting", "held"):
                 places.append(keys.running(name))
             for place in places:
                 found |= await self._members(place)
@@ -189,10 +189,6 @@ class JobControl:
             if len(ids) < SLICE:
                 return found
             start += SLICE // 2  # some may have left meanwhile, and the others moved up
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._client.call("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
 
     async def cancel(
         self, job_ids: Sequence[str], actor: Actor, target: str, *, quiet: bool = False
@@ -222,6 +218,24 @@ class JobControl:
         if not quiet or "cancelled" in counts:
             say(actor, action, target, ", ".join(f"{number} {what}" for what, number in counts.items()))
         return told
+
+
+def is_meant(job: Job, wanted: JobFilter, now_ms: int) -> bool:
+    """Return whether a job that waits or runs matches at this moment of Redis's clock."""
+    return (
+        wanted.token in (None, job.token)
+        and wanted.group in (None, job.group)
+        and wanted.lane in (None, job.lane)
+        and (wanted.state is None or (wanted.state != "running") == (job.state == "waiting"))
+        and (wanted.state != "held" or bool(job.held))
+        and (wanted.older_than_seconds is None or now_ms - job.admitted >= wanted.older_than_seconds * 1000)
+    )
+
+
+async def now_ms(client: RedisClient) -> int:
+    """Return Redis's clock in Unix milliseconds."""
+    seconds, micros = await client.call("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def counted(done: Iterable[tuple[str, str]]) -> dict[str, int]:

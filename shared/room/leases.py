@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -66,6 +67,15 @@ STORED, STORED_OTHERS_WAIT = b"ow"
 _RENEWAL = {b"c": Why.CANCELLED, b"o": Why.CANCELLED, b"s": Why.STALE, b"u": Why.UNKNOWN}
 
 
+MARK_DIGITS: Final = 6
+"""Of an attempt's nonce that say which worker it is of."""
+
+
+def mark_of(worker: str) -> str:
+    """Return what the nonces of a worker's attempts begin with, by which operators are told who runs a job."""
+    return hashlib.blake2b(worker.encode(), digest_size=MARK_DIGITS // 2).hexdigest()
+
+
 class How(StrEnum):
     """What is to become of a job that a worker gives up."""
 
@@ -116,6 +126,7 @@ class Leases:
         self._bulk = bulk
         self._catalogue = catalogue
         self._worker = worker
+        self._mark = mark_of(worker)
         self._lease_ms = round(catalogue.settings.testing.lease_seconds * 1000)
 
     async def take(
@@ -144,7 +155,7 @@ class Leases:
             TAKE,
             TakeArguments(
                 model=model_name,
-                nonce=os.urandom(NONCE_BYTES // 2).hex(),
+                nonce=self._mark + os.urandom((NONCE_BYTES - MARK_DIGITS) // 2).hex(),
                 free_slots=free,
                 mine=mine,
                 surplus=flag(surplus),

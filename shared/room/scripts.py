@@ -423,6 +423,36 @@ class RememberRow(NamedTuple):
     sums: bytes
 
 
+class TellEndsArguments(NamedTuple):
+    """How much is kept of what has ended."""
+
+    most: int
+    """Of each kind."""
+    keep_ms: int
+
+
+class TellEndsRow(NamedTuple):
+    """One request or run that has ended."""
+
+    kind: str
+    """`request` or `run`, a colon, and the kind of outcome."""
+    name: str
+    ago_ms: int
+    """Since its end."""
+    told: bytes
+
+
+class BrowseArguments(NamedTuple):
+    """Behind which waiting job an operator looks on."""
+
+    lane: str
+    """Empty for all."""
+    score: str
+    after: str
+    """Its id; empty to begin."""
+    most: int
+
+
 class SetModelArguments(NamedTuple):
     """What an operator wants of a model."""
 
@@ -580,6 +610,8 @@ SET_BACKEND: Final = Script("set_backend", SetBackendArguments, NoRow, _set)
 DESCRIBE: Final = Script("describe", NoArguments, IdRow, _raw)
 END_JOBS: Final = Script("end_jobs", EndJobsArguments, IdRow, _letters)
 MOVE_JOBS: Final = Script("move_jobs", MoveJobsArguments, IdRow, _letters)
+TELL_ENDS: Final = Script("tell_ends", TellEndsArguments, TellEndsRow, _number)
+BROWSE: Final = Script("browse", BrowseArguments, ModelRow, _raw)
 NOTE: Final = Script("note", NoteArguments, NoRow, _number)
 USED: Final = Script("used", NoArguments, UsageRow, _raw)
 ROLL_DAY: Final = Script("roll_day", RollArguments, NoRow, _number)
@@ -587,7 +619,7 @@ ROLL_DAY: Final = Script("roll_day", RollArguments, NoRow, _number)
 ALL: Final = (
     *(USED, ROLL_DAY),
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
-    *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE),
+    *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE, TELL_ENDS, BROWSE),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),
     REMEMBER,
 )

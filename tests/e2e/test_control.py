@@ -242,7 +242,7 @@ def test_tokens_groups_and_reload(system: System) -> None:
         ("POST", "/models/m/explode", None, 404, "pause, resume, drain, retire"),
         ("POST", "/models/two/pause", {"backend": "7"}, 404, "it has: 0 ("),
         ("POST", "/models/two/retire", {"backend": "0"}, 404, "of a backend: pause"),
-        ("GET", "/jobs/req_" + "0" * 32, None, 404, "ended more than a minute ago"),
+        ("GET", "/jobs/req_" + "0" * 32, None, 404, "ended too long ago to be kept"),
         ("GET", "/jobs?lane=fast", None, 400, "'lane'"),
         ("POST", "/jobs/cancel", {}, 400, "Name a filter"),
         ("POST", "/jobs/cancel", {"modle": "m"}, 400, "modle"),
