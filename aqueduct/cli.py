@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ COMMANDS = {
     "worker": "run a worker process",
     "flower": "run Flower, the view for operators",
     "check": "validate the configuration, probe Redis and every backend",
+    "import": "make a configuration out of LiteLLM's",
     "reload": "have every process read the configuration again",
     "queues": "show what waits and runs, live",
     "model": "pause, resume, drain and retire models and backends",
@@ -31,7 +33,8 @@ COMMANDS = {
     "batch": "send files of requests, watch them, fetch the results",
     "demo-backend": "run a scripted model server to try things with",
 }
-"""Each is a module of `aqueduct.commands`, imported only when it is the one to run."""
+"""Each is a module of `aqueduct.commands`, imported only when it is the one to run; of a name that is a keyword with a
+`_` behind it."""
 INTERRUPTED = 130
 
 
@@ -44,7 +47,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"aqueduct.commands.{cmd_name.replace('-', '_')}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
+        module = importlib.import_module(f"aqueduct.commands.{name}")
         command: click.Command = module.command
         return command
 

@@ -65,6 +65,8 @@ def read_tree(file: str, content: bytes) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _unreadable(file, _syntax_reason(error), mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise _unreadable(file, "nests too deeply", None) from None
     finally:
         loader.dispose()
     return tree

@@ -1,0 +1,1 @@
+"""Configurations of other gateways, made into one of ours."""

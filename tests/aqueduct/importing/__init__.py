@@ -1,0 +1,1 @@
+"""Configurations of other gateways, and what is made of them."""
