@@ -29,7 +29,7 @@ class BackendSettings(Section):
         description="Further headers of every call, as `api-key: ${NAME}`; their values are kept as secret as keys.",
     )
     weight: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=1, description="Share of the calls among a model's backends."
+        default=1, description="Share of the calls among a model's backends; 0: only where no other can be called."
     )
     concurrency: OptionalConcurrency = Field(
         default=None,

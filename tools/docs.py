@@ -13,13 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.reference import commands, endpoints, errors, metrics, settings  # noqa: E402 - the tree is put on the path first
+from tools.reference import commands, endpoints, errors, litellm, metrics, settings  # noqa: E402 - the tree is put on the path first
 
 README = ROOT / "README.md"
 PAGES: dict[str, Callable[[], str]] = {
     "commands": commands.page,
     "endpoints": endpoints.page,
     "errors": errors.page,
+    "litellm": litellm.page,
     "metrics": metrics.page,
     "settings": settings.page,
 }
