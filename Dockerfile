@@ -7,9 +7,10 @@ COPY aqueduct aqueduct
 COPY api api
 COPY workers workers
 COPY shared shared
-# The lock as constraints: its versions, but only what the gateway itself needs.
+# The lock as constraints: its versions, but only what the gateway itself needs, and what is asked for: EXTRAS=traces.
+ARG EXTRAS=""
 RUN python -m venv /opt/aqueduct \
- && /opt/aqueduct/bin/pip install --no-cache-dir --constraint requirements.lock .
+ && /opt/aqueduct/bin/pip install --no-cache-dir --constraint requirements.lock ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin aqueduct

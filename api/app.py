@@ -63,7 +63,7 @@ def create_app(catalogue: Catalogue) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_gateway(catalogue) as gateway:
             app.state.gateway = gateway
-            yield {"gateway": gateway, "listeners": gateway.listeners}
+            yield {"gateway": gateway, "listeners": gateway.listeners, "traces": gateway.traces}
 
     app = FastAPI(
         title="Aqueduct",
@@ -73,6 +73,8 @@ def create_app(catalogue: Catalogue) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # the framework's pages ask others for their scripts and fonts; `routes.docs` does not
         redoc_url=None,
+        # Its own would tell what it refuses, word for word, to whom its variables name; ours is `api/traces.py`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     for kind in KINDS.values():
         for path in both(kind.path):

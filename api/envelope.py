@@ -51,6 +51,8 @@ class Envelope:
         state["record"] = record = RequestRecord(
             job_id, request_id(job_id), method=scope["method"], path=path, client=(scope["client"] or "?")[0]
         )
+        if (traces := state.get("traces")) is not None:
+            record.trace = traces.begin(record, scope["headers"])
 
         def send_with_headers(message: Message) -> Awaitable[None]:  # no coroutine of its own: it waits for nothing
             if message["type"] == "http.response.start":

@@ -31,6 +31,7 @@ from api.stored.desk import StoredDesk
 from api.stored.resume import ResumeEndpoint
 from api.token_uses import TokenUses
 from api.tokens import TokenTable
+from api.traces import traces_of
 from api.ui.history import Historian, Hour
 from api.unheard import Unheard
 from shared import keys
@@ -51,6 +52,7 @@ from shared.room.stored import StoredJobs
 from shared.room.upkeep import OtherProtocol, Upkeep
 from shared.settings import Settings
 from shared.store import Store, StoreError, open_store
+from shared.tracing.switch import open_tracing
 from shared.usage.ledger import Roller
 
 log = logging.getLogger("aqueduct.api")
@@ -94,12 +96,16 @@ class Gateway:
         self.served = ServedModels(self.upkeep)
         self.metrics = Metrics(client, self.upkeep, catalogue, self.owner) if settings.metrics else None
         counts = self.metrics.counts if self.metrics is not None else None
+        self.tracing = open_tracing("api", self.owner)
+        self.traces = traces_of(self.tracing)
         self.listeners: tuple[Listener, ...] = (write_log,)
         if self.metrics is not None:
             self.listeners += (self.metrics.requests.heard,)
         self.ends = RequestEnds(client, settings.recent_jobs) if settings.recent_jobs else None
         if self.ends is not None:
             self.listeners += (self.ends.heard,)
+        if self.traces is not None:
+            self.listeners = (self.traces.heard, *self.listeners)
         self.relays.counts = counts
         self.historian = Historian(client, catalogue, self.upkeep, self.owner) if settings.ui else None
         self.hour = Hour(client, catalogue)
@@ -265,6 +271,8 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         bulk = Bulk(settings.redis, "bodies")
         stack.push_async_callback(bulk.close)
         gateway = Gateway(catalogue, client, bulk)
+        if gateway.tracing is not None:
+            stack.push_async_callback(gateway.tracing.close)
         await gateway.upkeep.open()
         await gateway.admissions.beat()
         client.on_connected.append(gateway.greet)

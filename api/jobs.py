@@ -16,6 +16,7 @@ from api.bodies import Bodies
 from api.delivery import Delivery
 from api.dispatch import Dispatcher
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
+from api.record import RequestRecord
 from api.relay import Relay, State
 from api.relay_hub import RelayHub
 from api.reports import Reports
@@ -25,6 +26,7 @@ from api.stored.cursor import Cursor
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, RateLimited, UnknownModel
 from shared.holds import Hold
+from shared.jobs import request_id
 from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
 from shared.places import Place
@@ -141,6 +143,7 @@ class JobEndpoint:
         stop_watching = exchange.watch(relay.hang_up)
         try:
             if older is not None:
+                _joins(record, older.id)
                 self._relays.join(relay, older.id)
                 record.joined = older.id
                 waiting = None
@@ -181,6 +184,7 @@ class JobEndpoint:
             raise
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
+            _joins(exchange.record, admitted.job_id)
             self._relays.join(relay, admitted.job_id)
             exchange.record.joined = admitted.job_id
             return None
@@ -236,9 +240,16 @@ class JobEndpoint:
             idempotency=idempotency(exchange, token, raw),
             is_retry=exchange.header(b"x-stainless-retry-count") not in (None, b"0"),
         )
+        if exchange.record.trace is not None:
+            admission.spec = admission.spec.traced(exchange.record.trace.context(self._kind.name, name))
         # What has a key is found by it alone: its job lives by other rules.
         is_found = read_timeout is not None and admission.idempotency is None
         return _Prepared(request, admission, identity(token, raw) if is_found else None)
+
+
+def _joins(record: RequestRecord, job_id: str) -> None:
+    if record.trace is not None:
+        record.trace.joined = request_id(job_id)
 
 
 async def _until_believed(refusal: RateLimited) -> None:

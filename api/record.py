@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from shared.token_settings import TokenSettings
+
+if TYPE_CHECKING:
+    from api.traces import RequestTrace
 
 log = logging.getLogger("aqueduct.api.requests")
 
@@ -52,6 +55,8 @@ class RequestRecord:
     """Its host and port."""
     seconds: float = 0.0
     """From its arrival to its end."""
+    trace: RequestTrace | None = None
+    """Its span, where this process is traced."""
 
     def __init__(self, job_id: str, request_id: str, *, method: str, path: bytes, client: str) -> None:
         """Take the path as it was sent, and the address of the client."""
@@ -83,6 +88,12 @@ def record_of(scope: MutableMapping[str, Any]) -> RequestRecord:
     return cast(RequestRecord, scope["state"]["record"])
 
 
+def context_of(scope: MutableMapping[str, Any]) -> str | None:
+    """Return what names the span of the request with this scope, for what comes of it; None where it has none."""
+    trace = record_of(scope).trace
+    return trace.context() if trace is not None else None
+
+
 Listener = Callable[[RequestRecord], None]
 """Hears of each request once, at its end."""
 
@@ -106,5 +117,6 @@ def write_log(record: RequestRecord) -> None:
             "client": record.client,
             **{name: getattr(record, name) for name in (OF_JOBS if record.kind is not None else OF_OTHERS)},
             **({"group": record.group} if record.group is not None else {}),
+            **({"trace": record.trace.id} if record.trace is not None else {}),
         },
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -48,10 +48,17 @@ class JobSpec:
 
     group: ClassVar[str] = ""
     """Of the token that asked; only a `MemberSpec` has one."""
+    trace: ClassVar[str | None] = None
+    """The context of the span that it belongs to (`shared/tracing`); only a `TracedSpec` has one."""
 
     def within(self, group: str) -> MemberSpec:
         """Return the same as the job of a group's token."""
         return MemberSpec(**{one.name: getattr(self, one.name) for one in fields(JobSpec)}, group=group)
+
+    def traced(self, trace: str) -> TracedSpec:
+        """Return the same as a job that belongs to a span."""
+        common = {one.name: getattr(self, one.name) for one in fields(JobSpec)}
+        return TracedSpec(**common, group=self.group, trace=trace)
 
     def to_json(self) -> bytes:
         """Return the spec as one line of JSON; raises TypeError for integers over 64 bits in `options`."""
@@ -80,8 +87,10 @@ class JobSpec:
         may_be_none = type(spec.client_seconds) in _SECONDS and type(spec.tier) in _TEXT
         if not texts or kinds != (bool, int, dict) or not may_be_none:
             raise ValueError("a job's spec has a member of another type than expected")
-        group = get("group")
-        return spec.within(group) if group and type(group) is str else spec
+        group, trace = get("group"), get("trace")
+        if group and type(group) is str:
+            spec = spec.within(group)
+        return spec.traced(trace) if trace and type(trace) is str else spec
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +98,17 @@ class MemberSpec(JobSpec):
     """The spec of a job whose token is in a group: only there is one written."""
 
     group: str = ""  # type: ignore[misc]  # a field here alone, so that others do not write it
+
+
+@dataclass(slots=True, kw_only=True)
+class TracedSpec(MemberSpec):
+    """The spec of a job that belongs to a span: only there is one written. It may have a group."""
+
+    trace: str | None = None  # type: ignore[misc]  # as above
+
+    def within(self, group: str) -> TracedSpec:
+        """Return the same as the job of a group's token."""
+        return replace(self, group=group)
 
 
 _SECONDS = (type(None), int, float)

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import MethodType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvloop
 from celery import Celery, bootsteps
@@ -26,10 +26,14 @@ from shared.catalogue import Catalogue
 from shared.heap import settle_heap
 from shared.logging import configure_logging
 from shared.metrics.counts import Counts
+from shared.tracing.switch import open_tracing
 from workers.batches.service import BatchService
 from workers.remote_control import JobsView, ask_on, bind_remote_control
 from workers.runner import Runner, worker_name
 from workers.tasks import bind_batch, bind_ticket
+
+if TYPE_CHECKING:
+    from shared.tracing.sdk import Tracing
 
 log = logging.getLogger("aqueduct.worker")
 
@@ -49,6 +53,7 @@ class Engine:
         self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
         self._runner: Runner | None = None
         self._batches: BatchService | None = None
+        self._tracing: Tracing | None = None
         self._was_full = False
         self.consumer: Any = None
         """Celery's, while it runs."""
@@ -61,8 +66,16 @@ class Engine:
     async def _open(self, hostname: str) -> None:
         clock = cast(Any, self._app).clock  # its type stubs do not know it
         counts = Counts() if self._settings.metrics else None
+        name = worker_name()
+        self._tracing = tracing = open_tracing("worker", name)
         runner = Runner(
-            self._catalogue, self._models, worker_name(), hostname=hostname, clock=clock.forward, counts=counts
+            self._catalogue,
+            self._models,
+            name,
+            hostname=hostname,
+            clock=clock.forward,
+            counts=counts,
+            tracing=tracing,
         )
         runner.on_slot_freed = self._slot_freed
         runner.on_served = self._consume
@@ -70,7 +83,13 @@ class Engine:
         self._runner = runner
         if (url := self._settings.storage.url) is not None:
             self._batches = BatchService(
-                self._catalogue, worker_name(), url, hostname=hostname, clock=clock.forward, counts=counts
+                self._catalogue,
+                worker_name(),
+                url,
+                hostname=hostname,
+                clock=clock.forward,
+                counts=counts,
+                tracing=tracing,
             )
             await self._batches.open()
         settle_heap()
@@ -137,6 +156,8 @@ class Engine:
             await self._batches.close()
         await runner.drain(self._settings.worker.drain_seconds)
         await runner.close()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     def _run(self, job: Coroutine[Any, Any, None], timeout_seconds: float | None = None) -> None:
         asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout_seconds)

@@ -62,7 +62,7 @@ class Answer:
     async def body(self, on_part: Callable[[], None]) -> bytes:
         """Read a plain answer whole, telling of each part; raises BadBackendResponse for one that is too long."""
         parts: list[bytes] = []
-        while part := await self._response.read():
+        while part := await self.read():
             self._count(part, self._max_bytes)
             parts.append(part)
             on_part()
@@ -205,6 +205,7 @@ class Backends:
         stream: bool,
         head_seconds: float,
         on_sent: Callable[[], None] | None = None,
+        more_headers: bytes | None = None,
     ) -> BackendCall:
         """Return the call of a job to one of the backends; the answer's head must come within `head_seconds`.
 
@@ -217,6 +218,8 @@ class Backends:
         mapped = self._mapped[place]
         if mapped is not None:
             headers += mapped.lines(job.spec)
+        if more_headers is not None:
+            headers += more_headers
         body = kind.request(job, self._name, self._backends[place], stream)
         if on_sent is not None:
             job.body = None

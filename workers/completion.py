@@ -152,7 +152,7 @@ class Run:
                 status = 200
                 return
             except asyncio.CancelledError:
-                status = CLIENT_GONE
+                status, code = CLIENT_GONE, "cancelled"
                 raise
             except TimeoutError as error:
                 status, code = BackendTimeout.status, BackendTimeout.code
@@ -173,6 +173,8 @@ class Run:
                 if status:  # else no backend was called
                     seconds, since = time.monotonic() - called_at, called_at - self._began
                     self._record.calls.append(BackendCall(place, seconds, status, code, since))
+                if self._record.trace is not None:
+                    self._record.trace.called(status, code, self.usage)
             await asyncio.sleep(pause)
 
     def _is_plain(self, place: int) -> bool:
@@ -237,8 +239,18 @@ class Run:
         head_seconds = min(left_seconds, self._first_token_seconds()) if as_stream else left_seconds
         if self._structured is not None:
             job = replace(job, body=await self._structured.asks(job))
-        call = self._backends.call(kind, job, place, stream=as_stream, head_seconds=head_seconds, on_sent=on_sent)
-        async with call as answer:
+        trace = self._record.trace
+        call = self._backends.call(
+            kind,
+            job,
+            place,
+            stream=as_stream,
+            head_seconds=head_seconds,
+            on_sent=on_sent,
+            more_headers=trace.call(place, stream=as_stream) if trace is not None else None,
+        )
+        async with call as given:
+            answer = given if trace is None else trace.listened(given)
             if transformer is not None:
                 await self._stream(transformer, answer)
                 return

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shared.jobs import End, TakenJob, request_id
 from shared.room.leases import Why
+
+if TYPE_CHECKING:
+    from workers.traces import RunTrace
 
 log = logging.getLogger("aqueduct.worker")
 
@@ -35,7 +38,7 @@ class BackendCall(NamedTuple):
 class RunRecord:
     """One attempt of a job in this process's hands."""
 
-    __slots__ = ("began_at", "calls", "end", "failovers", "job", "retries", "why")
+    __slots__ = ("began_at", "calls", "end", "failovers", "job", "retries", "trace", "why")
 
     def __init__(self, job: TakenJob) -> None:
         self.job = job
@@ -49,6 +52,8 @@ class RunRecord:
         """How it ended; None where it has no end here."""
         self.why: Why | None = None
         """Why it was stopped."""
+        self.trace: RunTrace | None = None
+        """Its spans, where this process is traced and the job belongs to a trace."""
 
     @property
     def goes_on(self) -> bool:
@@ -62,6 +67,7 @@ def write_log(record: RunRecord) -> None:
     fields = {
         "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
         **({"group": job.spec.group} if job.spec.group else {}),
+        **({"trace": record.trace.id} if record.trace is not None else {}),
         "queue_ms": job.queue_ms, "ms": int((time.time() - record.began_at) * 1000),
     }  # fmt: skip
     if record.why is not None or end is None:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shared import keys
 from shared.background import Background, exit_process
@@ -45,6 +46,10 @@ from workers.record import RunRecord, write_log
 from workers.remote_control import ServedView
 from workers.served import ServedModel
 from workers.slots import Slots
+from workers.traces import RunTraces
+
+if TYPE_CHECKING:
+    from shared.tracing.sdk import Tracing
 
 log = logging.getLogger("aqueduct.worker")
 
@@ -81,10 +86,11 @@ class Runner:
         hostname: str,
         clock: Callable[[], int],
         counts: Counts | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Take the models to serve (none: all, new ones too), a name that no other worker has, and what events need.
 
-        With `counts` it counts there what happens, and tells of them.
+        With `counts` it counts there what happens, and tells of them; with `tracing` it makes spans.
         """
         self._catalogue = catalogue
         self._settings = settings = catalogue.settings
@@ -101,6 +107,9 @@ class Runner:
         self._ends = RunEnds(self._client, catalogue, name) if settings.recent_jobs else None
         if self._ends is not None:
             self._listeners.append(self._ends.heard)
+        self._traces = RunTraces(tracing, catalogue) if tracing is not None else None
+        if self._traces is not None:
+            self._listeners.append(self._traces.heard)
         self._control = Subscriber(settings.redis, [keys.CONTROL], self._on_control, name="control")
         self._leases = Leases(self._client, self._bulk, catalogue, name)
         self._upkeep = Upkeep(self._client, catalogue, name)
@@ -232,6 +241,8 @@ class Runner:
 
     def _start(self, job: TakenJob) -> None:
         held = HeldJob(job, self._outbox)
+        if self._traces is not None:
+            held.record.trace = self._traces.begin(job)
         self._held[held.key] = self._newest[job.id] = held
         held.large_bytes = job.size if job.size > INLINE_BYTES else 0
         self._large_bytes += held.large_bytes

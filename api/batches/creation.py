@@ -43,6 +43,7 @@ def new_record(
     output_expires_seconds: int | None,
     key: Key | None = None,
     retry_of: str | None = None,
+    trace: str | None = None,
 ) -> BatchRecord:
     """Return a batch that begins now."""
     now_us = time.time_ns() // 1000
@@ -61,6 +62,7 @@ def new_record(
         created_us=now_us,
         request_hash=key.request_hash if key is not None else None,
         retry_of=retry_of,
+        trace=trace,
     )
 
 

@@ -62,7 +62,12 @@ class BatchDesk:
         self._settings = settings
 
     async def create(
-        self, token: TokenSettings, request: CreateBatchRequest, idempotency_key: bytes | None, raw: bytes
+        self,
+        token: TokenSettings,
+        request: CreateBatchRequest,
+        idempotency_key: bytes | None,
+        raw: bytes,
+        trace: str | None = None,
     ) -> Shown:
         """Make a batch; raises InvalidRequest or NotFound that names the member, RateLimited, Unprocessable."""
         window = request["completion_window"]
@@ -84,6 +89,7 @@ class BatchDesk:
                 metadata=request.get("metadata"),
                 output_expires_seconds=expiry["seconds"] if expiry else None,
                 key=key,
+                trace=trace,
             )
             await write_batch(self._store, tenant, record, self._files.content(tenant, file.id))
             await self._ring(record.id)
@@ -146,7 +152,7 @@ class BatchDesk:
         record = await self._load(tenant, batch_id)
         return record, records_after(self._store, tenant, batch_id, after)
 
-    async def retry(self, token: TokenSettings, batch_id: str) -> Shown:
+    async def retry(self, token: TokenSettings, batch_id: str, trace: str | None = None) -> Shown:
         """Make a new batch of the lines that did not succeed; raises NotFound, Conflict, RateLimited."""
         tenant = tenant_folder(token.name)
         old = await self._load(tenant, batch_id)
@@ -166,6 +172,7 @@ class BatchDesk:
             metadata=old.metadata,
             output_expires_seconds=old.output_expires_seconds,
             retry_of=old.id,
+            trace=trace,
         )
         await write_batch(self._store, tenant, record, self._files.content(tenant, file.id))
         await self._ring(record.id)

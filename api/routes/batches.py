@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from api.batches.desk import BatchDesk, Shown
 from api.batches.schemas import Batch, BatchList, CreateBatchRequest, read_create
 from api.dependencies import GatewayDep, TokenDep
+from api.record import context_of
 from api.retries import MAX_KEY_LENGTH
 from api.schemas import ErrorResponse
 from api.small_bodies import read_small_body
@@ -82,7 +83,7 @@ async def create_batch(request: Request, gateway: GatewayDep, token: TokenDep, d
         raise Draining(retry_after=1)
     raw = await read_small_body(request)
     wanted: CreateBatchRequest = read_create(parse_body(raw))
-    return _public(await desk.create(token, wanted, _key(request), raw))
+    return _public(await desk.create(token, wanted, _key(request), raw, context_of(request.scope)))
 
 
 @router.get("/batches", responses=_ERRORS, operation_id="listBatches")
@@ -112,11 +113,13 @@ async def cancel_batch(batch_id: BatchId, token: TokenDep, desk: DeskDep) -> dic
 
 
 @router.post("/batches/{batch_id}/retry", response_model=Batch, responses=_ERRORS, operation_id="retryBatch")
-async def retry_batch(batch_id: BatchId, gateway: GatewayDep, token: TokenDep, desk: DeskDep) -> dict[str, Any]:
+async def retry_batch(
+    batch_id: BatchId, request: Request, gateway: GatewayDep, token: TokenDep, desk: DeskDep
+) -> dict[str, Any]:
     """Make a new batch of the failed, expired and cancelled lines of one that has ended."""
     if gateway.draining:
         raise Draining(retry_after=1)
-    return _public(await desk.retry(token, batch_id))
+    return _public(await desk.retry(token, batch_id, context_of(request.scope)))
 
 
 @router.get(

@@ -55,6 +55,7 @@ def make(known: Known, lifetime_seconds: int) -> Made:
         metadata=asked.get("metadata") or {},
         error=None if error is None else error.body()["error"],
         status=200 if error is None else error.status,
+        trace=known.spec.trace,
     )
     sent = b"".join(_chunks(known.events)) if known.spec.stream else None
     messages = dumps(_messages(asked.get("messages") or [], completion_id))

@@ -28,6 +28,8 @@ class StoredRecord:
     error: dict[str, Any] | None = None
     """Why it failed, as OpenAI's error object; None for one that did not."""
     status: int = 200
+    trace: str | None = None
+    """The context of the span that its request had, where that was traced."""
 
     def public(self) -> dict[str, Any]:
         """Return OpenAI's object; raises the error of one that has failed before anything was sent."""
@@ -61,7 +63,10 @@ class StoredRecord:
 
     def to_json(self) -> bytes:
         """Return it as the store holds it."""
-        return dumps({name: getattr(self, name) for name in self.__dataclass_fields__})  # nothing is copied
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__}  # nothing is copied
+        if self.trace is None:
+            del told["trace"]
+        return dumps(told)
 
     @classmethod
     def from_json(cls, data: bytes) -> StoredRecord:

@@ -87,6 +87,7 @@ class ResumeEndpoint:
         if record is None:
             raise not_found(completion_id)
         _require_stream(completion_id, is_stream=record.is_stream)
+        _follows(exchange, record.trace)
         await self._show(exchange, desk, token, record, after)
 
     async def _follow(
@@ -102,6 +103,7 @@ class ResumeEndpoint:
             if heard is None:
                 return False
             _require_stream(completion_id, is_stream=heard.spec.stream)
+            _follows(exchange, heard.spec.trace)
             self._relays.join(relay, job_id)
             delivery = Delivery(CHAT, self._settings, exchange, relay, Cursor(after))
             await exchange.start(200, SSE_TYPE, SSE_HEADERS)  # from here on a failure is the last event
@@ -159,6 +161,11 @@ def _after(exchange: Exchange) -> int:
         message = f"Invalid '{name}': send the number of an `id:` line of the stream, or leave it out to begin anew."
         raise InvalidRequest(message, param=name, code="invalid_value")
     return int(text)
+
+
+def _follows(exchange: Exchange, first: str | None) -> None:
+    if exchange.record.trace is not None and first is not None:
+        exchange.record.trace.follows(first)
 
 
 def _require_stream(completion_id: str, *, is_stream: bool) -> None:

@@ -130,6 +130,8 @@ class BatchRecord:
     """What nobody can guess of the ids of its files, so that files made again take the place of the first ones."""
     files_us: int = 0
     """The time that its files bear, in microseconds."""
+    trace: str | None = None
+    """The context of the span that the request for it had, where that was traced."""
 
     @property
     def has_ended(self) -> bool:
@@ -142,7 +144,10 @@ class BatchRecord:
 
     def to_json(self) -> bytes:
         """Return the record as one line of JSON."""
-        return orjson.dumps(asdict(self))
+        told = asdict(self)
+        if self.trace is None:
+            del told["trace"]
+        return orjson.dumps(told)
 
     @classmethod
     def from_json(cls, data: bytes) -> BatchRecord:

@@ -13,15 +13,20 @@ import pytest
 
 from api.record import RequestRecord
 from api.record import write_log as request_log
+from api.traces import RequestTraces
 from aqueduct.cli import COMMANDS
 from shared import keys
+from shared.catalogue import Catalogue
 from shared.config import describe_settings
 from shared.jobs import End, JobSpec, TakenJob
 from shared.room.scripts import ALL
+from shared.settings import ModelSettings, Settings
+from shared.tracing.sdk import Tracing
 from tests.support.processes import ROOT
 from tools.reference import error_codes, found_codes
 from workers.record import RunRecord
 from workers.record import write_log as run_log
+from workers.traces import RunTraces
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
@@ -104,11 +109,14 @@ def _written(caplog: pytest.LogCaptureFixture, write: Callable[[], None]) -> set
 def test_every_field_of_a_requests_line_is_described(caplog: pytest.LogCaptureFixture) -> None:
     record = RequestRecord("0", "req_0", method="POST", path=b"/", client="?")
     record.kind, record.group = "chat.completions", "g"
+    record.trace = RequestTraces(Tracing((), "api", "x")).begin(record, ())
     assert _written(caplog, lambda: request_log(record)) == _documented_fields("A request")
 
 
 def test_every_field_of_a_runs_line_is_described(caplog: pytest.LogCaptureFixture) -> None:
-    spec = JobSpec(tenant="a").within("g")
+    spec = JobSpec(tenant="a").within("g").traced(f"00-{1:032x}-{1:016x}-01")
     run = RunRecord(TakenJob(id="0", model="m", attempt=b"1.0", spec=spec, body=b"", queue_ms=0))
     run.end = End(status=500, code="internal_error")
+    model = ModelSettings.model_validate({"backends": [{"url": "http://127.0.0.1:1/v1"}]})
+    run.trace = RunTraces(Tracing((), "worker", "x"), Catalogue(Settings(models={"m": model}))).begin(run.job)
     assert _written(caplog, lambda: run_log(run)) == _documented_fields("A run")

@@ -36,6 +36,7 @@ from workers.batches.metrics import BatchMetrics
 from workers.batches.segments import Segments, persist
 from workers.batches.source import blocks, kind_of, stored_lines
 from workers.batches.tokens import Tokens
+from workers.batches.traces import BatchTrace
 
 if TYPE_CHECKING:
     from shared.store import Store
@@ -72,6 +73,8 @@ class Site:
     announce: Callable[[BatchRecord], Awaitable[None]]
     """Has it told, before the batch is taken from the open ones, that it has ended."""
     metrics: BatchMetrics | None = None
+    trace: Callable[[BatchRecord], BatchTrace] | None = None
+    """Begins the spans of a batch, where this process is traced."""
 
 
 class Feeder:
@@ -89,6 +92,7 @@ class Feeder:
         self._took_over = False
         """Redis may hold lines that another feeder began."""
         self.began_at = time.time()
+        self._trace: BatchTrace | None = None
 
     async def run(self) -> None:
         """Carry the batch to its end; raises LeaseLost, or KeyError where its files are gone."""
@@ -97,6 +101,14 @@ class Feeder:
             await self._read(lambda: self._store.delete(keys.open_marker(self._id)))
             return
         self.record, self.counts = record, record.counts
+        self._trace = self._site.trace(record) if self._site.trace is not None else None
+        try:
+            await self._carry(record)
+        finally:
+            if self._trace is not None:
+                self._trace.end(self.record)
+
+    async def _carry(self, record: BatchRecord) -> None:
         self._took_over = record.status is not Status.VALIDATING
         if record.status is Status.VALIDATING:
             record = await self._validate(record)
@@ -175,7 +187,8 @@ class Feeder:
         if kind is None:
             raise KeyError(record.endpoint)
         told = await self._progress()
-        flow = Flow(self._site, record, kind, segments, lambda: stored_lines(self._store, self._tenant, record), told)
+        source = partial(stored_lines, self._store, self._tenant, record)
+        flow = Flow(self._site, record, kind, segments, source, told, self._trace)
         looked_at = 0.0
         while stop is None and not flow.is_over:
             now = time.monotonic()

@@ -27,6 +27,7 @@ from workers.batches.order import Order
 from workers.batches.prefixes import grouped
 from workers.batches.segments import AGAIN_SECONDS, Segments
 from workers.batches.source import make_job, may_help
+from workers.batches.traces import BatchTrace
 from workers.batches.twins import MAX_TWINS, Twins
 from workers.batches.window import Flight, Window
 
@@ -55,8 +56,10 @@ class Flow:
         segments: Segments,
         open_source: Callable[[], AsyncIterator[CheckedLine]],
         told: Mapping[str, str],
+        trace: BatchTrace | None = None,
     ) -> None:
         """Take what Redis remembers of the lines' tries in `told`."""
+        self._trace = trace
         self._site = site
         self._lines = site.lines
         self._record = record
@@ -203,8 +206,10 @@ class Flow:
             job = LineJob(id=job_id, body=b"", spec=JobSpec(), cost=0)  # only its result is taken
         else:
             return
-        tries = 1 + self._tries.get(str(line.number), 0)
-        self._window.begin(Flight(line.number, line.custom_id, job, tries))
+        flight = Flight(line.number, line.custom_id, job, 1 + self._tries.get(str(line.number), 0))
+        if self._trace is not None and job.body and self._model_name is not None:
+            self._trace.line(flight, self._model_name)
+        self._window.begin(flight)
 
     async def _admit(self, seconds_left: float) -> None:
         if self._model_name is None:
@@ -255,8 +260,10 @@ class Flow:
         if not result.events or result.events[-1][0] not in events.ENDINGS:
             again.append((flight, AqueductError("Its record went.")))
             return
+        error_code: str | None = None
         if result.events[-1][0] == events.FAILED:
             error = from_wire(result.events[-1][1:])
+            error_code = error.code or "error"
             if may_help(error) and flight.tries < self._site.catalogue.settings.batches.line_attempts:
                 again.append((flight, error))
                 return
@@ -269,6 +276,8 @@ class Flow:
             ended = answered(flight.number, flight.custom_id, result.job_id, body, usage)
             twin = partial(answered, body=body, usage=None)
         self._read_rows += 1
+        if self._trace is not None:
+            self._trace.line_ended(flight, error_code)
         self._segments.add(ended, result.job_id)
         self._alike.extend((number, custom_id, twin) for number, custom_id in self._twins.ended(flight.number))
         self._window.end(flight)
@@ -281,6 +290,8 @@ class Flow:
         await self._lines.acknowledge(self._record.id, [flight.job.id for flight, _ in failed])
         now = self._loop.time()
         for flight, error in failed:
+            if self._trace is not None:
+                self._trace.again(flight, error.code)
             self._window.again(flight, now, error.retry_after)
         told = {f"try:{flight.number}": flight.tries - 1 for flight, _ in failed}
         await self._lines.say(self._record.id, told)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -30,7 +30,11 @@ from workers.batches.feeder import Feeder, Site
 from workers.batches.metrics import BatchMetrics
 from workers.batches.notifier import Notifier
 from workers.batches.tokens import Tokens
+from workers.batches.traces import BatchTrace
 from workers.job_events import JobEvents
+
+if TYPE_CHECKING:
+    from shared.tracing.sdk import Tracing
 
 log = logging.getLogger("aqueduct.worker.batches")
 
@@ -53,12 +57,14 @@ class BatchService:
         hostname: str,
         clock: Callable[[], int],
         counts: Counts | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """Take the file store's URL, a name that no other process has, what job events need, and what counts."""
+        """Take the file store's URL, a name that no other process has, what job events need, what counts and traces."""
         self._catalogue = catalogue
         settings = catalogue.settings
         self._url = url
         self._counts = counts
+        self._tracing = tracing
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._client = RedisClient(settings.redis, "batches")
@@ -92,6 +98,7 @@ class BatchService:
             self._create_file,
             self._notifier.announce,
             BatchMetrics(self._counts, self._catalogue) if self._counts is not None else None,
+            partial(BatchTrace, self._tracing) if self._tracing is not None else None,
         )
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
