@@ -16,6 +16,7 @@ from aqueduct.errors import FAILED
 from aqueduct.operating import commander, operate
 from aqueduct.table import Column, table, terminal_width
 from shared.lanes import LANES
+from shared.spans import span_seconds
 
 if TYPE_CHECKING:
     from shared.catalogue import Catalogue
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from shared.redis import RedisClient
 
 MOST_LISTED = 1000
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _COLUMNS = (
     *map(Column, ("REQUEST", "STATE", "MODEL", "LANE", "TOKEN", "KIND")),
     *(Column(heading, is_number=True) for heading in ("AGE", "RUNS FOR", "TRIES")),
@@ -37,11 +37,8 @@ class _Span(click.ParamType[float]):
     name = "span"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value)
-        try:
-            return float(text[:-1]) * _UNITS[text[-1:]]
-        except (ValueError, KeyError):
-            return float(self.fail(f"{text!r} is no span such as 90s, 15m, 2h or 1d", param, ctx))
+        seconds = span_seconds(str(value))
+        return self.fail(f"{value!r} is no span such as 90s, 15m, 2h or 1d", param, ctx) if seconds is None else seconds
 
 
 def _filters(act: Callable[..., int], more_states: tuple[str, ...] = ()) -> Callable[..., int]:
