@@ -32,7 +32,8 @@ from api.stored.resume import ResumeEndpoint
 from api.token_uses import TokenUses
 from api.tokens import TokenTable
 from api.traces import traces_of
-from api.ui.history import Historian, Hour
+from api.ui.history import Historian
+from api.ui.now_models import Viewing
 from api.unheard import Unheard
 from shared import keys
 from shared.background import Background, exit_process
@@ -108,7 +109,7 @@ class Gateway:
             self.listeners = (self.traces.heard, *self.listeners)
         self.relays.counts = counts
         self.historian = Historian(client, catalogue, self.upkeep, self.owner) if settings.ui else None
-        self.hour = Hour(client, catalogue)
+        self.viewing = Viewing(client, catalogue, self.upkeep) if settings.ui else None
         self.reloading = Reloading(catalogue, client, "api", self.owner)
         store = open_store(settings.storage.url) if settings.storage.url is not None else None
         self.admin = AdminDesk(client, catalogue, self.upkeep, store)
