@@ -15,7 +15,7 @@ RUN python -m venv /opt/aqueduct \
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin aqueduct
 COPY --from=build /opt/aqueduct /opt/aqueduct
-COPY tools/healthcheck.py /usr/local/lib/aqueduct/healthcheck.py
+COPY tools/healthcheck.py tools/scale.py /usr/local/lib/aqueduct/
 ENV PATH=/opt/aqueduct/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER aqueduct

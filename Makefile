@@ -74,6 +74,7 @@ docs-serve: docs ## the same, at http://127.0.0.1:8090
 
 docs-reference: install ## write what docs/ and the README have of the code anew
 	@.venv/bin/python tools/docs.py $(ARGS)
+	@.venv/bin/python tools/chart.py $(ARGS)
 
 clean: ## remove what the targets made; data in .aqueduct stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

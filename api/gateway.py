@@ -94,7 +94,7 @@ class Gateway:
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
         self.standing = Standing(self.admissions)
         self.inquiries = Inquiries(self.admissions, self.standing)
-        self.served = ServedModels(self.upkeep)
+        self.served = ServedModels(self.upkeep, catalogue)
         self.metrics = Metrics(client, self.upkeep, catalogue, self.owner) if settings.metrics else None
         counts = self.metrics.counts if self.metrics is not None else None
         self.tracing = open_tracing("api", self.owner)

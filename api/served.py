@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shared.catalogue import Catalogue
 from shared.control.models import shown_state
 from shared.room.upkeep import Upkeep
 
@@ -19,7 +20,8 @@ class Served:
     """What was found of all models."""
 
     unserved: Sequence[str]
-    is_any_served: bool
+    is_any_accepted: bool
+    """Whether some model has a worker, or is one whose requests wait for one (`when_absent: hold`)."""
     held: Mapping[str, str]
     """Models that nothing is taken of, and in which state each is."""
 
@@ -27,8 +29,9 @@ class Served:
 class ServedModels:
     """Asks Redis at most once at a time, and not again for a moment."""
 
-    def __init__(self, upkeep: Upkeep) -> None:
+    def __init__(self, upkeep: Upkeep, catalogue: Catalogue) -> None:
         self._upkeep = upkeep
+        self._catalogue = catalogue
         self._asking = asyncio.Lock()
         self._found: Served | None = None
         self._found_at = 0.0
@@ -41,5 +44,10 @@ class ServedModels:
                 depth = await self._upkeep.depth()
                 unserved = tuple(name for name, model in depth.items() if model.workers == 0)
                 held = {name: shown_state(model) for name, model in depth.items() if model.held}
-                self._found, self._found_at = Served(unserved, len(unserved) < len(depth), held), now
+                is_any_accepted = any(name not in unserved or self._waits(name) for name in depth)
+                self._found, self._found_at = Served(unserved, is_any_accepted, held), now
             return self._found
+
+    def _waits(self, name: str) -> bool:
+        model = self._catalogue.models.get(name)
+        return model is not None and model.when_absent == "hold"

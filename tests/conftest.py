@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 
 MakeSystem = Callable[..., System]
+PACKAGES = {"helm": "helm_python"}
+"""What `full` may name that is no program: which package of the developers' tools it is."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,8 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f'{item.nodeid}: the mark names the programs it needs: full("nginx")')
         if not config.getoption("--full"):
             item.add_marker(pytest.mark.skip(reason=f"needs {' and '.join(mark.args)}: `make test-full` runs it"))
-        elif missing := [name for name in mark.args if shutil.which(name) is None]:
+        elif missing := [name for name in mark.args if not _is_there(name)]:
             item.add_marker(pytest.mark.skip(reason=f"not on the PATH: {' and '.join(missing)}"))
+
+
+def _is_there(name: str) -> bool:
+    if name in PACKAGES:
+        return importlib.util.find_spec(PACKAGES[name]) is not None
+    return shutil.which(name) is not None
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

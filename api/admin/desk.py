@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from api.admin.schemas import (
     AdminBackend,
     AdminModel,
+    Demand,
     HeldAnswer,
     JobFilterBody,
     JobListQuery,
@@ -36,6 +37,7 @@ from shared.control.reload import reload_all
 from shared.control.story import Stories, Story
 from shared.control.tokens import IsConfigured, TokenDesk
 from shared.errors import BrokerUnavailable, Conflict, InvalidRequest, NotFound
+from shared.holds import ACTIVE
 from shared.jobs import request_id
 from shared.private_files import UntrustedPath
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
@@ -94,6 +96,21 @@ class AdminDesk:
                 "backends": [AdminBackend.model_validate(one) for one in backends_of(settings, depth)],
             }
         )  # fmt: skip
+
+    async def demand(self, given: str) -> Demand:
+        """Return what there is to do for a model's workers; open batches count, as workers carry these."""
+        async with _told():
+            name = self._models.find(given)
+            depth = await self._upkeep.depth()
+            found = depth[name]
+            jobs = found.running
+            if found.state == ACTIVE:
+                jobs = max(jobs, min(jobs + sum(found.waiting.values()), self._catalogue.settings.models[name].places))
+                if not jobs and self._batches is not None:
+                    # Which model a batch is of, only a worker finds out: without any, each could be the one.
+                    meant = {name} if any(one.workers for one in depth.values()) else {name, None}
+                    jobs = int(any(row.model in meant for row in await self._batches.rows()))
+        return Demand(model=name, jobs=jobs)
 
     async def set_model(self, given: str, action: str, backend: str | None, by: Actor) -> HeldAnswer:
         """Hold a model or one of its backends, or let it go."""

@@ -96,6 +96,18 @@ class AdminModel(BaseModel):
     backends: list[AdminBackend]
 
 
+class Demand(BaseModel):
+    """How much there is to do for a model's workers, as one number that an autoscaler reads."""
+
+    object: Literal["demand"] = "demand"
+    model: str
+    jobs: int = Field(
+        description="What runs, and what waits and could run now had it a worker: at most `concurrency`. At least 1 "
+        "while a batch of the model is open, or where no worker is left to find out of which one it is; of a paused "
+        "model only what runs."
+    )
+
+
 class HeldAnswer(BaseModel):
     """What became of an action on a model or a backend."""
 

@@ -10,6 +10,7 @@ from api.admin.desk import MOST_JOBS, actor, fields_of
 from api.admin.schemas import (
     AdminModel,
     CancelJobsRequest,
+    Demand,
     HeldAnswer,
     HoldRequest,
     JobListQuery,
@@ -62,6 +63,12 @@ async def set_model(
 async def get_model(model: str, gateway: GatewayDep, _: ViewerDep) -> AdminModel:
     """Return one model, by its name or an alias."""
     return await gateway.admin.model(model)
+
+
+@router.get("/demand", operation_id="adminDemand")
+async def demand(gateway: GatewayDep, _: ViewerDep, model: Annotated[str, Query(max_length=256)]) -> Demand:
+    """Return how many jobs there are for a model's workers, for an autoscaler of them."""
+    return await gateway.admin.demand(model)
 
 
 @router.get("/backends", operation_id="adminListBackends")

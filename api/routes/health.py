@@ -21,7 +21,7 @@ async def liveness() -> dict[str, str]:
 
 @router.get("/readyz", operation_id="readiness", responses={503: {"description": "Not ready"}})
 async def readiness(gateway: GatewayDep, request: Request, response: Response) -> dict[str, Any]:
-    """Ask Redis what is served: ready when it answers and some model has a live worker.
+    """Ask Redis what is served: ready when it answers and some model has a live worker, or may wait for one.
 
     `unserved` is the number of models without one, `held` of those of which nothing is started, as operators want it;
     on the machine itself, their names. A held model is ready: it accepts requests.
@@ -38,7 +38,7 @@ async def readiness(gateway: GatewayDep, request: Request, response: Response) -
     is_here = is_on_this_machine(request)
     unserved = list(found.unserved) if is_here else len(found.unserved)
     held = {"held": dict(found.held) if is_here else len(found.held)} if found.held else {}
-    if not found.is_any_served:
+    if not found.is_any_accepted:
         response.status_code = 503
         return {"status": "no worker", "unserved": unserved, **held}
     return {"status": "ready", "unserved": unserved, **held}

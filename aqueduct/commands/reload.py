@@ -6,6 +6,7 @@ where a process refuses it or does not answer.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 10.0
 LOOK_SECONDS = 1
 """Of one wait, which must be shorter than a command may take."""
+AGAIN_SECONDS = 3.0
+"""Between two tries with `--wait`."""
 _COLUMNS = tuple(map(Column, ("PROCESS", "ROLE", "FILE", "RESULT")))
 
 
@@ -32,24 +35,44 @@ _COLUMNS = tuple(map(Column, ("PROCESS", "ROLE", "FILE", "RESULT")))
 @config_option
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(config: Path | None, as_json: bool) -> int:
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    default=0,
+    metavar="SECONDS",
+    help="Ask again until all run by the file that is here: a changed file may take a while to reach each machine.",
+)
+def command(config: Path | None, as_json: bool, wait_seconds: float) -> int:
     """Ask all processes, and show what they say."""
     from aqueduct.commands.redis_choice import redis_url_here  # noqa: PLC0415 - keeps `--help` fast
     from shared.config import load_settings  # noqa: PLC0415
 
+    file = config_file_here(config)
     settings = load_settings(
-        config_file_here(config),
+        file,
         resolve_backend_keys=False,
         resolve_flower_password=False,
         resolve_webhook_secrets=False,
     )
+    until = time.monotonic() + wait_seconds
     asked, answers = _ask(redis_url_here(settings))
+    while wait_seconds and not _run_by(file, asked, answers) and time.monotonic() < until:
+        time.sleep(min(AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+        asked, answers = _ask(redis_url_here(settings))
     if as_json:
         print(json.dumps({"asked": asked, "answers": answers, "unserved": _unserved(settings, answers)}))
     else:
         print(_text(settings, asked, answers))
-    refused = any(answer["error"] for answer in answers)
+    refused = any(answer["error"] for answer in answers) or (wait_seconds and not _run_by(file, asked, answers))
     return FAILED if refused or not answers or len(answers) < asked else 0
+
+
+def _run_by(file: Path | None, asked: int, answers: list[dict[str, Any]]) -> bool:
+    """Tell whether all that were asked run by the file that is here."""
+    ours = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+    alike = all(answer["digest"] and ours.startswith(answer["digest"]) and not answer["error"] for answer in answers)
+    return alike and 0 < asked == len(answers)
 
 
 def _ask(url: str) -> tuple[int, list[dict[str, Any]]]:

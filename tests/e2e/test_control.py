@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -362,3 +363,25 @@ def test_a_held_model_is_held_after_every_process_was_restarted(
         one_job(system, "model=m&state=waiting")
         told(system, "POST", "/models/m/resume")
         assert asking.ended() == 200
+
+
+def test_demand_is_what_could_run_with_workers_enough(system: System) -> None:
+    def demand(name: str) -> int:
+        return int(told(system, "GET", f"/demand?model={quote(name, safe='')}")["jobs"])
+
+    assert demand("org/name") == demand("long") == 0
+    told(system, "POST", "/models/org/name/pause")
+    held = Asking(system, "org/name", stream=True)
+    one_job(system, "model=org/name&state=waiting")
+    assert demand("org/name") == 0, "nothing of a paused model is to be started"
+    told(system, "POST", "/models/org/name/resume")
+    assert held.ended() == 200
+    running, waiting = Asking(system, "long", stream=True), Asking(system, "long", stream=True)
+    one_job(system, "model=long&state=running")
+    one_job(system, "model=long&state=waiting")
+    assert demand("long") == 1, "a second one may not run beside the first, however many workers there are"
+    assert told(system, "POST", "/jobs/cancel", {"model": "long"})["matched"] == 2
+    assert [one.ended() for one in (running, waiting)] == [200, 410]  # a stream that ran had begun
+    assert asked(system, "GET", "/demand?model=long", name="look").status_code == 200
+    assert asked(system, "GET", "/demand?model=long", name="test").status_code == 403
+    assert asked(system, "GET", "/demand?model=lang").status_code == 404

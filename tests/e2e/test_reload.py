@@ -192,3 +192,21 @@ def test_who_does_not_answer_is_counted_and_what_the_others_said_is_told(
         told = reload(system, status=1)
     assert (told["asked"], len(told["answers"])) == (4, 3)
     assert [answer["error"] for answer in told["answers"]] == ["", "", ""]
+
+
+def test_reload_waits_for_a_file_that_is_late(tmp_path: Path, system: System) -> None:
+    late = tmp_path / "late"
+    late.mkdir()
+    content = system.config_file.read_text()
+    (late / "aqueduct.yaml").write_text(content + "\n# as the others will be\n")
+    ask_to = ("reload", "--wait", "30", "--config", late / "aqueduct.yaml")
+    process = Process.python("-m", "aqueduct", *ask_to, log_file=late / "reload.log").start()
+    with redis.Redis.from_url(system.redis_url) as client:
+        wait_until(lambda: client.exists(keys.AUDIT), 20, "the first try, which finds the former file everywhere")
+    assert process.running
+    system.config_file.write_text(content + "\n# as the others will be\n")
+    assert process.wait(40) == 0, process.log()
+    assert process.log().count("nothing has changed") == 3
+    system.config_file.write_text(content)
+    not_there = Process.python("-m", "aqueduct", *ask_to[:2], "1", *ask_to[3:], log_file=late / "not.log").start()
+    assert not_there.wait(40) == 1, not_there.log()

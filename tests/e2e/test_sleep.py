@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import openai
+
+from tests.support.batches import chat_line
 from tests.support.calls import Call
+from tests.support.chat import chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.receiver import Receiver
@@ -214,3 +219,36 @@ def test_a_reload_that_lets_nothing_wait_any_more_fails_what_waits(tmp_path: Pat
         site.system.rewrite(models={"sleepy": model("tokens=4", when_absent="fail", concurrency=2)})
         assert site.system.command("reload").start().wait(20) == 0
         assert call.wait(20).assert_one_error()["code"] == "backend_unavailable"
+
+
+def test_a_gateway_whose_models_wait_for_workers_is_ready_without_any(own_redis: RedisServer, tmp_path: Path) -> None:
+    """Else nothing would be sent to it, and nobody would learn that workers are wanted."""
+    models = {"sleepy": model("tokens=2", when_absent="hold"), "plain": model("tokens=2")}
+    with System(
+        tmp_path, redis_url=own_redis.url, backend_url="http://127.0.0.1:1/v1", models=models, workers=(),
+        tokens={"look": {"role": "viewer"}}, settings={"storage": {"url": f"file://{tmp_path}/store"}},
+    ) as system, system.client(system.tokens["look"]) as looking, system.client() as client:  # fmt: skip
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "unserved": ["sleepy", "plain"]})
+
+        def demand(name: str) -> object:
+            return looking.get("/admin/v1/demand", params={"model": name}).json()["jobs"]
+
+        assert demand("sleepy") == 0
+        with client.stream("POST", "/v1/chat/completions", json=chat_body("sleepy", stream=True)):
+            wait_until(lambda: demand("sleepy") == 1, 20, "the demand for a worker")
+        wait_until(lambda: demand("sleepy") == 0, 20, "nobody to wait any more")
+        with openai.OpenAI(base_url=f"{system.base_url}/v1", api_key=system.token) as sdk:
+            lines = b"\n".join(json.dumps(chat_line(f"l{at}", "Hello", "sleepy")).encode() for at in range(2))
+            file = sdk.files.create(file=("in.jsonl", lines), purpose="batch")
+            sdk.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        wait_until(lambda: (demand("sleepy"), demand("plain")) == (1, 1), 20, "a worker to be wanted for the batch")
+        system.add_worker("plain")
+        wait_until(lambda: demand("plain") == 0, 30, "the batch's model to be known, and this one to be left out")
+        wait_until(lambda: demand("sleepy") == 2, 30, "the demand of the batch's lines")
+        system.workers.pop().stop()
+        assert client.get("/readyz").status_code == 200
+        system.rewrite(models={"sleepy": model("tokens=2"), "plain": model("tokens=2")})
+        assert system.api is not None
+        system.api.signal(signal.SIGHUP)
+        wait_until(lambda: client.get("/readyz").status_code == 503, 20, "models that do not wait any more")
