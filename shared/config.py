@@ -26,6 +26,8 @@ from shared.settings import Settings, is_usable_name
 
 PREFIX = "AQUEDUCT_"
 CONFIG_VARIABLE = "AQUEDUCT_CONFIG"
+_NO_SETTINGS = {CONFIG_VARIABLE, "AQUEDUCT_TOKEN", "AQUEDUCT_URL", "AQUEDUCT_MODEL"}
+"""Variables of ours that other things read: `aqueduct batch`, and the hooks that wake a model."""
 FLOWER_PASSWORD: problems.Path = ("flower", "password")
 _FILE_ONLY = ("models", "groups", "tokens")
 _WORKERS_ONLY = {"api_key", "headers", "proxy", "ca_file", "client_certificate", "client_key"}
@@ -126,7 +128,7 @@ def _apply_environment(tree: Tree, environ: Mapping[str, str]) -> dict[problems.
     used: dict[problems.Path, str] = {}
     for name in sorted(environ):
         text = environ[name]
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _is_kubernetes(name, text):
+        if not name.startswith(PREFIX) or name in _NO_SETTINGS or _is_kubernetes(name, text):
             continue
         if name not in known:
             tree.problems.append(Problem("", _unknown_variable(name, known), variable=name))

@@ -391,3 +391,8 @@ def test_a_model_has_no_more_places_than_its_backends_take() -> None:
         return ModelSettings.model_validate({"concurrency": 32, "backends": backends}).places
 
     assert [places(None), places(8), places(8, 4), places(40), places(8, None)] == [32, 8, 12, 32, 32]
+
+
+@pytest.mark.parametrize("name", ["AQUEDUCT_TOKEN", "AQUEDUCT_URL", "AQUEDUCT_MODEL"])
+def test_variables_that_commands_and_hooks_use_are_no_wrong_settings(write: Write, name: str) -> None:
+    load_settings(write(GOOD), environ=KEY | {name: "x"})

@@ -1,0 +1,146 @@
+"""Runs a page's snippets in their order, as a reader would: one folder, one Python session, one shell environment."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from aqueduct.cli import main
+from tests.docs.conftest import OPERATOR
+from tests.docs.snippets import SHELL, Snippet, Unrun, is_assignment, read
+from tests.support.processes import ROOT
+from tests.support.system import System
+
+LONG_RUNNING = {"up", "api", "worker", "flower", "demo-backend"}
+"""These run until they are ended, and tests of their own start them; here their options are looked at."""
+NEED_CURL = {"curl", "celery"}
+A_JOB = "req_0123…"
+A_STREAM = "chatcmpl-0660e446439a0f1b74bd6f3f8f850501"
+_CURL = 'curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; }\n'
+_LOOPBACK = "http://127.0.0.1:8000"
+
+
+class Reader:
+    """Somebody who works through one page at a running gateway."""
+
+    def __init__(self, system: System, folder: Path, unrun: Unrun) -> None:
+        self._system, self._folder, self._unrun = system, folder, unrun
+        self._token = system.tokens[OPERATOR]
+        self._session: dict[str, Any] = {"TOKEN": self._token, "__name__": "__docs__"}
+        self._open = contextlib.ExitStack()
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        for name in ("python", "aqueduct", "celery"):
+            (folder / ".venv" / "bin" / name).symlink_to(Path(sys.executable).parent / name)
+        (folder / ".env.example").write_text((ROOT / ".env.example").read_text())
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that pages take for granted."""
+        return {
+            "AQUEDUCT_CONFIG": str(self._system.config_file),
+            "AQUEDUCT_TOKEN": self._token,
+            "AQUEDUCT_URL": self._system.base_url,
+            "TOKEN": self._token,
+            "OPENAI_API_KEY": self._token,
+            "OPENAI_BASE_URL": f"{self._system.base_url}/v1",
+            "NO_PROXY": "*",
+        }
+
+    def work_through(self, page: str, *, with_curl: bool) -> int:
+        """Run the page's snippets; returns how many. With curl only those that need it, and what they lean on."""
+        ran = 0
+        for snippet in read(page, (ROOT / page).read_text(encoding="utf-8")):
+            if snippet.language == "python" and self._unrun.of(snippet) is None:
+                self._run_python(snippet)
+            elif snippet.language in SHELL and self._unrun.reason(snippet) is None:
+                if bool(snippet.programs & NEED_CURL) > with_curl:
+                    continue
+                self._run_shell(snippet)
+            else:
+                continue
+            ran += 1
+        return ran
+
+    def heard(self, name: str) -> Any:
+        """Return what the Python session holds."""
+        return self._session[name]
+
+    def _run_python(self, snippet: Snippet) -> None:
+        code = compile("\n" * snippet.line + self._here(snippet.text), snippet.page, "exec")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(self._folder):
+            exec(code, self._session)  # noqa: S102 - it is what a page tells people to run
+
+    def _run_shell(self, snippet: Snippet) -> None:
+        before: list[str] = []
+        for command in snippet.commands:
+            if is_assignment(command):
+                before.append(self._here(command))
+            elif command.startswith("aqueduct "):
+                self._run_aqueduct(shlex.split(self._here(command), comments=True)[1:], snippet)
+            else:
+                self._run_bash("\n".join([*before, self._here(command)]), snippet)
+
+    def _run_aqueduct(self, words: list[str], snippet: Snippet) -> None:
+        if words[0] in LONG_RUNNING:
+            return
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(self._folder):
+            status = main(words)
+        assert status == 0, f"{snippet.id}: aqueduct {' '.join(words)} ends with {status}:\n{said.getvalue()}"
+
+    def _run_bash(self, script: str, snippet: Snippet) -> None:
+        path = f"{self._folder}/.venv/bin:{os.environ['PATH']}"
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", _CURL + script], cwd=self._folder, timeout=90, check=False,
+            env={**os.environ, **self.environment, "PATH": path, "AQUEDUCT_REDIS_URL": self._system.redis_url},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.returncode == 0, f"{snippet.id}: {script}\n{ran.stdout}\n{ran.stderr}"
+
+    def _here(self, text: str) -> str:
+        """Return a snippet's text with this gateway's address, and requests that are there."""
+        text = text.replace(_LOOPBACK, self._system.base_url)
+        if A_JOB in text:
+            text = text.replace(A_JOB, self._open.enter_context(self._waiting_job()))
+        return text.replace(A_STREAM, self.stored_stream()) if A_STREAM in text else text
+
+    @contextlib.contextmanager
+    def _waiting_job(self) -> Iterator[str]:
+        """Yield the id of a request that waits, as its model is held."""
+        assert main(["model", "pause", "held"]) == 0
+        body = {"model": "held", "stream": True, "messages": [{"role": "user", "content": "Wait"}]}
+        with (
+            self._system.client(self._token) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as answer,
+        ):
+            yield answer.headers["x-request-id"]
+
+    def stored_stream(self) -> str:
+        """Return the id of a stream that was stored."""
+        body = {"model": "demo", "stream": True, "store": True, "messages": [{"role": "user", "content": "Hello"}]}
+        with self._system.client(self._token) as client:
+            events = client.post("/v1/chat/completions", json=body).raise_for_status().text
+            found = re.search(r'"id":"(chatcmpl-\w+)"', events)
+            assert found
+            deadline = time.monotonic() + 30
+            while client.get(f"/v1/chat/completions/{found[1]}").status_code != httpx.codes.OK:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            return found[1]
