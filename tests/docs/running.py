@@ -28,13 +28,15 @@ NEED_CURL = {"curl", "celery"}
 A_JOB = "req_0123…"
 A_STREAM = "chatcmpl-0660e446439a0f1b74bd6f3f8f850501"
 _CURL = 'curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; }\n'
+LITELLM = "model_list:\n- model_name: fast\n  litellm_params: {model: openai/demo, api_base: 'BACKEND'}\n"
+"""What readers who come from LiteLLM have in their folder."""
 _LOOPBACK = "http://127.0.0.1:8000"
 
 
 class Reader:
     """Somebody who works through one page at a running gateway."""
 
-    def __init__(self, system: System, folder: Path, unrun: Unrun) -> None:
+    def __init__(self, system: System, backend_url: str, folder: Path, unrun: Unrun) -> None:
         self._system, self._folder, self._unrun = system, folder, unrun
         self._token = system.tokens[OPERATOR]
         self._session: dict[str, Any] = {"TOKEN": self._token, "__name__": "__docs__"}
@@ -42,6 +44,7 @@ class Reader:
         (folder / ".venv" / "bin").mkdir(parents=True)
         for name in ("python", "aqueduct", "celery"):
             (folder / ".venv" / "bin" / name).symlink_to(Path(sys.executable).parent / name)
+        (folder / "config.yaml").write_text(LITELLM.replace("BACKEND", backend_url))
         (folder / ".env.example").write_text((ROOT / ".env.example").read_text())
 
     def __enter__(self) -> Reader:

@@ -14,7 +14,7 @@ from tests.docs.conftest import OPERATOR
 from tests.docs.running import NEED_CURL, Reader
 from tests.docs.snippets import PAGES, SHELL, read, unrun
 from tests.support.processes import ROOT
-from tests.support.system import System
+from tests.support.system import DemoBackend, System
 
 UNRUN = unrun()
 
@@ -31,8 +31,8 @@ def _has_to_run(page: str, *, with_curl: bool) -> bool:
 
 
 @pytest.fixture
-def reader(gateway: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    reader = Reader(gateway, tmp_path, UNRUN)
+def reader(gateway: System, demo_backend: DemoBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    reader = Reader(gateway, demo_backend.url, tmp_path, UNRUN)
     for name, value in reader.environment.items():
         monkeypatch.setenv(name, value)
     return reader
