@@ -18,7 +18,7 @@ import httpx
 
 from aqueduct.cli import main
 from tests.docs.conftest import OPERATOR
-from tests.docs.snippets import SHELL, Snippet, Unrun, is_assignment, read
+from tests.docs.snippets import RUN, SHELL, Snippet, Unrun, is_assignment, read
 from tests.support.processes import ROOT
 from tests.support.system import System
 
@@ -72,7 +72,7 @@ class Reader:
         for snippet in read(page, (ROOT / page).read_text(encoding="utf-8")):
             if snippet.language == "python" and self._unrun.of(snippet) is None:
                 self._run_python(snippet)
-            elif snippet.language in SHELL and self._unrun.reason(snippet) is None:
+            elif snippet.language in SHELL and self._unrun.reason(snippet) is None and snippet.programs <= RUN:
                 if bool(snippet.programs & NEED_CURL) > with_curl:
                     continue
                 self._run_shell(snippet)

@@ -15,6 +15,11 @@ from tests.support.processes import ROOT
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
 LIST = Path(__file__).parent / "unrun.toml"
 SHELL = {"sh", "bash"}
+RUN = {
+    "aqueduct", ".venv/bin/aqueduct", ".venv/bin/python", "celery", "curl",
+    "cat", "cp", "echo", "head", "printf", "sha256sum", "sleep",
+}  # fmt: skip
+"""Programs that snippets may call and are run; any other has its reason in the list."""
 _FENCE = re.compile(r"^( *)```(\w*)$")
 _ASSIGNMENTS = re.compile(r"""^(?:export\s+)?(?:\w+=(?:"[^"]*"|'[^']*'|\S*?)(?:;\s*|\s+|$))+$""")
 

@@ -19,7 +19,7 @@ import yaml
 from aqueduct.cli import cli
 from shared.config import load_settings
 from shared.settings import Settings
-from tests.docs.snippets import SHELL, Snippet, fits, snippets, unrun
+from tests.docs.snippets import RUN, SHELL, Snippet, fits, snippets, unrun
 from tests.support.processes import ROOT
 
 UNRUN = unrun()
@@ -56,6 +56,11 @@ def test_every_snippet_says_in_which_language_it_is() -> None:
 def test_every_entry_of_the_list_is_about_one_snippet() -> None:
     wrong = [entry for entry in UNRUN.entries if sum(fits(entry, one) for one in snippets()) != 1]
     assert wrong == [], "take it out of tests/docs/unrun.toml, or name the snippet by text that is its own"
+
+
+def test_every_program_is_run_or_has_its_reason() -> None:
+    strange = {name: one.id for one in snippets(*SHELL) if UNRUN.reason(one) is None for name in one.programs - RUN}
+    assert strange == {}, "give the program a reason in tests/docs/unrun.toml, or run it: RUN in tests/docs/snippets.py"
 
 
 @pytest.mark.parametrize("entry", [entry for entry in UNRUN.entries if "excerpt_of" in entry], ids=str)
