@@ -95,7 +95,7 @@ class Gateway:
         self.standing = Standing(self.admissions)
         self.inquiries = Inquiries(self.admissions, self.standing)
         self.served = ServedModels(self.upkeep, catalogue)
-        self.metrics = Metrics(client, self.upkeep, catalogue, self.owner) if settings.metrics else None
+        self.metrics = Metrics(client, self.upkeep, catalogue, self.owner, self.tokens) if settings.metrics else None
         counts = self.metrics.counts if self.metrics is not None else None
         self.tracing = open_tracing("api", self.owner)
         self.traces = traces_of(self.tracing)

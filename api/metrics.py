@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from api.record import RequestRecord
-from shared import keys
+from api.tokens import TokenTable
 from shared.catalogue import Catalogue
 from shared.metrics import names
+from shared.metrics.budgets import BudgetLook
 from shared.metrics.codes import code_label
 from shared.metrics.counts import Counts, Observations, Tally
-from shared.metrics.exposition import Whole, encoded
-from shared.metrics.publisher import Publisher, read_counts
+from shared.metrics.exposition import encoded
+from shared.metrics.gauges import Whole
+from shared.metrics.publisher import Publisher, read_counts, read_memory
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
+from shared.room.limits import budget_rows
 from shared.room.upkeep import Upkeep
 from shared.version import VERSION
 
@@ -85,30 +89,36 @@ class RequestMetrics:
 class Metrics:
     """All of it in one API process: counting, telling, and answering a scrape."""
 
-    def __init__(self, client: RedisClient, upkeep: Upkeep, catalogue: Catalogue, process: str) -> None:
+    def __init__(
+        self, client: RedisClient, upkeep: Upkeep, catalogue: Catalogue, process: str, tokens: TokenTable
+    ) -> None:
         self.counts = Counts()
         self.requests = RequestMetrics(self.counts, catalogue)
         self.publisher = Publisher(self.counts, client, process)
+        self._budgets = BudgetLook(client)
         self._client = client
         self._upkeep = upkeep
         self._catalogue = catalogue
+        self._tokens = tokens
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the whole of all processes as text, and its content type; what others count takes up to 2 s."""
+        return encoded(await self._whole(), accept)
+
+    async def _whole(self) -> Whole:
+        models = self._catalogue.settings.models
         try:
             await self.publisher.flush()
-            counted, depths, slots = await asyncio.gather(
-                read_counts(self._client, ["", *self._catalogue.models]), self._upkeep.depth(), self._slots()
+            counted, depths, (states, observed), memory, budgets = await asyncio.gather(
+                read_counts(self._client, ["", *self._catalogue.models]),
+                self._upkeep.depth(),
+                self._upkeep.observe(),
+                read_memory(self._client),
+                self._budgets.look(budget_rows(self._tokens.limits())),
             )
         except (RedisUnavailable, RedisRefused):
-            return encoded(Whole(VERSION, is_up=False), accept)
-        return encoded(Whole(VERSION, is_up=True, counted=counted, depths=depths, slots=slots), accept)
-
-    async def _slots(self) -> dict[str, int]:
-        """Return how many jobs of each model may run: of `concurrency: auto` as found by now, 1 at first."""
-        models = self._catalogue.settings.models
-        measured = [name for name, model in models.items() if model.is_auto]
-        calls = (self._client.call("HGET", keys.PREFIXES["capacity"] + name, "places") for name in measured)
-        found = zip(measured, await asyncio.gather(*calls), strict=True)
-        known = {name: min(models[name].places, int(number or 1)) for name, number in found}
-        return {name: known.get(name, model.places) for name, model in models.items()}
+            return Whole(VERSION, is_up=False)
+        return Whole(
+            VERSION, is_up=True, counted=counted, depths=depths, states=states, observed=observed, models=models,
+            memory=memory, budgets=budgets, now=time.time(),
+        )  # fmt: skip

@@ -13,6 +13,8 @@ from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, Unauthenticated
 from shared.groups import parse_groups
 from shared.keys import GROUPS, TOKENS
+from shared.room.limits import limit_rows
+from shared.room.scripts import LimitRow
 from shared.token_settings import GroupSettings, TokenSettings
 from shared.tokens import hash_token, parse_records
 
@@ -124,6 +126,14 @@ class TokenTable:
     def allows(self, token: TokenSettings, model_name: str) -> bool:
         """Whether the token may use the model of this name or alias. Says nothing on whether the model exists."""
         return token.may_use(model_name, self._catalogue.names)
+
+    def limits(self) -> list[LimitRow]:
+        """Return the limits of all tokens and groups that have some."""
+        groups = (
+            LimitRow(f"group:{name}", *one.limit_numbers) for name, one in self._groups.items() if one.limit_numbers
+        )
+        tokens = (row for table in (self._static, self._dynamic) for one in table.values() for row in limit_rows(one))
+        return [*groups, *tokens]
 
     def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:
         """Take these as the created tokens; one that has a static token's name is left out, the file wins."""

@@ -44,6 +44,7 @@ PREFIXES: dict[str, str] = {
     "counted": "aq2:counted:",  # string, a process: the number of its last telling of counts. A day after it
     "ended": "aq2:ended:",  # sorted set, <request or run>:<outcome>: what ended when. An hour after the last word
     "ended_told": "aq2:ended_told:",  # hash, the same: what is told of each. As long
+    "states": "aq2:states:",  # string, a process: what stands in it now, for metrics. 10 s after the last word
     "capacity": "aq2:capacity:",  # hash, a model of `concurrency: auto`: who decides, and what was found. A day
     "measures": "aq2:measures:",  # list, such a model: what workers measured lately. 10 s
     "history": "aq2:history:",  # list, a model: its last hour, a point each 15 s. Two hours
@@ -77,6 +78,8 @@ RUN = "aq2:run"
 """String: the run id of the Redis server that was last seen. A day."""
 UNCOUNTED = "aq2:uncounted"
 """String: how many ends could not be counted. 62 days after the last."""
+TELLERS = "aq2:tellers"
+"""Sorted set of the processes that tell their states, by last word. 10 s after the last."""
 USAGE_ORIGIN = "aq2:usage_origin"
 """String: a random name for all that was counted since this Redis was empty. 62 days after the last roll."""
 PROCESSES = "aq:processes"
@@ -103,6 +106,7 @@ SINGLES: dict[str, str] = {
     "processes": PROCESSES,
     "audit": AUDIT,
     "uncounted": UNCOUNTED,
+    "tellers": TELLERS,
 }
 """What the scripts use beside the prefixes."""
 

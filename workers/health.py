@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.backend_keys import key_of
 from shared.backend_settings import BackendSettings
@@ -27,6 +28,7 @@ class _State:
     """In a row."""
     ejections: int = 0
     """In a row; each doubles the next one's length."""
+    ejections_ever: int = 0
     ejected_until: float = 0.0
     is_held: bool = False
     """An operator has it called no more."""
@@ -35,6 +37,17 @@ class _State:
     running: int = 0
     generation: int = 0
     """Counts ejections and recoveries, so that calls which began before the last one are not taken for news."""
+
+
+class BackendView(NamedTuple):
+    """How a backend stands in this process."""
+
+    is_well: bool
+    """Its last calls have not failed; else this process keeps away from it, trials apart."""
+    running: int
+    """Calls that are open."""
+    ejections: int
+    """Since it was first known here."""
 
 
 class BackendHealth:
@@ -90,6 +103,10 @@ class BackendHealth:
             return state.backend.weight * max(1, state.limit - state.running)
         return state.backend.weight
 
+    def view(self) -> list[BackendView]:
+        """Return how the backends stand here, in their order."""
+        return [BackendView(not one.ejections, one.running, one.ejections_ever) for one in self._states]
+
     def limit(self, place: int) -> int | None:
         """Return how many calls a backend may have at once here."""
         return self._states[place].limit
@@ -123,6 +140,7 @@ class BackendHealth:
         if state.failures >= FAILURES_TO_EJECT or state.ejections:
             length = min(FIRST_EJECTION_SECONDS * 2**state.ejections, MAX_EJECTION_SECONDS)
             state.ejections += 1
+            state.ejections_ever += 1
             state.generation += 1
             state.ejected_until = self._clock() + length
 

@@ -100,7 +100,10 @@ class Runner:
         self._client = RedisClient(settings.redis, "worker")
         self._bulk = Bulk(settings.redis, "worker-bodies")
         self._job_events = JobEvents(self._client, settings, hostname, clock)
-        self._metrics = WorkerMetrics(counts, self._client, catalogue, name) if counts is not None else None
+        self.served: dict[str, ServedModel] = {}
+        self._metrics = (
+            WorkerMetrics(counts, self._client, catalogue, name, self.served) if counts is not None else None
+        )
         self._listeners: list[Callable[[RunRecord], None]] = [write_log, self._job_events.ended]
         if self._metrics is not None:
             self._listeners.append(self._metrics.runs.heard)
@@ -127,7 +130,7 @@ class Runner:
             stop=self._stop_handed_back,
             background=self._background,
         )
-        self.served = {model: self._serve(model) for model in models or catalogue.models}
+        self.served |= {model: self._serve(model) for model in models or catalogue.models}
         self.reloading = Reloading(catalogue, self._client, "worker", name, lambda: list(self.served))
         self._capacity = Capacity(self._client, catalogue, name, self.served)
         self._bodies = LargeBodies(self._leases.fetch, settings)
@@ -475,7 +478,7 @@ class Runner:
         await self._capacity.close()
         await self._job_events.flush()
         if self._metrics is not None:
-            await self._metrics.publisher.flush_quietly()
+            await self._metrics.publisher.end()
         if self._ends is not None:
             await self._ends.teller.flush_quietly()
         await self.reloading.close()

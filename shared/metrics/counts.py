@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shared.metrics.names import Metric
+from shared.metrics.states import State
 
 MICRO: Final = 1_000_000
 """Sums travel as whole millionths."""
@@ -67,6 +69,8 @@ class Counts:
     def __init__(self) -> None:
         self._tallies: dict[tuple[Metric, str, tuple[str, ...]], Tally] = {}
         self._observations: dict[tuple[Metric, str, tuple[str, ...]], Observations] = {}
+        self.before_telling: list[Callable[[], Iterable[State]]] = []
+        """Called before each telling, on the event loop: counts what is counted elsewhere, returns what stands now."""
 
     def add(self, metric: Metric, model: str = "", labels: tuple[str, ...] = (), number: int = 1) -> None:
         """Count so many more."""

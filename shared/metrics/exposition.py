@@ -8,21 +8,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from shared.holds import WHOLE_MODEL
-from shared.lanes import LANES
 from shared.metrics import names
 from shared.metrics.counts import INFINITE, MICRO, SEPARATOR, SUM, Taken
+from shared.metrics.gauges import Labels, Whole, gauges
 from shared.metrics.names import COUNTED, Metric
-from shared.room.upkeep import Depth
-
-Labels = tuple[str, ...]
 
 _BY_SHORT: Final = {metric.short: metric for metric in COUNTED}
 _OPERATIONS: Final = {"chat.completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
@@ -40,18 +36,6 @@ class Histogram:
         """Add another of the same bounds."""
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """Everything that is told at a moment."""
-
-    version: str
-    is_up: bool
-    counted: Taken = field(default_factory=dict)
-    depths: Mapping[str, Depth] = field(default_factory=dict)
-    slots: Mapping[str, int] = field(default_factory=dict)
-    """Of each model: how many of its jobs may run at once."""
 
 
 def encoded(whole: Whole, accept: str) -> tuple[bytes, str]:
@@ -75,7 +59,8 @@ def _families(whole: Whole) -> Iterator[Family]:
     yield _gauge(names.INFO, [((whole.version,), 1.0)])
     if not whole.is_up:
         return
-    yield from _gauges(whole)
+    for gauge, values in gauges(whole):
+        yield _gauge(gauge, values)
     numbers, histograms = _parsed(whole.counted)
     for metric in COUNTED:
         if metric.type == "histogram":
@@ -85,18 +70,6 @@ def _families(whole: Whole) -> Iterator[Family]:
     tokens = {labels: round(one.total) for labels, one in histograms[names.REQUEST_TOKENS].items()}
     yield _counter(names.TOKENS_TOTAL, tokens)
     yield from _gen_ai(histograms)
-
-
-def _gauges(whole: Whole) -> Iterator[Family]:
-    depths = whole.depths.items()
-    waits = (((model, lane), float(depth.waiting[lane])) for model, depth in depths for lane in LANES)
-    yield _gauge(names.WAITING, waits)
-    yield _gauge(names.OLDEST, (((model,), depth.oldest_ms / 1000) for model, depth in depths))
-    yield _gauge(names.RUNNING, (((model,), float(depth.running)) for model, depth in depths))
-    yield _gauge(names.SLOTS, (((model,), float(slots)) for model, slots in whole.slots.items()))
-    held = ((model, hold.value, depth.held) for model, depth in depths for hold in WHOLE_MODEL)
-    yield _gauge(names.MODEL_HELD, (((model, hold), float(hold == word)) for model, hold, word in held))
-    yield _gauge(names.WORKERS, (((model,), float(depth.workers)) for model, depth in depths))
 
 
 def _parsed(counted: Taken) -> tuple[dict[Metric, dict[Labels, int]], dict[Metric, dict[Labels, Histogram]]]:
@@ -125,7 +98,7 @@ def _parsed(counted: Taken) -> tuple[dict[Metric, dict[Labels, int]], dict[Metri
 def _gauge(metric: Metric, values: Iterable[tuple[Labels, float]]) -> Family:
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.all_labels)
     for labels, value in values:
-        family.add_metric(labels, value)
+        family.add_metric(labels, float(value))
     return family
 
 

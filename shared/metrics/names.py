@@ -24,6 +24,7 @@ REDIS_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 MARGIN_SECONDS: Final = (0.0, 60.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
 
 Type = Literal["counter", "histogram", "gauge"]
+Across = Literal["sum", "mean", "max", "min"]
 
 
 @dataclass(frozen=True, eq=False)  # each is itself: it is a key in what is looked at often
@@ -38,6 +39,8 @@ class Metric:
     by_model: bool = True
     buckets: tuple[float, ...] = ()
     """Upper bounds; of histograms of seconds and of tokens."""
+    across: Across = "sum"
+    """Of what each process tells by itself (`TOLD`): how the whole is made of the parts."""
 
     @property
     def name(self) -> str:
@@ -109,6 +112,12 @@ BACKEND_SECONDS: Final = Metric(
     ("kind", "backend", "code"),
     buckets=SECONDS,
 )
+BACKEND_EJECTIONS: Final = Metric(
+    "backend_ejections_total",
+    "counter",
+    "How often a worker began to keep away from a backend, as its calls failed; a trial that fails counts again.",
+    ("backend",),
+)
 BATCH_LINES: Final = Metric("batch_lines_total", "counter", "Lines of batches that have ended.", ("kind", "outcome"))
 BATCH_LINES_BEGUN: Final = Metric(
     "batch_lines_accepted_total",
@@ -146,8 +155,8 @@ REDIS_SECONDS: Final = Metric(
 
 COUNTED: Final = (
     *(REQUESTS, REQUEST_SECONDS, WAIT_SECONDS, FIRST_TOKEN_SECONDS, OUTPUT_TOKEN_SECONDS, REQUEST_TOKENS, HELD),
-    *(RUNS, RETRIES, FAILOVERS, BACKEND_SECONDS, BATCH_LINES_BEGUN, BATCH_LINES, BATCHES, BATCH_MARGIN),
-    *(CANCELS, RECLAIMS, EXPIRED, RELAY_GAPS, REDIS_SECONDS),
+    *(RUNS, RETRIES, FAILOVERS, BACKEND_SECONDS, BACKEND_EJECTIONS, BATCH_LINES_BEGUN, BATCH_LINES, BATCHES),
+    *(BATCH_MARGIN, CANCELS, RECLAIMS, EXPIRED, RELAY_GAPS, REDIS_SECONDS),
 )
 """What processes count."""
 
@@ -161,6 +170,61 @@ MODEL_HELD: Final = Metric(
 )
 REDIS_UP: Final = Metric("redis_up", "gauge", "1 while Redis answers; else nothing but this is told.", (), False)
 INFO: Final = Metric("info", "gauge", "Always 1; the version of the process that was asked.", ("version",), False)
+FAIRNESS: Final = Metric(
+    "fairness_deviation_tokens",
+    "gauge",
+    "Of those that wait: how far who has had most by weight is ahead of who has had least; of the first 100 jobs.",
+    ("lane",),
+)
+BACKEND_SLOTS: Final = Metric(
+    "backend_slots", "gauge", "Calls that the backend may have at once; of `concurrency: auto` as found.", ("backend",)
+)
+BACKEND_HELD: Final = Metric(
+    "backend_held", "gauge", "1 while an operator has the backend called no more.", ("backend",)
+)
+BATCH_HOURS_ON: Final = Metric("batch_hours_on", "gauge", "1 while lines of batches may begin, by the model's hours.")
+BUDGETS: Final = Metric(
+    "budgets",
+    "gauge",
+    "Budgets by whose they are (token, group), period (day, month) and state: ok, near (80 % is used), spent.",
+    ("whose", "period", "state"),
+    False,
+)
+REDIS_MEMORY: Final = Metric("redis_memory_bytes", "gauge", "What Redis uses.", (), False)
+REDIS_MEMORY_LIMIT: Final = Metric("redis_memory_limit_bytes", "gauge", "Redis's maxmemory; 0: none.", (), False)
 
-READ: Final = (WAITING, OLDEST, RUNNING, SLOTS, WORKERS, MODEL_HELD, REDIS_UP, INFO)
+READ: Final = (
+    *(WAITING, OLDEST, RUNNING, SLOTS, WORKERS, MODEL_HELD, FAIRNESS, BACKEND_SLOTS, BACKEND_HELD, BATCH_HOURS_ON),
+    *(BUDGETS, REDIS_MEMORY, REDIS_MEMORY_LIMIT, REDIS_UP, INFO),
+)
 """What is read at the moment of asking, once for the whole."""
+
+BACKEND_UP: Final = Metric(
+    "backend_up",
+    "gauge",
+    "The part of the model's workers that call the backend; the others keep away, as their last calls of it failed.",
+    ("backend",),
+    across="mean",
+)
+BACKEND_RUNNING: Final = Metric("backend_running", "gauge", "Calls that are open at the backend.", ("backend",))
+BATCHES_RUNNING: Final = Metric("batches_running", "gauge", "Batches that live workers carry.")
+BATCH_LINES_LEFT: Final = Metric("batch_lines_left", "gauge", "Lines of these that have not ended.")
+BATCH_IDLE: Final = Metric(
+    "batch_idle_seconds", "gauge", "Of these, the longest time for which nothing of a batch has ended.", across="max"
+)
+BATCH_WINDOW: Final = Metric(
+    "batch_window_seconds", "gauge", "Of these, the shortest time that is left of a window.", across="min"
+)
+BATCHES_OPEN: Final = Metric(
+    "batches_open",
+    "gauge",
+    "Batches in the store that have not ended, as looked up every 30 s.",
+    (),
+    False,
+    across="max",
+)
+
+TOLD: Final = (
+    *(BACKEND_UP, BACKEND_RUNNING, BATCHES_RUNNING, BATCH_LINES_LEFT, BATCH_IDLE, BATCH_WINDOW, BATCHES_OPEN),
+)
+"""What live processes say of the present, each its part (`shared/metrics/states.py`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -122,22 +123,41 @@ async def spent_budget(client: RedisClient, rows: Sequence[LimitRow]) -> Insuffi
 
     Raises RedisUnavailable or RedisRefused.
     """
-    budgets = budget_rows(rows)
-    if not budgets:
-        return None
+    for use in await budget_uses(client, budget_rows(rows)):
+        if use.used >= use.limit:
+            kind, whose = _whose(use.subject)
+            return _spent(use.now_ms, use.name, use.limit, use.used, whose, is_group=bool(kind))
+    return None
+
+
+class BudgetUse(NamedTuple):
+    """What is used of one budget."""
+
+    subject: str
+    name: str
+    """As the setting is called."""
+    limit: int
+    used: int
+    now_ms: int
+    """Redis's clock."""
+
+
+async def budget_uses(client: RedisClient, rows: Sequence[LimitRow]) -> list[BudgetUse]:
+    """Return what is used of each budget of these subjects. Raises RedisUnavailable or RedisRefused."""
+    if not rows:
+        return []
     seconds, micros = await client.call("TIME")
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     now = datetime.fromtimestamp(int(seconds), UTC)
     day, month = f"d{now_ms // DAY_MS}", f"m{now.year * 12 + now.month - 1}"
-    for row in budgets:
-        used = await client.call(
-            "HMGET", PREFIXES["budget"] + row.subject, *(day + "t", month + "t", day + "s", month + "s")
-        )
-        for name, most, number in zip(_BUDGETS, row[1 + _BUDGETS_FROM :], used, strict=True):
-            if isinstance(most, int) and 0 < most <= int(number or 0):
-                kind, whose = _whose(row.subject)
-                return _spent(now_ms, name, most, int(number), whose, is_group=bool(kind))
-    return None
+    fields = (day + "t", month + "t", day + "s", month + "s")
+    replies = await asyncio.gather(*(client.call("HMGET", PREFIXES["budget"] + row.subject, *fields) for row in rows))
+    return [
+        BudgetUse(row.subject, name, int(most), int(number or 0), now_ms)
+        for row, used in zip(rows, replies, strict=True)
+        for name, most, number in zip(_BUDGETS, row[1 + _BUDGETS_FROM :], used, strict=True)
+        if isinstance(most, int) and most > 0
+    ]
 
 
 def _whose(subject: str) -> tuple[str, str]:

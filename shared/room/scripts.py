@@ -399,6 +399,10 @@ class CountArguments(NamedTuple):
     process: str
     number: int
     run: str
+    states: bytes | str = ""
+    """What stands in the process (`shared/metrics/states.py`); empty: nothing is said of it; gone: nothing does."""
+    states_ms: int = 0
+    """How long that counts."""
 
 
 class CountRow(NamedTuple):
@@ -600,6 +604,7 @@ ACKNOWLEDGE: Final = Script("acknowledge", BatchArguments, IdRow, _number)
 HEAR: Final = Script("hear", HearArguments, NoRow, _raw)
 COUNT: Final = Script("count", CountArguments, CountRow, _number)
 REMEMBER: Final = Script("remember", RememberArguments, RememberRow, _number)
+OBSERVE: Final = Script("observe", NoArguments, ModelRow, _raw)
 DROP: Final = Script("drop", NoArguments, DropRow, _letters)
 CAPACITY: Final = Script("capacity", CapacityArguments, NoRow, _raw)
 AWAY: Final = Script("away", AwayArguments, NoRow, _number)
@@ -621,5 +626,5 @@ ALL: Final = (
     *(ADMIT, TAKE, MAKE_ROOM, APPEND, RELEASE, RENEW, CANCEL, FORGET, PEEK, BEAT, LEAVE, HELLO, SWEEP, DEPTH),
     *(SET_MODEL, SET_BACKEND, DESCRIBE, END_JOBS, MOVE_JOBS, NOTE, TELL_ENDS, BROWSE),
     *(HOLD, LET_GO, RESULTS, ACKNOWLEDGE, HEAR, DROP, STAND, LOOK, AWAY, BACK, DOZE, COUNT, CAPACITY),
-    REMEMBER,
+    *(REMEMBER, OBSERVE),
 )

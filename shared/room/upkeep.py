@@ -17,6 +17,7 @@ from shared.room.scripts import (
     ALL,
     DEPTH,
     HELLO,
+    OBSERVE,
     SWEEP,
     HelloArguments,
     ModelRow,
@@ -61,6 +62,18 @@ class Depth:
     """What an operator has set."""
     backends_off: frozenset[str] = frozenset()
     """Keys of the backends that an operator holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What metrics read beside a model's depth."""
+
+    places: int | None
+    """Of `concurrency: auto`: how many jobs may run at once, as found."""
+    found: bytes
+    """Of the same: what was found of each backend, as `shared.capacity.read_state` reads it."""
+    deviation: dict[Lane, int]
+    """Between those that wait: tokens by weight from who has had least to who has had most."""
 
 
 class Upkeep:
@@ -151,3 +164,12 @@ class Upkeep:
             )
             for name, row in zip(names, reply, strict=True)
         }  # fmt: skip
+
+    async def observe(self) -> tuple[list[bytes], dict[str, Observed]]:
+        """Return what live processes have told of their present, and what is observed, per model."""
+        names = list(self._catalogue.settings.models)
+        states, *rows = await self._scripts.run(OBSERVE, NoArguments(), map(ModelRow, names))
+        return states, {
+            name: Observed(int(row[0]) if row[0] else None, row[1], dict(zip(LANES, map(int, row[2:6]), strict=True)))
+            for name, row in zip(names, rows, strict=True)
+        }

@@ -3,7 +3,16 @@
 -- it begins anew, as numbers that fall back by a little would be read as a start at nothing and counted twice.
 -- A number that would grow past what Redis can hold (a backend may say that it used any number of tokens) stays where it is,
 -- and keeps nothing else from being counted.
+-- With them comes what stands in the process now, which replaces what stood, and is forgotten where no word follows.
 -- Returns how many numbers were added.
+if states == 'gone' then redis.call('DEL', NAMES.states .. process)
+elseif states ~= '' then
+  local now = clock()
+  redis.call('SET', NAMES.states .. process, states, 'PX', states_ms)
+  redis.call('ZADD', NAMES.tellers, now, process)
+  redis.call('ZREMRANGEBYSCORE', NAMES.tellers, '-inf', now - states_ms)
+  redis.call('PEXPIRE', NAMES.tellers, states_ms)
+end
 local told, added = NAMES.counted .. process, 0
 if tonumber(redis.call('GET', told) or 0) >= number then return 0 end
 redis.call('SET', told, number, 'PX', DAY_MS)

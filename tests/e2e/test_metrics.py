@@ -177,6 +177,12 @@ def by_model_of_jobs(url: str) -> Counter[tuple[str, ...]]:
 
 def run_batch(site: Site, name: str, count: int) -> dict[str, int]:
     """Run a batch to its end; returns its counts."""
+    made = begin_batch(site, name, count)
+    return wait_until(lambda: batch_counts(site, made), 40, "the batch to end")
+
+
+def begin_batch(site: Site, name: str, count: int) -> str:
+    """Make a batch; returns its id."""
     lines = [
         {"custom_id": f"id{n}", "method": "POST", "url": CHAT, "body": chat_body(name, f"line {n}")}
         for n in range(count)
@@ -185,14 +191,16 @@ def run_batch(site: Site, name: str, count: int) -> dict[str, int]:
     with site.system.client() as client:
         file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", data)}).json()
         asked = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
-        made = client.post("/v1/batches", json=asked).json()
+        made: str = client.post("/v1/batches", json=asked).json()["id"]
+    return made
 
-        def ended() -> dict[str, int]:
-            batch = client.get(f"/v1/batches/{made['id']}").json()
-            counts: dict[str, int] = batch["request_counts"]
-            return counts if batch["status"] in ("completed", "failed", "expired") else {}
 
-        return wait_until(ended, 40, "the batch to end")
+def batch_counts(site: Site, batch_id: str) -> dict[str, int]:
+    """Return the counts of a batch that has ended, nothing before."""
+    with site.system.client() as client:
+        batch = client.get(f"/v1/batches/{batch_id}").json()
+    counts: dict[str, int] = batch["request_counts"]
+    return counts if batch["status"] in ("completed", "failed", "expired") else {}
 
 
 def test_calls_made_again_are_counted_as_the_log_tells_them(site: Site) -> None:
@@ -214,6 +222,52 @@ def test_calls_made_again_are_counted_as_the_log_tells_them(site: Site) -> None:
     asked = total(url, "requests_total", model="fails-over")
     codes = by(url, "backend_seconds_count", "model", "code")
     assert (codes["fails-over", "200"], codes["fails-over", "503"]) == (asked, wanted.total())
+
+
+def test_how_backends_stand_is_told_while_it_is_so(site: Site, demo_backend: DemoBackend) -> None:
+    url, dead, live = site.system.base_url, NOBODY.split("/")[2], demo_backend.url.split("/")[2]
+    for number in range(100):
+        site.ask("fails-over", number, stream=False)
+        if by(url, "backend_ejections_total", "model"):
+            break
+    equal(lambda: by(url, "backend_ejections_total", "model", "backend"), Counter({("fails-over", dead): 1}))
+    equal(lambda: number_of(url, "backend_up", "fails-over", dead) in (0, 0.5), wanted=True)  # of two workers, or one
+    assert number_of(url, "backend_up", "fails-over", live) == number_of(url, "backend_up", "good", live) == 1
+    assert number_of(url, "backend_slots", "narrow", live) == 1
+    assert number_of(url, "backend_held", "narrow", live) == 0
+    with site.system.client() as client, ExitStack() as stack:
+        parts = list[Iterator[bytes]]()
+        for _ in range(3):
+            answer = stack.enter_context(client.stream("POST", CHAT, json=chat_body("long", stream=True)))
+            parts.append(answer.iter_raw())  # kept: its end would be the stream's
+            next(parts[-1])
+        equal(lambda: number_of(url, "backend_running", "long", live), 3)
+    equal(lambda: number_of(url, "backend_running", "long", live), 0)
+    assert (number_of(url, "redis_memory_bytes") or 0) > 100_000
+
+
+def number_of(url: str, name: str, model: str = "", backend: str = "") -> float | None:
+    """Return a gauge's number, None where it is not told."""
+    wanted = {"model": model, "backend": backend} if model else {}
+    found = (
+        value
+        for (sample, given), value in scrape(url).items()
+        if sample == f"aqueduct_{name}" and dict(given) == wanted
+    )
+    return next(found, None)
+
+
+@pytest.mark.chaos
+def test_how_batches_stand_is_told_while_they_run(site: Site) -> None:
+    url = site.system.base_url
+    made = begin_batch(site, "narrow", 8)
+    equal(lambda: by(url, "batches_running", "model"), Counter({("narrow",): 1}))
+    assert 0 < total(url, "batch_lines_left", model="narrow") <= 8
+    assert total(url, "batch_idle_seconds", model="narrow") < 30
+    assert 23 * 3600 < total(url, "batch_window_seconds", model="narrow") <= 24 * 3600
+    wait_until(lambda: batch_counts(site, made), 40, "the batch to end")
+    equal(lambda: by(url, "batches_running", "model"), Counter())
+    equal(lambda: by(url, "batch_lines_left", "model"), Counter())
 
 
 def test_gauges_are_the_queues_own_whichever_process_is_asked(site: Site) -> None:

@@ -18,7 +18,8 @@ from shared.lanes import LANES
 from shared.metrics import names
 from shared.metrics.codes import code_label
 from shared.metrics.counts import Counts
-from shared.metrics.exposition import Whole, encoded
+from shared.metrics.exposition import encoded
+from shared.metrics.gauges import Whole
 from shared.metrics.publisher import Publisher, read_counts
 from shared.redis import RedisClient, RedisRefused
 from shared.room.scripts import COUNT, CountArguments, CountRow
@@ -33,7 +34,7 @@ KIND = ("chat.completions", "default")
 
 
 def text_of(counts: Counts, depths: dict[str, Depth] | None = None) -> str:
-    whole = Whole("1.0", is_up=True, counted=counts.take(), depths=depths or {}, slots=dict.fromkeys(depths or {}, 4))
+    whole = Whole("1.0", is_up=True, counted=counts.take(), depths=depths or {})
     return encoded(whole, "")[0].decode()
 
 
@@ -61,7 +62,7 @@ def full() -> Counts:
 def test_every_declared_metric_is_told_with_its_labels_and_nothing_else_is() -> None:
     depth = Depth(waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=1500, ends=0)
     families = {family.name: family for family in text_string_to_metric_families(text_of(full(), {"m": depth}))}
-    declared = (*names.COUNTED, *names.READ, names.TOKENS_TOTAL)
+    declared = (*names.COUNTED, *names.READ, *names.TOLD, names.TOKENS_TOTAL)
     own = {metric.name.removesuffix("_total"): metric for metric in declared}
     assert {name for name in families if not name.startswith("gen_ai_")} == own.keys()
     for name, metric in own.items():

@@ -14,7 +14,7 @@ Written by `make docs` from `shared/metrics/names.py`. How to read them: [metric
 
 def page() -> str:
     """Return the page of all metrics: each with its type, labels and meaning, and OpenTelemetry's names."""
-    metrics = (*names.READ, *names.COUNTED, names.TOKENS_TOTAL)
+    metrics = (*names.READ, *names.TOLD, *names.COUNTED, names.TOKENS_TOTAL)
     tables = (
         table(
             ("metric", "type", "labels", "what it says"),

@@ -16,6 +16,7 @@ import orjson
 from shared.background import Background
 from shared.batches import keys
 from shared.batches.record import BatchRecord, Status
+from shared.batches.record import Counts as Done
 from shared.catalogue import Catalogue
 from shared.files import Files, tenant_folder
 from shared.metrics.counts import Counts
@@ -65,6 +66,11 @@ class BatchService:
         self._url = url
         self._counts = counts
         self._tracing = tracing
+        self._metrics = BatchMetrics(counts, catalogue) if counts is not None else None
+        self._feeders: dict[str, Feeder] = {}
+        """Of the batches that are carried."""
+        self._open_batches: int | None = None
+        """As the last look into the store has shown."""
         self._loop = asyncio.get_running_loop()
         self._background = Background()
         self._client = RedisClient(settings.redis, "batches")
@@ -97,11 +103,17 @@ class BatchService:
             tokens,
             self._create_file,
             self._notifier.announce,
-            BatchMetrics(self._counts, self._catalogue) if self._counts is not None else None,
+            self._metrics,
             partial(BatchTrace, self._tracing) if self._tracing is not None else None,
         )
+        if self._counts is not None and self._metrics is not None:
+            metrics = self._metrics
+            self._counts.before_telling.append(lambda: metrics.standing(self._stand(), self._open_batches))
         self._background.forever(self._scan_forever(), "scan for batches")
         self._background.forever(self._job_events.run_forever(), "job events of batches")
+
+    def _stand(self) -> list[tuple[BatchRecord, Done]]:
+        return [(one.record, one.counts) for one in self._feeders.values() if one.record is not None]
 
     def ring(self, batch_id: str) -> None:
         """Carry a batch: its ticket came. Safe to call from another thread."""
@@ -120,6 +132,7 @@ class BatchService:
         self._is_full = False
         try:
             found = [key.removeprefix(keys.OPEN) for key in await self._store.list(keys.OPEN)]
+            self._open_batches = len(found)
             for batch_id in await self._in_order([one for one in found if one not in self._carried]):
                 await self._offer(batch_id)
         except StoreError as error:
@@ -173,6 +186,7 @@ class BatchService:
             self._heard(batch_id)
 
     async def _carry(self, feeder: Feeder, batch_id: str, lease: Lease) -> None:
+        self._feeders[batch_id] = feeder
         renewals = self._background.step(lease.renew_forever(), "renewals of a batch")
         shows = self._background.step(self._show_forever(feeder, batch_id), "progress of a batch")
         try:
@@ -186,7 +200,7 @@ class BatchService:
         finally:
             renewals.cancel()
             shows.cancel()
-            del self._carried[batch_id]
+            del self._carried[batch_id], self._feeders[batch_id]
             with suppress(RedisUnavailable, RedisRefused):
                 await self._lines.let_go(batch_id)
             if self._is_full and not self._closing:
