@@ -1,4 +1,5 @@
-"""Writes the generated parts of the documentation: the README's table of settings, and pages of `docs/reference/`.
+"""Writes the generated parts of the documentation: the README's table of settings, pages of `docs/reference/`, and what
+`deploy/monitoring/` brings for Prometheus and Grafana.
 
 In: the descriptions in the code. Out: files that are changed only where they were out of date; `--check` writes nothing
 and ends with 1 where one is.
@@ -13,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tools import monitoring  # noqa: E402 - the tree is put on the path first
 from tools.reference import commands, endpoints, errors, litellm, metrics, settings  # noqa: E402 - the tree is put on the path first
 
 README = ROOT / "README.md"
@@ -34,6 +36,9 @@ def wanted() -> Iterator[tuple[Path, str, str]]:
     for name, page in PAGES.items():
         file = ROOT / "docs" / "reference" / f"{name}.md"
         yield file, file.read_text(encoding="utf-8") if file.exists() else "", page()
+    for name, text in monitoring.files().items():
+        file = ROOT / "deploy" / "monitoring" / name
+        yield file, file.read_text(encoding="utf-8") if file.exists() else "", text
 
 
 def main(arguments: list[str]) -> int:
@@ -46,6 +51,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             print(f"{file.relative_to(ROOT)} is out of date: run `make docs-reference`", file=sys.stderr)
         else:
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(should_be, encoding="utf-8")
             print(f"{file.relative_to(ROOT)} written")
     return found if "--check" in arguments else 0
