@@ -101,6 +101,7 @@ class Unrun:
     """What `unrun.toml` says: why programs and snippets are not run, and what else is done with these."""
 
     programs: dict[str, str]
+    foreign_yaml: dict[str, str]
     entries: list[dict[str, Any]]
 
     def of(self, snippet: Snippet) -> dict[str, Any] | None:
@@ -126,4 +127,4 @@ def fits(entry: dict[str, Any], snippet: Snippet) -> bool:
 def unrun() -> Unrun:
     """Return the list."""
     content = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    return Unrun(content["programs"], content["snippet"])
+    return Unrun(content["programs"], content["foreign_yaml"], content["snippet"])
