@@ -23,7 +23,7 @@ test: install ## run every test that needs only Python; the others are skipped b
 	@$(PYTEST) $(ARGS) $(NONE_CHOSEN)
 	@$(ALONE) $(ARGS) $(NONE_CHOSEN)
 
-test-full: install-dev ## run all tests, those that need Node, nginx, Java or curl too; a skip fails
+test-full: install-dev ## run all tests, those that need a browser, Node, nginx, Java or curl too; a skip fails
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTEST) --full $(ARGS) $(NONE_CHOSEN)
 	@$(ALONE) --full $(ARGS) $(NONE_CHOSEN)
 
