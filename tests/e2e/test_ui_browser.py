@@ -6,12 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytest.importorskip("playwright", reason="`make install-dev` brings it")
@@ -21,38 +19,19 @@ from playwright.sync_api import expect
 from api.ui.pages import PAGES
 from tests.support.browser import PHONE, WIDE, Browser, Scheme
 from tests.support.chat import chat_body
-from tests.support.models import model
 from tests.support.node import node_script
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
-from tests.support.waiting import wait_until
+from tests.support.ui_site import Load, ui_system, wait_for_waiting
 
 pytestmark = pytest.mark.full("chromium")
-
-MODELS = {
-    "chat": model("prefix=1&tokens=5"),
-    "one": model("tokens=40&token_seconds=0.05", concurrency=1, max_wait_seconds=60, timeout_seconds=60),
-    "long": model("tokens=2000&token_seconds=0.05", concurrency=1, max_wait_seconds=60, timeout_seconds=60),
-}
-TOKENS: dict[str, dict[str, Any]] = {
-    "op": {"role": "operator", "group": "team-a", "requests_per_minute": 6000}, "look": {"role": "viewer"},
-    "load": {},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def system(
     tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend
 ) -> Iterator[System]:
-    folder = tmp_path_factory.mktemp("ui-browser")
-    settings = {
-        "storage": {"url": (folder / "store").as_uri()},
-        "groups": [{"name": "team-a", "tokens_per_day": 10**6}],
-    }
-    with System(
-        folder, redis_url=module_redis.url, backend_url=demo_backend.url, models=MODELS, tokens=TOKENS,
-        settings=settings,
-    ) as running:  # fmt: skip
+    with ui_system(tmp_path_factory.mktemp("ui-browser"), module_redis.url, demo_backend.url) as running:
         yield running
 
 
@@ -60,31 +39,6 @@ def system(
 def browser() -> Iterator[Browser]:
     with Browser() as running:
         yield running
-
-
-class Load:
-    """Requests in threads, until they are answered or left."""
-
-    def __init__(self, system: System, name: str, count: int, owner: str = "load") -> None:
-        self._client = system.client(system.tokens[owner])
-        self._threads = [threading.Thread(target=self._ask, args=(name,)) for _ in range(count)]
-
-    def _ask(self, name: str) -> None:
-        try:
-            with self._client.stream("POST", "/v1/chat/completions", json=chat_body(name, stream=True)) as answer:
-                answer.read()
-        except (httpx.HTTPError, RuntimeError):
-            pass  # left by `__exit__`
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-        for thread in self._threads:
-            thread.join(30)
 
 
 # --- coming in --------------------------------------------------------------------------------------------------------
@@ -160,7 +114,7 @@ def wider(width: int, size: Any) -> list[str]:
 
 def paths() -> list[str]:
     """Return where pages look their own way."""
-    return [*(f"/ui/{name}" for name in PAGES), "/ui/use?span=today&by=token", "/ui/nowhere"]
+    return [*(f"/ui/{name}" for name in PAGES), "/ui/use?span=today&by=token", "/ui/now?model=one", "/ui/nowhere"]
 
 
 def test_whoever_may_only_look_is_offered_nothing_else(system: System, browser: Browser) -> None:
@@ -194,31 +148,21 @@ def test_the_playground_streams_and_shows_text_as_text(system: System, browser: 
         assert system.tokens["op"] not in tab.page.content()
 
 
-def test_who_waits_sees_the_place_in_line_and_can_stop(
-    system: System, browser: Browser, demo_backend: DemoBackend
-) -> None:
-    with browser.tab(system.base_url) as tab, system.client(system.tokens["op"]) as client:
+def test_who_waits_sees_the_place_in_line_and_can_stop(system: System, browser: Browser) -> None:
+    with browser.tab(system.base_url) as tab:
         tab.log_in(system.tokens["op"], "/ui/playground")
         tab.field("Model").select_option("long")
         with Load(system, "long", 3, "op"):
-            expect_waiting(client, "long", 2)
+            wait_for_waiting(system, "long", 2)
             tab.press("Send")
             expect(tab.find("#state")).to_contain_text("Waiting: 2 before it")
             tab.press("Stop")
             expect(tab.find("#state")).to_contain_text("Stopped")
-            expect_waiting(client, "long", 2)
+            wait_for_waiting(system, "long", 2)
         tab.press("Send")
         expect(tab.find("#answer")).to_contain_text("0 1 2")
         tab.press("Stop")
         expect(tab.find("#state")).to_contain_text("Stopped")
-
-
-def expect_waiting(client: httpx.Client, name: str, count: int) -> None:
-    def found() -> bool:
-        jobs = client.get(f"/admin/v1/jobs?model={name}&state=waiting").json()["data"]
-        return len(jobs) == count
-
-    wait_until(found, 20, f"{count} to wait")
 
 
 def test_what_is_refused_is_told(system: System, browser: Browser) -> None:
@@ -264,7 +208,7 @@ def test_the_printed_lines_ask_the_same(
     assert all(json.dumps(one, sort_keys=True) == json.dumps(asked[0], sort_keys=True) for one in asked)
 
 
-# --- use and tokens ---------------------------------------------------------------------------------------------------
+# --- use ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_month_of_a_team_is_four_touches_away(system: System, browser: Browser) -> None:
@@ -283,29 +227,3 @@ def test_a_month_of_a_team_is_four_touches_away(system: System, browser: Browser
         assert download.value.suggested_filename.endswith(".csv") and ",op,team-a,chat,default," in text
         tab.field("From").fill("2026-01-05")
         expect(tab.field("When")).to_have_value("dates")
-
-
-def test_tokens_are_made_changed_and_revoked(system: System, browser: Browser) -> None:
-    with browser.tab(system.base_url) as tab:
-        tab.expect_status(400)
-        tab.log_in(system.tokens["op"], "/ui/tokens")
-        tab.page.get_by_text("Create a token").click()
-        tab.field("Name").fill("no such name")
-        tab.press("Create the token")
-        expect(tab.find("#new-name-error")).to_contain_text("May hold only letters")
-        tab.field("Name").fill("dora")
-        tab.press("Create the token")
-        secret = tab.find("#secret").text_content() or ""
-        with system.client(secret) as client:
-            assert client.get("/v1/models").status_code == 200
-        tab.page.get_by_role("link", name="I have it").click()
-        tab.page.get_by_role("link", name="Change dora").click()
-        tab.field("Requests a minute").fill("7")
-        tab.press("Save")
-        expect(tab.find(".notice").first).to_contain_text("dora is changed")
-        row = tab.find("#tokens tr").filter(has_text="dora")
-        expect(row).to_contain_text("of 7 requests/min")
-        row.get_by_role("button", name="Revoke").click()
-        tab.answer_yes()
-        expect(tab.find(".notice").first).to_contain_text("dora is revoked")
-        assert tab.find("#tokens").get_by_text("dora").count() == 0
