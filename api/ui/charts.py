@@ -20,8 +20,8 @@ RIGHT: Final = 6
 TOP: Final = 8
 BOTTOM: Final = 20
 MOST_REASONS: Final = 6
-SPARK_WIDTH: Final = 120
-SPARK_HEIGHT: Final = 28
+SPARK_WIDTH: Final = 240
+SPARK_HEIGHT: Final = 60
 
 Values = tuple[float | None, ...]
 Write = Callable[[float | None], str]
@@ -117,15 +117,15 @@ def of_span(ask: Callable[[Span], float | None]) -> Callable[[list[Point]], floa
     return lambda points: ask(span(points))
 
 
-def sparks(*many: Values) -> list[tuple[str, str]]:
-    """Return line and area of each series of a small chart, on one scale; empty where nothing is known."""
-    top = max([1.0, *(value for values in many for value in values if value is not None)])
-    step = SPARK_WIDTH / max(1, len(many[0]) - 1)
+def sparks(area: Values, line: Values) -> tuple[str, str]:
+    """Return the paths of a small chart on one scale, in whole numbers, as there may be many; empty: not known."""
+    top = max([1.0, *(value for values in (area, line) for value in values if value is not None)])
+    step = SPARK_WIDTH / max(1, len(line) - 1)
 
     def place(at: int, value: float) -> tuple[float, float]:
         return at * step, SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * value / top
 
-    return [_paths(values, place, SPARK_HEIGHT) for values in many]
+    return _paths(area, place, SPARK_HEIGHT, 0)[1], _paths(line, place, SPARK_HEIGHT, 0)[0]
 
 
 def _drawn(series: Series, top: float) -> Drawn:
@@ -138,14 +138,16 @@ def _y(value: float, top: float) -> float:
     return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(1.0, value / top), 1)
 
 
-def _paths(values: Values, place: Callable[[int, float], tuple[float, float]], floor: float) -> tuple[str, str]:
+def _paths(
+    values: Values, place: Callable[[int, float], tuple[float, float]], floor: float, digits: int = 1
+) -> tuple[str, str]:
     """Return the line through what is known, which breaks where something is missing for long, and the area below."""
     lines, areas = [], []
     for run in _runs(values):
         spots = [place(at, value) for at, value in run]
         if len(spots) == 1:
             spots.append((spots[0][0] + 1, spots[0][1]))  # one alone would not be seen
-        text = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+        text = " ".join(f"{x:.{digits}f},{y:.{digits}f}" for x, y in spots)
         lines.append(f"M{text}")
         areas.append(f"M{spots[0][0]:.1f},{floor} {text} {spots[-1][0]:.1f},{floor}Z")
     return "".join(lines), "".join(areas)
@@ -197,7 +199,8 @@ def model_charts(points: Sequence[Point], now: float) -> list[Chart]:
         chart(
             "rate", "Requests a minute",
             [
-                Series("ended", 1, part(of_span(lambda it: it.per_minute(it.total())), minutes), is_area=True),
+                Series("answered", 1, part(of_span(lambda it: it.per_minute(it.answered())), minutes), is_area=True),
+                Series("refused", 8, part(of_span(lambda it: it.per_minute(_refused(it))), minutes)),
                 Series("failed", 5, part(of_span(lambda it: it.per_minute(it.failed())), minutes)),
             ],
         ),
@@ -220,6 +223,11 @@ def model_charts(points: Sequence[Point], now: float) -> list[Chart]:
         chart("oldest", "The oldest waits for", [Series("oldest", 2, part(longest_wait), is_area=True)], seconds, 1),
         chart("held", "Had to wait, a minute, by reason", _by_reason(points, part, minutes)),
     ]  # fmt: skip
+
+
+def _refused(lately: Span) -> int:
+    """Return how many ended otherwise: by a limit of theirs, a fault of theirs, or because their client left."""
+    return lately.total() - lately.answered() - lately.failed()
 
 
 def _by_reason(points: Sequence[Point], part: Callable[..., Values], minutes: int) -> list[Series]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import FormData, MutableHeaders
 from starlette.requests import Request
@@ -39,6 +39,8 @@ from shared.store import StoreError
 log = logging.getLogger("aqueduct.ui")
 
 FIRST: Final = "/ui/now"
+CAME: Final = "came"
+"""Stands in an address that a page of ours has led to from a link on another site."""
 BODY_SECONDS: Final = 30.0
 MAX_FIELDS: Final = 1000
 _POLICY: Final = (
@@ -177,6 +179,8 @@ async def _read(
         visit = await _visit(request, gateway, page)
     except _LoggedOut:
         return _to_login(request, is_page=is_page)
+    if is_page and CAME in request.query_params:
+        return RedirectResponse(_address(request), 303)
     if is_page and visit.session.notice:
         visit.notice = visit.session.notice
         await visit.session.say("")
@@ -202,16 +206,22 @@ async def _act(request: Request, gateway: Gateway, page: Page, action: Action) -
 def _to_login(request: Request, *, is_page: bool) -> Response:
     if not is_page:
         return Response("Your session has ended. Log in again.\n", 401, media_type="text/plain")
-    given = request.headers.get("sec-fetch-site")
-    if given in ("cross-site", "same-site") and request.method == "GET" and not request.cookies:
-        # The cookie is not sent where a link on another site leads here; from this page on it is.
-        return HTMLResponse(rendered("bounce.html", to=request.url.path + _query(request)))
-    back = request.url.path + _query(request) if request.method == "GET" else request.url.path.rpartition("/")[0]
-    return RedirectResponse("/ui/login" if back == FIRST else f"/ui/login?next={quote(back, safe='/')}", 303)
+    here = _address(request) if request.method == "GET" else request.url.path.rpartition("/")[0]
+    site = request.headers.get("sec-fetch-site")
+    if request.method == "GET" and site in ("cross-site", "same-site") and CAME not in request.query_params:
+        # Where a link on another site leads here the cookie is not sent along; from a page of ours on it is.
+        return HTMLResponse(rendered("bounce.html", to=_with_mark(here)))
+    return RedirectResponse("/ui/login" if here == FIRST else f"/ui/login?next={quote(here, safe='/')}", 303)
 
 
-def _query(request: Request) -> str:
-    return f"?{request.url.query}" if request.url.query else ""
+def _address(request: Request) -> str:
+    """Return the path and query that are asked for, without our own mark."""
+    pairs = [(name, value) for name, value in request.query_params.multi_items() if name != CAME]
+    return request.url.path + (f"?{urlencode(pairs)}" if pairs else "")
+
+
+def _with_mark(address: str) -> str:
+    return f"{address}{'&' if '?' in address else '?'}{CAME}=1"
 
 
 def _no_csrf() -> AqueductError:

@@ -138,6 +138,7 @@ class Hour:
             fresh = [point for point in map(read_point, reply) if point is not None and point.at > since[name]]
             hour = now - POINTS * self.step
             self._points[name] = [point for point in [*self._points[name], *fresh] if point.at > hour]
+            await asyncio.sleep(0)  # an hour takes a millisecond to read, and streams share this loop
 
 
 async def read_found(client: RedisClient, catalogue: Catalogue) -> dict[str, dict[str, Found]]:

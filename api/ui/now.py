@@ -19,7 +19,7 @@ from shared.metrics.history import span
 LOOKED_THROUGH: Final = 200
 """Entries of the audit log among which who holds a model is looked for."""
 MANY: Final = 40
-"""So many models, and the page is asked for less often."""
+"""More models than that are rows of a table, without charts, and asked for less often."""
 _HOLD_WORDS: Final = {
     "room": "all slots were busy",
     "tenant": "its token or group may have no more running",
@@ -55,9 +55,12 @@ async def _shown(visit: Visit, template: str, *, fresh: bool) -> Response:
     wanted = visit.query.get("model")
     seen = await viewing.snapshot(fresh=fresh)
     if not wanted:
-        models = viewing.models(seen)
-        every = 2000 if len(models) <= MANY else 5000
-        return visit.page(template, models=models, total=_total(models), every=every, has_metrics=_counts(visit))
+        models = await viewing.models(seen)
+        is_long = len(models) > MANY
+        every = 5000 if is_long else 2000
+        return visit.page(
+            template, models=models, total=_total(models), every=every, is_long=is_long, has_metrics=_counts(visit)
+        )
     names = visit.gateway.catalogue.names
     if wanted not in names or names[wanted] not in seen.depths:
         raise NotFound(f"No model is called {wanted[:100]!r}{suggestion(wanted, names)}.")

@@ -25,9 +25,10 @@ from shared.settings import ModelSettings
 LATELY_SECONDS: Final = 300
 SPARK_BINS: Final = 60
 FRESH_SECONDS: Final = 1.0
+MODELS_AT_ONCE: Final = 10
 
-Sparks = list[tuple[str, str]]
-"""A small chart: a line and an area of each series."""
+Sparks = tuple[str, str]
+"""A small chart: what waited as an area, what ran as a line."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class ModelNow:
     """The last five minutes."""
     verdict: Verdict
     sparks: Sparks
-    """Of what waited, and of what ran."""
 
     @property
     def waiting(self) -> int:
@@ -104,10 +104,15 @@ class Viewing:
         calls = {where(one): lately.calls(one.address) for one in settings.backends}
         return ModelNow(name, settings, depth, slots, lately, verdict(settings, depth, slots, lately, calls), drawn)
 
-    def models(self, seen: Snapshot) -> list[ModelNow]:
+    async def models(self, seen: Snapshot) -> list[ModelNow]:
         """Return all that the settings still know."""
-        known = self._catalogue.settings.models
-        return [self.model(name, seen) for name in seen.depths if name in known]
+        found = []
+        for name in seen.depths:
+            if name in self._catalogue.settings.models:
+                found.append(self.model(name, seen))
+                if not len(found) % MODELS_AT_ONCE:
+                    await asyncio.sleep(0)  # streams share this loop
+        return found
 
     def _of_hour(self, name: str, seen: Snapshot) -> tuple[Span, Sparks]:
         """Return what changes with each point only: the last minutes, and the small chart."""

@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from api.ui.filters import seconds
 from shared.holds import Hold
-from shared.metrics.history import Calls, Span
+from shared.metrics.history import Calls, Span, is_failure
 from shared.room.upkeep import Depth
 from shared.settings import ModelSettings
 
@@ -75,7 +75,7 @@ def _held(settings: ModelSettings, depth: Depth) -> Verdict | None:
 def _failing(lately: Span, calls: Mapping[str, Calls]) -> Verdict | None:
     total, failed = lately.total(), lately.failed()
     if failed >= FEW and failed >= TOO_MANY * total:
-        outcomes = {name: number for name, number in lately.requests().items() if name[:1] in "45"}
+        outcomes = {name: number for name, number in lately.requests().items() if is_failure(name)}
         worst = max(outcomes, key=lambda name: outcomes[name])
         return Verdict("bad", "failing", f"{failed} of {total} requests failed in the last minutes, most with {worst}.")
     for address, one in calls.items():

@@ -160,6 +160,10 @@ class Span:
         """Return how many of them failed, by `is_failure`."""
         return sum(number for outcome, number in self.requests().items() if is_failure(outcome))
 
+    def answered(self) -> int:
+        """Return how many of them had an answer."""
+        return sum(number for outcome, number in self.requests().items() if outcome < "400")
+
     def held(self) -> dict[str, int]:
         """Return how many requests could not begin at once, by reason; the most frequent first."""
         found = Counter({name[1:]: number for name, number in self.new.items() if name[0] == "h"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -53,6 +54,36 @@ def test_whoever_has_no_session_is_led_to_the_login_and_back(system: System) -> 
         assert_is_guarded(page)
         back = visitor.login(system.tokens["look"], "/ui/jobs?model=m")
         assert (back.status_code, back.headers["location"]) == (303, "/ui/jobs?model=m")
+
+
+def test_a_link_on_another_site_leads_to_the_page_of_whoever_is_logged_in(system: System, operator: Visitor) -> None:
+    """The cookie is sent only from a page of ours on: so there is one between, once."""
+    from_elsewhere = {"sec-fetch-site": "cross-site"}
+    with Visitor(system) as nobody:
+        first = nobody.client.get("/ui/jobs?model=m&state=waiting", headers=from_elsewhere)
+        assert 'content="0; url=/ui/jobs?model=m&amp;state=waiting&amp;came=1"' in first.text
+        assert nobody.client.get("/ui/now/live", headers=from_elsewhere).status_code == 401
+        again = nobody.client.get("/ui/jobs?model=m&came=1", headers=from_elsewhere)
+        assert again.headers["location"] == "/ui/login?next=/ui/jobs%3Fmodel%3Dm"
+    assert operator.client.get("/ui/jobs?model=m&came=1").headers["location"] == "/ui/jobs?model=m"
+
+
+def test_behind_a_proxy_that_speaks_https_the_cookie_is_kept_to_it(
+    tmp_path: Path, module_redis: RedisServer, demo_backend: DemoBackend
+) -> None:
+    settings = {"api": {"trusted_proxies": ["127.0.0.1"]}}
+    with System(
+        tmp_path, redis_url=module_redis.url, backend_url=demo_backend.url, models={"m": model()}, tokens=TOKENS,
+        settings=settings,
+    ) as running, Visitor(running) as visitor:  # fmt: skip
+        # The proxy has changed Host, and the browser says by itself that the form is one of ours.
+        proxied = {"x-forwarded-proto": "https", "host": "aqueduct", "sec-fetch-site": "same-origin"}
+        answer = visitor.login(running.tokens["op"], headers={**proxied, "origin": "https://llm.example"})
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith("__Host-aqueduct_ui=") and "Secure" in cookie and "Domain" not in cookie
+        given = {"cookie": cookie.partition(";")[0], **proxied}
+        assert visitor.client.get("/ui/now", headers=given).status_code == 200
+        assert visitor.client.get("/ui/now", headers={"cookie": given["cookie"]}).status_code == 303
 
 
 @pytest.mark.parametrize("onward", ["https://evil.example/", "//evil.example", "/ui/\\evil", "/ui//evil", "/v1/models"])
@@ -123,6 +154,8 @@ def test_a_form_without_the_sessions_token_does_nothing(operator: Visitor) -> No
     ours = {"origin": operator.origin}
     for fields in ({}, {"csrf": ""}, {"csrf": "é"}, {"csrf": "0" * 64}):
         assert operator.client.post("/ui/logout", data=fields, headers=ours).status_code == 403
+        action = {"model": "m", "action": "resume", **fields}
+        assert operator.client.post("/ui/now/model", data=action, headers=ours).status_code == 403
     operator.get("/ui/now")
 
 

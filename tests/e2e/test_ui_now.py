@@ -101,7 +101,7 @@ def test_the_hour_is_drawn_and_told_in_words(system: System, viewer: Visitor) ->
 
     def said() -> bool:
         text = viewer.client.get("/ui/now?model=quick").text
-        return 'aria-label="Requests a minute, last hour. ended:' in text and 'class="line c1" d="M' in text
+        return 'aria-label="Requests a minute, last hour. answered:' in text and 'class="line c1" d="M' in text
 
     wait_until(said, 20)
     wait_until(

@@ -8,8 +8,11 @@ from api.ui.history import Historian, Hour
 from shared import keys
 from shared.metrics import names
 from shared.metrics.counts import Counts
+from shared.metrics.history import Point
 from shared.metrics.publisher import Publisher
 from shared.protocol import HISTORY_POINTS
+from shared.room.scripts import REMEMBER, RememberArguments, RememberRow
+from shared.scripting import Scripts
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -50,6 +53,8 @@ async def test_one_process_writes_and_what_happened_until_another_takes_over_is_
         await bench.client.call("DEL", keys.HISTORIAN)  # the first has died, and its lease ran out
         assert await second.write()
         assert not await first.write()
+        late = RememberRow("m", Point(time.time(), 9, 9, 9, 9, 15).written(), b"[]")
+        assert not await Scripts(bench.client).run(REMEMBER, RememberArguments("late", 40_000), [late])
         points = (await hour.read())["m"]
         assert [point.new.get("q200", 0) for point in points] == [0, 2, 3]
         assert [(point.waiting, point.running, point.slots) for point in points] == [(1, 0, 32)] * 3
