@@ -26,7 +26,7 @@ BASE = (
 HIDDEN = (
     "redis-server", "redis-cli", "valkey-server", "valkey-cli", "nginx", "node", "npm", "java", "javac",
     "systemd-analyze", "promtool", "moto_server", "chromium", "google-chrome", "curl", "openssl", "docker",
-    "sphinx-build", "helm", "ip",
+    "sphinx-build", "go", "uv", "helm", "ip",
 )  # fmt: skip
 """What machines of developers often have, and tests then lean on unseen."""
 

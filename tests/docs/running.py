@@ -25,6 +25,7 @@ from tests.support.system import System
 LONG_RUNNING = {"up", "api", "worker", "flower", "demo-backend"}
 """These run until they are ended, and tests of their own start them; here their options are looked at."""
 NEED_CURL = {"curl", "celery"}
+A_TOKEN = "sk-aq-..."
 A_JOB = "req_0123…"
 A_STREAM = "chatcmpl-0660e446439a0f1b74bd6f3f8f850501"
 _CURL = 'curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; }\n'
@@ -95,7 +96,7 @@ class Reader:
         for command in snippet.commands:
             if is_assignment(command):
                 before.append(self._here(command))
-            elif command.startswith("aqueduct "):
+            elif command.startswith(("aqueduct ", ".venv/bin/aqueduct ")):
                 self._run_aqueduct(shlex.split(self._here(command), comments=True)[1:], snippet)
             else:
                 self._run_bash("\n".join([*before, self._here(command)]), snippet)
@@ -119,7 +120,7 @@ class Reader:
 
     def _here(self, text: str) -> str:
         """Return a snippet's text with this gateway's address, and requests that are there."""
-        text = text.replace(_LOOPBACK, self._system.base_url)
+        text = text.replace(_LOOPBACK, self._system.base_url).replace(A_TOKEN, self._token)
         if A_JOB in text:
             text = text.replace(A_JOB, self._open.enter_context(self._waiting_job()))
         return text.replace(A_STREAM, self.stored_stream()) if A_STREAM in text else text
