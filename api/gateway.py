@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from api.admin.batches import AllBatches
 from api.admin.desk import AdminDesk
 from api.batches.desk import BatchDesk
 from api.bodies import Bodies
@@ -72,6 +73,7 @@ class Gateway:
     file_desk: FileDesk | None = None
     batch_desk: BatchDesk | None = None
     stored_desk: StoredDesk | None = None
+    all_batches: AllBatches | None = None
 
     def __init__(self, catalogue: Catalogue, client: RedisClient, bulk: Bulk) -> None:
         self.catalogue = catalogue
@@ -146,6 +148,7 @@ class Gateway:
         files, lines = Files(store), Lines(self.client, bulk, self.catalogue, self.owner)
         self.file_desk = FileDesk(store, files)
         self.batch_desk = BatchDesk(store, files, self.client, lines, settings.batches)
+        self.all_batches = AllBatches(store, self.client, self.batch_desk, self.tokens)
         completions = StoredCompletions(store)
         collector = Collector(self.stored_jobs, completions, settings.storage.completions_days)
         self.stored_desk = StoredDesk(self.stored_jobs, completions, collector)
@@ -170,6 +173,12 @@ class Gateway:
         if self.batch_desk is None:
             raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
         return self.batch_desk
+
+    def batches_of_all(self) -> AllBatches:
+        """Return what operators see of batches; raises NotFound where there is no store."""
+        if self.all_batches is None:
+            raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
+        return self.all_batches
 
     def stored(self) -> StoredDesk:
         """Return what serves stored completions; raises NotFound where there is no store."""

@@ -81,6 +81,11 @@ class TokenTable:
             await self._look_for(digest, self._call)
         return self._known(digest)
 
+    def by_name(self, name: str) -> TokenSettings | None:
+        """Return the token of a name as far as this process knows; None where there is none, or its group is gone."""
+        known = (*self._static.values(), *self._dynamic.values())
+        return next((token for token in known if token.name == name and not token.has_lost_group), None)
+
     async def _look_for(self, digest: str, call: RedisCall) -> None:
         self._wanted.add(digest)
         if self._look is None:

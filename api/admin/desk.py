@@ -175,13 +175,6 @@ class AdminDesk:
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
-    async def batches(self) -> list[dict[str, Any]]:
-        """Return the batches of all tokens that have not ended; raises StoreError too."""
-        if self._batches is None:
-            raise NotFound("Batches are not set up here: the operator must set storage.url.", code="storage_not_set_up")
-        async with _told():
-            return [{"object": "batch", **one.as_json()} for one in await self._batches.rows()]
-
     async def audit(self, start: int, limit: int) -> Listing:
         """Return what operators did, the newest first."""
         async with _told():

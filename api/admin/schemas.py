@@ -51,6 +51,15 @@ class JobListQuery(JobFilterBody):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class BatchListQuery(_Body):
+    """Which batches are listed."""
+
+    state: Literal["open", "ended", "all"] = "open"
+    token: Name | None = None
+    after: str | None = Field(default=None, max_length=200, description="The last id of the page before.")
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
+
+
 class CancelJobsRequest(JobFilterBody):
     """Which jobs are ended."""
 

@@ -152,7 +152,26 @@ class BatchDesk:
         record = await self._load(tenant, batch_id)
         return record, records_after(self._store, tenant, batch_id, after)
 
-    async def retry(self, token: TokenSettings, batch_id: str, trace: str | None = None) -> Shown:
+    async def retry_once(self, token: TokenSettings, batch_id: str) -> tuple[Shown, bool]:
+        """As `retry`, but all who ask get the same new batch; returns it, and whether it was there already."""
+        tenant = tenant_folder(token.name)
+        key = Key(tenant, b"retry once of " + batch_id.encode(), b"")
+        if (known := await load(self._store, tenant, key.batch_id)) is not None:
+            return Shown(known), True
+        made: list[BatchRecord] = []
+
+        async def make() -> BatchRecord:
+            made.append((await self.retry(token, batch_id, key=key)).record)
+            return made[0]
+
+        try:
+            return Shown(await once(self._client, self._store, tenant, key, make)), not made
+        except TimeoutError:
+            raise in_progress() from None
+
+    async def retry(
+        self, token: TokenSettings, batch_id: str, trace: str | None = None, *, key: Key | None = None
+    ) -> Shown:
         """Make a new batch of the lines that did not succeed; raises NotFound, Conflict, RateLimited."""
         tenant = tenant_folder(token.name)
         old = await self._load(tenant, batch_id)
@@ -171,6 +190,7 @@ class BatchDesk:
             window=old.completion_window,
             metadata=old.metadata,
             output_expires_seconds=old.output_expires_seconds,
+            key=key,
             retry_of=old.id,
             trace=trace,
         )

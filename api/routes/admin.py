@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Path, Query
 from api.admin.desk import MOST_JOBS, actor, fields_of
 from api.admin.schemas import (
     AdminModel,
+    BatchListQuery,
     CancelJobsRequest,
     Demand,
     HeldAnswer,
@@ -158,9 +159,28 @@ async def list_groups(gateway: GatewayDep, _: ViewerDep) -> Listing:
 
 
 @router.get("/batches", operation_id="adminListBatches")
-async def list_batches(gateway: GatewayDep, _: ViewerDep) -> Listing:
-    """Return the batches of all tokens that have not ended."""
-    return Listing(data=await gateway.admin.batches())
+async def list_batches(gateway: GatewayDep, _: ViewerDep, wanted: Annotated[BatchListQuery, Query()]) -> Listing:
+    """Return the batches of all tokens: those that have not ended, the oldest first; or others, the newest first."""
+    found, has_more = await gateway.batches_of_all().page(wanted.state, wanted.token, wanted.after, wanted.limit)
+    return Listing(data=[{"object": "batch", **one.as_json()} for one in found], has_more=has_more)
+
+
+@router.get("/batches/{batch_id}", operation_id="adminGetBatch")
+async def get_batch(batch_id: JobId, gateway: GatewayDep, _: ViewerDep) -> dict[str, Any]:
+    """Return one batch: how far it is, when it should be finished, how many lines failed and why."""
+    return (await gateway.batches_of_all().show(batch_id)).as_json()
+
+
+@router.post("/batches/{batch_id}/cancel", operation_id="adminCancelBatch")
+async def cancel_batch(batch_id: JobId, gateway: GatewayDep, token: OperatorDep) -> dict[str, Any]:
+    """Cancel a batch; what has ended by then is kept. One that is cancelled already is told so."""
+    return (await gateway.batches_of_all().cancel(batch_id, actor(token))).as_json()
+
+
+@router.post("/batches/{batch_id}/retry", operation_id="adminRetryBatch")
+async def retry_batch(batch_id: JobId, gateway: GatewayDep, token: OperatorDep) -> dict[str, Any]:
+    """Run the lines again that did not succeed, as a new batch of its token; asked again, it is the same new batch."""
+    return (await gateway.batches_of_all().retry(batch_id, actor(token))).as_json()
 
 
 @router.get("/audit", operation_id="adminAudit")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 WIDTH: Final = 1000
@@ -23,6 +23,8 @@ class Step:
     """None for a moment."""
     kind: str
     """wait, run, call, bad or mark."""
+    after: float = 0.0
+    """Seconds since the job was accepted."""
     x: int = 0
     width: int = 0
 
@@ -106,4 +108,4 @@ def _run(run: Mapping[str, Any]) -> Iterator[Step]:
 def _placed(step: Step, begin: float, span: float) -> Step:
     x = round(min(1.0, max(0.0, (step.at - begin) / span)) * (WIDTH - LEAST))
     width = round(min(WIDTH - x, max(LEAST, (step.seconds or 0.0) / span * WIDTH)))
-    return Step(step.name, step.note, step.at, step.seconds, step.kind, x, width)
+    return replace(step, after=max(0.0, step.at - begin), x=x, width=width)

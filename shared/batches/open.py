@@ -1,9 +1,10 @@
-"""The store and Redis in, how far each open batch is out; for operators, who see those of every token."""
+"""The store and Redis in, how far batches are out; for operators, who see those of every token."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ READ_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenBatch:
-    """A batch that has not ended."""
+    """A batch, as operators see it: most have not ended."""
 
     id: str
     token: str
@@ -35,6 +36,11 @@ class OpenBatch:
     expires_at: int
     finish_at: int | None
     """When the last line should have ended, in Unix seconds, at the rate so far."""
+    ended_at: int | None = None
+    failures: Mapping[str, int] | None = None
+    """How many lines failed with which code; None where an older version has run it."""
+    retry_of: str | None = None
+    """The batch whose unfinished lines this one runs again."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -56,7 +62,9 @@ class OpenBatches:
             self._records = await self._read()
             self._read_at = time.monotonic()
         told = await asyncio.gather(*(progress_of(self._client, record.id) for record in self._records))
-        return [_row(record, Progress.from_fields(fields)) for record, fields in zip(self._records, told, strict=True)]
+        return [
+            row_of(record, Progress.from_fields(fields)) for record, fields in zip(self._records, told, strict=True)
+        ]
 
     async def _read(self) -> list[BatchRecord]:
         ids = [key.removeprefix(keys.OPEN) for key in await self._store.list(keys.OPEN)]
@@ -70,7 +78,9 @@ class OpenBatches:
         return await load(self._store, orjson.loads(mark)["tenant"], batch_id) if mark is not None else None
 
 
-def _row(record: BatchRecord, progress: Progress | None) -> OpenBatch:
+def row_of(record: BatchRecord, progress: Progress | None) -> OpenBatch:
+    """Return what is shown of a batch, with what its feeder told last."""
+    ends = (record.completed_at, record.failed_at, record.expired_at, record.cancelled_at)
     counts = progress.counts if progress is not None else record.counts
     return OpenBatch(
         id=record.id,
@@ -82,5 +92,8 @@ def _row(record: BatchRecord, progress: Progress | None) -> OpenBatch:
         total=counts.total,
         created_at=record.created_at,
         expires_at=record.expires_at,
-        finish_at=progress.finish_at if progress is not None else None,
+        finish_at=progress.finish_at if progress is not None and not record.has_ended else None,
+        ended_at=next((at for at in ends if at is not None), None),
+        failures=record.reasons if record.has_ended or progress is None else progress.reasons,
+        retry_of=record.retry_of,
     )

@@ -117,6 +117,8 @@ class BatchRecord:
     cancelled_at: int | None = None
     counts: Counts = field(default_factory=Counts)
     usage: TokenUsage | None = None
+    reasons: dict[str, int] | None = None
+    """How many lines failed with which code, once it has ended; None where it was run by an older version."""
     metadata: dict[str, str] | None = None
     output_expires_seconds: int | None = None
     """How long the output and error files are kept; None: as the operator's default says."""

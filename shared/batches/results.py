@@ -31,6 +31,10 @@ _MESSAGES: Final[dict[NotRun, str]] = {
 _RECORD: Final = b',"record":'
 """What divides head and record. Inside of a JSON text its quotes would have backslashes before them."""
 PART_BYTES: Final = 1024 * 1024
+MAX_REASONS: Final = 30
+"""Of one batch that are counted apart: backends may give any codes."""
+MAX_REASON: Final = 64
+OTHER_REASONS: Final = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,17 @@ def _record(custom_id: str, job_id: str, status: int, body: bytes, error: dict[s
         one_line = body.replace(b"\n", b" ").replace(b"\r", b" ")  # JSON text has raw line ends only between values
         response = {"status_code": status, "request_id": request_id(job_id), "body": orjson.Fragment(one_line)}
     return orjson.dumps({"id": f"batch_req_{job_id}", "custom_id": custom_id, "response": response, "error": error})
+
+
+def reason_of(record: bytes) -> str:
+    """Return the code of a failed line's error: its own, or that of the answer; its status where that has none."""
+    try:
+        told = orjson.loads(record)
+        error = told["error"] or told["response"]["body"]["error"]
+        code = error["code"] or f"status {told['response']['status_code']}"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return OTHER_REASONS
+    return str(code)[:MAX_REASON]
 
 
 def _reasoning(body: bytes) -> int:
@@ -170,6 +185,8 @@ class Tally:
     completed: int = 0
     failed: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How many lines failed with which code."""
     next_segment: int = 0
 
     def add(self, result: Result) -> bool:
@@ -181,6 +198,9 @@ class Tally:
             self.completed += 1
         else:
             self.failed += 1
+            code = reason_of(result.record)
+            code = code if code in self.reasons or len(self.reasons) < MAX_REASONS else OTHER_REASONS
+            self.reasons[code] = self.reasons.get(code, 0) + 1
         if result.usage is not None:
             self.usage += result.usage
         return True

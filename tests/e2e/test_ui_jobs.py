@@ -208,3 +208,8 @@ def test_a_filter_that_means_nothing_is_told_so(operator: Visitor, query: str, s
 )  # fmt: skip
 def test_a_form_that_means_nothing_does_nothing(operator: Visitor, sent: dict[str, str]) -> None:
     assert operator.post("/ui/jobs/move", sent).status_code == 400
+
+
+def test_without_a_store_the_page_of_batches_says_so(operator: Visitor) -> None:
+    assert "storage.url" in operator.get("/ui/batches", 404)
+    assert operator.post("/ui/batches/cancel", {"id": "x", "confirmed": "yes"}).status_code == 404

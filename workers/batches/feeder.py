@@ -89,6 +89,8 @@ class Feeder:
         self.record: BatchRecord | None = None
         """None until it was read."""
         self.counts = Counts()
+        self.reasons: dict[str, int] = {}
+        """How many lines failed with which code."""
         self._took_over = False
         """Redis may hold lines that another feeder began."""
         self.began_at = time.time()
@@ -195,7 +197,7 @@ class Feeder:
             if now - looked_at >= LOOK_SECONDS:
                 looked_at = now
                 record, stop, flow.token = await self._look(record)
-                self.counts = segments.tally.counts(record.counts.total)
+                self.counts, self.reasons = segments.tally.counts(record.counts.total), segments.tally.reasons
                 await self._tell(flow)
             if stop is None:
                 await flow.step(record.expires_at - time.time())
@@ -265,6 +267,7 @@ class Feeder:
             record,
             counts=counts,
             usage=usage,
+            reasons=made.tally.reasons,
             output_file_id=made.output_file_id,
             error_file_id=made.error_file_id,
         )
@@ -304,4 +307,5 @@ class Feeder:
 
     async def _tell(self, flow: Flow) -> None:
         with suppress(RedisUnavailable, RedisRefused):
-            await self._site.lines.say(self._id, Progress(self.counts, flow.finish_at(self.counts)).fields())
+            progress = Progress(self.counts, flow.finish_at(self.counts), self.reasons)
+            await self._site.lines.say(self._id, progress.fields())
