@@ -51,6 +51,8 @@ class Delivery:
                     done = events.read_completed(event)
                     self._note(done)
                     body = b"".join([*parts, done.body]) if parts else done.body
+                    if self._exchange.record.debug is not None:
+                        self._exchange.record.debug.add(body)
                     await self._exchange.answer(200, body, _times(done.queue_ms, done.run_ms))
                     return
 
@@ -89,6 +91,9 @@ class Delivery:
                 await exchange.start(200, SSE_TYPE, headers, is_joined=bool(out))
             if out or relay.is_over:
                 await exchange.write(out, more=not relay.is_over)
+            if exchange.record.debug is not None:  # all of it passes here then
+                exchange.record.debug.add(out)
+                continue
             write = exchange.direct_writer()
             relay.pass_on_to(write if self._cursor is None else self._cursor.writer(write))
 

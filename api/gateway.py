@@ -14,6 +14,7 @@ from api.admin.batches import AllBatches
 from api.admin.desk import AdminDesk
 from api.batches.desk import BatchDesk
 from api.bodies import Bodies
+from api.debugging import DebugTable
 from api.dispatch import Dispatcher
 from api.ended import RequestEnds
 from api.files.desk import FileDesk
@@ -91,6 +92,7 @@ class Gateway:
         )
         self.token_uses = TokenUses(keys.TOKEN_USES)
         self.tokens = TokenTable(catalogue, self.token_uses.note)
+        self.debugging = DebugTable(self.admissions.redis_now_ms)
         self.cancels = Reports(self._cancel, give_up_seconds=CANCEL_SECONDS, unless=self.relays.is_heard)
         self.forgets = Reports(Forgetting(self.admissions).forget, gather_seconds=FORGET_GATHER_SECONDS)
         self.unheard = Unheard(client, self.owner, self.relays, self.cancels)
@@ -128,6 +130,7 @@ class Gateway:
                 kind=kind,
                 settings=settings.api,
                 tokens=self.tokens,
+                debugging=self.debugging,
                 bodies=bodies,
                 dispatcher=dispatcher,
                 relays=self.relays,
@@ -309,6 +312,7 @@ async def open_gateway(catalogue: Catalogue) -> AsyncIterator[Gateway]:
         background.forever(gateway.forgets.run_forever(), "forgets")
         background.forever(gateway.drops.run_forever(), "drops")
         background.forever(gateway.tokens.refresh_forever(client.call), "tokens")
+        background.forever(gateway.debugging.refresh_forever(client.call), "tokens to be logged")
         background.forever(gateway.token_uses.tell_forever(client.call), "uses of tokens")
         if gateway.metrics is not None:
             background.forever(gateway.metrics.publisher.publish_forever(), "counts")

@@ -13,10 +13,10 @@ from functools import partial
 from typing import NamedTuple
 
 from api.bodies import Bodies
+from api.debugging import DebugTable
 from api.delivery import Delivery
 from api.dispatch import Dispatcher
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
-from api.record import RequestRecord
 from api.relay import Relay, State
 from api.relay_hub import RelayHub
 from api.reports import Reports
@@ -26,7 +26,6 @@ from api.stored.cursor import Cursor
 from api.tokens import TokenTable
 from shared.errors import AqueductError, BrokerUnavailable, Draining, RateLimited, UnknownModel
 from shared.holds import Hold
-from shared.jobs import request_id
 from shared.kinds.common.body import parse_body
 from shared.kinds.kind import Kind, Request
 from shared.places import Place
@@ -64,6 +63,7 @@ class JobEndpoint:
         kind: Kind,
         settings: ApiSettings,
         tokens: TokenTable,
+        debugging: DebugTable,
         bodies: Bodies,
         dispatcher: Dispatcher,
         relays: RelayHub,
@@ -80,6 +80,7 @@ class JobEndpoint:
         self._kind = kind
         self._settings = settings
         self._tokens = tokens
+        self._debugging = debugging
         self._bodies = bodies
         self._dispatcher = dispatcher
         self._relays = relays
@@ -104,7 +105,11 @@ class JobEndpoint:
             record.status = 499
         except AqueductError as error:
             record.error_code = error.code
+            if record.debug is not None:
+                record.debug.add(error.json())
             await exchange.fail(error)
+        if record.debug is not None:
+            record.debug.write(record)
         if record.attempts is not None and record.model is not None:
             record.backend = self._dispatcher.backend(record.model, record.place)
 
@@ -143,7 +148,6 @@ class JobEndpoint:
         stop_watching = exchange.watch(relay.hang_up)
         try:
             if older is not None:
-                _joins(record, older.id)
                 self._relays.join(relay, older.id)
                 record.joined = older.id
                 waiting = None
@@ -184,7 +188,6 @@ class JobEndpoint:
             raise
         exchange.add_headers(admitted.headers())
         if admitted.job_id != job.id:
-            _joins(exchange.record, admitted.job_id)
             self._relays.join(relay, admitted.job_id)
             exchange.record.joined = admitted.job_id
             return None
@@ -225,6 +228,8 @@ class JobEndpoint:
             cancel_unless_heard()
 
     def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
+        if self._debugging:
+            self._debugging.begin(exchange.record, token.name, raw)
         request = self._kind.validate(parse_body(raw))
         exchange.record.model = request.model[:MAX_NAME]  # as asked for, until it is found
         name = self._dispatcher.model_name(request.model)
@@ -245,11 +250,6 @@ class JobEndpoint:
         # What has a key is found by it alone: its job lives by other rules.
         is_found = read_timeout is not None and admission.idempotency is None
         return _Prepared(request, admission, identity(token, raw) if is_found else None)
-
-
-def _joins(record: RequestRecord, job_id: str) -> None:
-    if record.trace is not None:
-        record.trace.joined = request_id(job_id)
 
 
 async def _until_believed(refusal: RateLimited) -> None:

@@ -1,6 +1,6 @@
 """What happened to one request, filled on the way; the log line and the metrics are made of it at its end.
 
-It holds no prompt, no answer and no token: `tenant` is the token's name.
+It holds no prompt, no answer (but in `debug`, where an operator has asked for it) and no token: `tenant` is its name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from shared.token_settings import TokenSettings
 
 if TYPE_CHECKING:
+    from api.debugging import DebugLine
     from api.traces import RequestTrace
 
 log = logging.getLogger("aqueduct.api.requests")
@@ -57,6 +58,8 @@ class RequestRecord:
     """From its arrival to its end."""
     trace: RequestTrace | None = None
     """Its span, where this process is traced."""
+    debug: DebugLine | None = None
+    """Its answer, where an operator has those of its token logged."""
 
     def __init__(self, job_id: str, request_id: str, *, method: str, path: bytes, client: str) -> None:
         """Take the path as it was sent, and the address of the client."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from api.record import MAX_PATH, RequestRecord
 from shared.errors import QueueTimeout
+from shared.jobs import request_id
 from shared.tracing import names
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _FAILED: Final = 500
 class RequestTrace:
     """What one request has of traces."""
 
-    __slots__ = ("_began_ns", "_links", "_parent", "_record", "_tracing", "joined", "span")
+    __slots__ = ("_began_ns", "_links", "_parent", "_record", "_tracing", "span")
 
     def __init__(self, tracing: Tracing, record: RequestRecord, parent: str | None) -> None:
         self._tracing = tracing
@@ -37,8 +38,6 @@ class RequestTrace:
         self._began_ns = time.time_ns()
         self.span: Span | None = None
         """None until it must be named."""
-        self.joined: str | None = None
-        """The id of the request whose job this one has joined."""
 
     @property
     def id(self) -> str:
@@ -92,7 +91,8 @@ class RequestTrace:
                 names.GROUP: record.group, names.LANE: record.lane, names.REQUEST_STREAM: record.stream,
                 names.HELD: record.held, names.QUEUE_MS: record.queue_ms, names.RUN_MS: record.run_ms,
                 names.INPUT_TOKENS: record.prompt_tokens, names.OUTPUT_TOKENS: record.completion_tokens,
-                names.ATTEMPTS: record.attempts, names.BACKEND: record.backend, names.JOINED: self.joined,
+                names.ATTEMPTS: record.attempts, names.BACKEND: record.backend,
+                names.JOINED: request_id(record.joined) if record.joined is not None else None,
             }
         )  # fmt: skip
         if record.first_ms is not None:

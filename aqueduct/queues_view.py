@@ -12,7 +12,10 @@ from aqueduct.table import Column, table, terminal_width
 from shared.logging import escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shared.batches.open import OpenBatch
+    from shared.debugging import Switched
 
 _NUMBERS = ("PRIORITY", "DEFAULT", "FLEX", "BATCH", "OLDEST", "RUNNING", "WORKERS", "TICKETS", "ENDS/MIN")
 _COLUMNS = (*map(Column, ("MODEL", "STATE")), *(Column(heading, is_number=True) for heading in _NUMBERS))
@@ -30,13 +33,16 @@ class View:
     batches: list[OpenBatch] | None
     trouble: str | None
     """Why batches cannot be told."""
+    debug: Sequence[Switched] = ()
+    """Tokens whose prompts and answers are logged."""
 
 
 def shown(view: View, *, as_json: bool) -> str:
     """Return the tables, or one line of JSON."""
     if as_json:
         batches = None if view.batches is None else [batch.as_json() for batch in view.batches]
-        return json.dumps({"models": view.rows, "batches": batches, "batches_error": view.trouble})
+        return json.dumps({"models": view.rows, "batches": batches, "batches_error": view.trouble,
+                           "debug": [one.as_json() for one in view.debug]})  # fmt: skip
     parts = [table(_COLUMNS, [_cells(row) for row in view.rows], terminal_width())]
     if lines := [line for row in view.rows if "capacity" in row for line in capacity_lines(row)]:
         parts.append("\n".join(lines))
@@ -44,7 +50,15 @@ def shown(view: View, *, as_json: bool) -> str:
         parts.append(table(_BATCH_COLUMNS, [_batch_cells(batch) for batch in view.batches], terminal_width()))
     if view.trouble is not None:
         parts.append(f"Batches cannot be told: {escaped(view.trouble)}")
+    parts += [_debug_line(one) for one in view.debug]
     return "\n\n".join(parts)
+
+
+def _debug_line(one: Switched) -> str:
+    left = _span(one.until_ms / 1000 - time.time())
+    return (
+        f"Prompts and answers of {escaped(one.token)} are logged for {left} more, by {escaped(one.by) or 'somebody'}."
+    )
 
 
 def _batch_cells(batch: OpenBatch) -> tuple[str, ...]:

@@ -91,6 +91,8 @@ GROUPS = "aq:groups"
 TOKEN_USES = "aq:token_uses"  # noqa: S105 - a name
 """Hash: SHA-256 of each token to when it was used last, in Unix seconds. A year after the last use of any."""
 
+DEBUG = "aq2:debug"
+"""Hash: name of each token whose prompts and answers are logged: until when, by whom. Until the last of these ends."""
 AUDIT = "aq:audit"
 """List: what operators did, newest first, as JSON. No lifetime; its length is bounded."""
 

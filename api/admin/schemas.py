@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.debugging import DEFAULT_BYTES, DEFAULT_SECONDS, LEAST_BYTES, MOST_BYTES, MOST_SECONDS
 from shared.lanes import Lane
 
 Name = Annotated[str, Field(max_length=200)]
@@ -79,6 +80,17 @@ class MoveJobRequest(_Body):
     """Where a job is to wait."""
 
     to: Lane
+
+
+class DebugRequest(_Body):
+    """For how long a token's prompts and answers are logged."""
+
+    seconds: Annotated[int, Field(ge=1, le=MOST_SECONDS)] = Field(
+        default=DEFAULT_SECONDS, description="From now on; then it ends by itself."
+    )
+    max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)] = Field(
+        default=DEFAULT_BYTES, description="Of one prompt or answer in a line of the log; the rest is left out."
+    )
 
 
 class AdminBackend(BaseModel):

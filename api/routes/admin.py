@@ -11,6 +11,7 @@ from api.admin.schemas import (
     AdminModel,
     BatchListQuery,
     CancelJobsRequest,
+    DebugRequest,
     Demand,
     HeldAnswer,
     HoldRequest,
@@ -150,6 +151,29 @@ async def revoke_token(name: str, gateway: GatewayDep, operator: OperatorDep) ->
     """Withdraw a token; every process refuses it within 5 s."""
     await gateway.admin.tokens(lambda desk: desk.revoke(name, actor(operator)))
     return {"object": "token.deleted", "name": name, "deleted": True}
+
+
+@router.get("/debug", operation_id="adminListDebug")
+async def list_debug(gateway: GatewayDep, _: ViewerDep) -> Listing:
+    """Return the tokens whose prompts and answers are logged, and until when."""
+    return Listing(data=[one.as_json() for one in await gateway.admin.tokens(lambda desk: desk.debugged())])
+
+
+@router.post("/tokens/{name}/debug", operation_id="adminDebugToken")
+async def debug_token(
+    name: str, gateway: GatewayDep, operator: OperatorDep, body: DebugRequest | None = None
+) -> dict[str, Any]:
+    """Have a token's prompts and answers logged for a while; it ends by itself. In the audit log."""
+    wanted = body or DebugRequest()
+    made = await gateway.admin.tokens(lambda desk: desk.debug(name, wanted.seconds, wanted.max_bytes, actor(operator)))
+    return made.as_json() if made is not None else {}
+
+
+@router.delete("/tokens/{name}/debug", operation_id="adminEndDebugToken")
+async def end_debug_token(name: str, gateway: GatewayDep, operator: OperatorDep) -> dict[str, Any]:
+    """Have a token's prompts and answers logged no more; every process stops within 5 s."""
+    await gateway.admin.tokens(lambda desk: desk.debug(name, 0, 0, actor(operator)))
+    return {"object": "token.debug.ended", "token": name, "ended": True}
 
 
 @router.get("/groups", operation_id="adminListGroups")

@@ -23,6 +23,7 @@ from aqueduct.queues_view import View, away, shown
 
 if TYPE_CHECKING:
     from shared.batches.open import OpenBatch, OpenBatches
+    from shared.debugging import Switched
     from shared.redis import RedisClient
     from shared.room.upkeep import Depth, Upkeep
     from shared.settings import ModelSettings, Settings
@@ -92,7 +93,8 @@ async def _show(settings: Settings, url: str, manner: _Manner) -> None:
         while True:
             try:
                 rows = await _rows(settings, upkeep, client)
-                text = shown(View(rows, *await batches.look()), as_json=manner.as_json)
+                view = View(rows, *await batches.look(), debug=await _debugged(client))
+                text = shown(view, as_json=manner.as_json)
             except (RedisUnavailable, RedisRefused) as error:
                 if manner.once:
                     raise CommandError(f"Redis cannot be asked ({error}); see `aqueduct check`") from None
@@ -144,6 +146,14 @@ def _row(name: str, depth: Depth, tickets: int, model: ModelSettings) -> dict[st
         "ends_per_minute": depth.ends if depth.ends >= FEWEST_ENDS else None,
         **pause,
     }
+
+
+async def _debugged(client: RedisClient) -> list[Switched]:
+    from shared.debugging import parsed  # noqa: PLC0415 - as above
+    from shared.keys import DEBUG  # noqa: PLC0415
+
+    (seconds, _), reply = await asyncio.gather(client.call("TIME"), client.call("HGETALL", DEBUG))
+    return parsed(reply, int(seconds) * 1000)
 
 
 class _Batches:

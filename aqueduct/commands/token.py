@@ -1,4 +1,4 @@
-"""`aqueduct token create|list|set|revoke`: bearer tokens made, shown, changed and withdrawn while the gateway runs."""
+"""`aqueduct token create|list|set|debug|revoke`: bearer tokens made, changed and withdrawn while the gateway runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from aqueduct.table import Column, table, terminal_width
 from shared.control.problems import NoSuch
 from shared.control.tokens import IsConfigured, UnknownName
 from shared.control.tokens import as_json as as_json_of
+from shared.debugging import DEFAULT_BYTES, LEAST_BYTES, MOST_BYTES, MOST_SECONDS
 from shared.lanes import LANES
 from shared.logging import escaped
 from shared.roles import ROLES
@@ -143,6 +144,42 @@ def revoke(desk: Desk, name: str, as_json: bool) -> None:
         print(json.dumps({"name": name, "revoked": True}))
     else:
         print(f"Revoked {escaped(name)}; every API process refuses it within 5 seconds.", file=sys.stderr)
+
+
+@command.command("debug", short_help="log a token's prompts and answers for a while")
+@click.argument("name")
+@click.option(
+    "--for", "span", default="10m", show_default=True, metavar="SPAN", help="As 30s, 10m or 2h; a day at most."
+)
+@click.option(
+    "--max-bytes", type=click.IntRange(LEAST_BYTES, MOST_BYTES), default=DEFAULT_BYTES, show_default=True, metavar="N",
+    help="Of one prompt or answer in a line.",
+)  # fmt: skip
+@click.option("--off", is_flag=True, help="No more, from now on.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@action
+def debug(desk: Desk, name: str, span: str, max_bytes: int, *, off: bool, as_json: bool) -> None:
+    """Have the prompts and answers of one token written to the log of the API processes, and end by itself.
+
+    Takes effect within 5 seconds. It stands in the audit log, and `aqueduct queues` shows it.
+    """
+    with _told():
+        made = desk.tokens.debug(name, 0 if off else _seconds(span), max_bytes, commander())
+    if as_json:
+        print(json.dumps(made.as_json() if made is not None else {"token": name, "ended": True}))
+    elif made is None:
+        print(f"Prompts and answers of {escaped(name)} are logged no more, within 5 seconds.", file=sys.stderr)
+    else:
+        until = datetime.fromtimestamp(made.until_ms / 1000, UTC)
+        print(f"Prompts and answers of {escaped(name)} are logged until {until:%H:%M:%S %Z}.", file=sys.stderr)
+
+
+def _seconds(span: str) -> int:
+    found = re.fullmatch(r"(\d{1,5})([smh])", span)
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise click.UsageError(f"--for: {span!r} is no span such as 30s, 10m or 2h, of a day at most")
+    return seconds
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from shared.config_problems import suggestion
 from shared.control.actor import Actor
 from shared.control.audit import note_now
 from shared.control.problems import BadFilter, NoSuch
+from shared.debugging import Switched, switch, switched
 from shared.groups import GroupStore, StoredGroup
 from shared.settings import Settings
 from shared.token_settings import GroupSettings, TokenSettings
@@ -98,7 +99,22 @@ class TokenDesk:
             if name in self.static_names():
                 raise IsConfigured(f"{name!r} stands in the configuration file; remove it there and restart the API")
             raise NoSuch(self._no_token(name))
+        if any(one.token == name for one in self.debugged()):  # one of the same name may be somebody else's
+            switch(self._client, name, 0, 0, actor.by)
         note_now(self._client, actor, "token.revoke", name, "revoked")
+
+    def debug(self, name: str, seconds: int, max_bytes: int, actor: Actor) -> Switched | None:
+        """Have a token's prompts and answers logged for so long; 0 s: no more, and None is returned."""
+        if name not in self.static_names() and name not in {record.name for record in self.store.list()}:
+            raise NoSuch(self._no_token(name))
+        made = switch(self._client, name, seconds, max_bytes, actor.by)
+        outcome = "off" if made is None else f"on for {seconds} s, {max_bytes} bytes a line"
+        note_now(self._client, actor, "token.debug", name, outcome)
+        return made
+
+    def debugged(self) -> Sequence[Switched]:
+        """Return the tokens whose prompts and answers are logged."""
+        return switched(self._client)
 
     def static_names(self) -> set[str]:
         """Return the names of the file's tokens."""
