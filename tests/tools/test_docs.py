@@ -35,7 +35,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "shared" / "scripts").glob("*.lua
 
 def test_what_is_written_from_the_code_is_up_to_date() -> None:
     checked = subprocess.run(
-        [sys.executable, ROOT / "tools" / "docs.py", "--check"], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, ROOT / "tools" / "docs.py", "--check"], capture_output=True, text=True, timeout=90, check=False
     )
     assert checked.returncode == 0, checked.stderr
 
