@@ -27,7 +27,7 @@ from aqueduct.ports import free_port, listen
 from aqueduct.probing.lookup import backend_check
 from aqueduct.reloads import Reloads
 from aqueduct.supervisor import Child, Pause
-from aqueduct.up_plan import TOKEN_NAME, Plan
+from aqueduct.up_plan import Plan
 from shared.logging import escaped
 from shared.settings import Settings
 
@@ -317,6 +317,10 @@ class _Up:
             f"  Token   {shown}",
             f"  Models  {escaped(', '.join(models[:8]))}{', …' if len(models) > 8 else ''}",
         ]
+        if plan.settings.ui:
+            lines += [f"  Status  {self._url}/ui"]
+            way_in = plan.credentials.operator_token if plan.token_is_ours else "one with `role: operator`"
+            lines += [f"          token {way_in}"]
         if self._flower_port is not None:
             given = plan.settings.flower.password is not None
             password = "as configured" if given else plan.credentials.flower_password
@@ -347,19 +351,19 @@ def _reach(host: str) -> str:
 
 
 def _keep_token(plan: Plan, redis_url: str) -> None:
-    """Make the printed token valid where the configuration file has no token at all."""
+    """Make the printed tokens valid where the configuration file has no token at all."""
     from shared.redis_sync import connect  # noqa: PLC0415 - rarely needed
-    from shared.tokens import StoredToken, TokenStore, hash_token  # noqa: PLC0415
+    from shared.tokens import StoredToken, TokenStore  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    digest = hash_token(plan.credentials.token)
-    record = StoredToken(name=TOKEN_NAME, sha256=digest, created_at=now, created_by="aqueduct up")
     with connect(redis_url) as client:
         store = TokenStore(client, plan.settings.data_dir)
-        if record.sha256 in {known.sha256 for known in store.list()}:
-            return
-        store.revoke(TOKEN_NAME)  # of credentials that are no more
-        store.create(record)
+        for fields in plan.credentials.tokens():
+            record = StoredToken.model_validate({**fields, "created_at": now, "created_by": "aqueduct up"})
+            if record.sha256 in {known.sha256 for known in store.list()}:
+                continue
+            store.revoke(record.name)  # of credentials that are no more
+            store.create(record)
 
 
 def _port_for_flower(host: str, port: int) -> int:

@@ -29,7 +29,10 @@ from shared.tokens import hash_token, new_token
 
 BACKEND_KEY = "BACKEND_KEY"
 CREDENTIALS = "up.json"
+OPERATOR_CREDENTIAL = "up-operator.txt"
+"""Apart from the others, so that an older version can still read those."""
 TOKEN_NAME = "up"  # noqa: S105 - a name, no token
+OPERATOR_NAME = "up-operator"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Credentials:
 
     token: str
     flower_password: str
+    operator_token: str
+    """For the status page and `/admin/v1`: what clients are given sends requests and no more."""
+
+    def tokens(self) -> list[dict[str, str]]:
+        """Return the two as the settings have them."""
+        return [
+            {"name": TOKEN_NAME, "sha256": hash_token(self.token)},
+            {"name": OPERATOR_NAME, "sha256": hash_token(self.operator_token), "role": "operator"},
+        ]
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def make_plan(
             demo_port = free_port()
             models = demo_models(demo_port)
         file = folder / GENERATED_CONFIG
-        write_config(file, models, keep_credentials(folder).token)
+        write_config(file, models, keep_credentials(folder))
     environment["AQUEDUCT_CONFIG"] = str(file.resolve())
     settings = load_settings(file, environ=environment)
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
@@ -132,14 +144,26 @@ def make_plan(
 def keep_credentials(folder: Path) -> Credentials:
     """Return the folder's credentials, made at the first call."""
     path = private_folder(folder) / CREDENTIALS
+    operator_token = _kept_operator_token(path.with_name(OPERATOR_CREDENTIAL))
     try:
-        return Credentials(**json.loads(read_private(path)))
+        return Credentials(**json.loads(read_private(path)), operator_token=operator_token)
     except FileNotFoundError:
         pass
     except (TypeError, ValueError):
         raise CommandError(f"{path} cannot be read; remove it to get a new token and Flower password") from None
-    made = Credentials(token=new_token(), flower_password=secrets.token_urlsafe(16))
-    write_private(path, json.dumps(vars(made)))
+    made = {"token": new_token(), "flower_password": secrets.token_urlsafe(16)}
+    write_private(path, json.dumps(made))
+    return Credentials(**made, operator_token=operator_token)
+
+
+def _kept_operator_token(path: Path) -> str:
+    try:
+        if kept := read_private(path).strip():
+            return kept
+    except FileNotFoundError:
+        pass
+    made = new_token()
+    write_private(path, made)
     return made
 
 
@@ -183,9 +207,9 @@ def backend_models(url: str, key: str | None) -> dict[str, Any]:
     return {name: {"backends": [dict(backend)]} for name in names}
 
 
-def write_config(path: Path, models: Mapping[str, Any], token: str) -> None:
-    """Write a configuration file with these models and one token."""
-    content = {"models": dict(models), "tokens": [{"name": TOKEN_NAME, "sha256": hash_token(token)}]}
+def write_config(path: Path, models: Mapping[str, Any], credentials: Credentials) -> None:
+    """Write a configuration file with these models and the tokens of these credentials."""
+    content = {"models": dict(models), "tokens": credentials.tokens()}
     heading = (
         "# Written by `aqueduct up` at each start without a configuration file. Copy it to begin one of your own.\n"
     )

@@ -75,7 +75,10 @@ def test_without_a_file_the_demo_models_are_served_with_a_lasting_token(tmp_path
     first = plan_for(tmp_path)
     assert "demo" in first.settings.models
     assert first.demo_port
-    assert [token.sha256 for token in first.settings.tokens] == [hash_token(first.credentials.token)]
+    assert [(token.sha256, token.role) for token in first.settings.tokens] == [
+        (hash_token(first.credentials.token), "user"),
+        (hash_token(first.credentials.operator_token), "operator"),
+    ]
     assert plan_for(tmp_path).credentials == first.credentials
 
 
@@ -86,8 +89,10 @@ def test_generated_files_are_their_owners_only(tmp_path: Path) -> None:
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in data_dir.iterdir()} == {
         "up.yaml": 0o600,
         "up.json": 0o600,
+        "up-operator.txt": 0o600,
     }
-    assert plan.credentials.token not in (data_dir / "up.yaml").read_text()
+    written = (data_dir / "up.yaml").read_text()
+    assert plan.credentials.token not in written and plan.credentials.operator_token not in written
 
 
 def test_backend_is_asked_for_its_models(tmp_path: Path, backend: ListServer) -> None:
