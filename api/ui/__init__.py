@@ -18,8 +18,8 @@ our own pages, security headers, and errors as pages. A page adds only what it s
    files in `static/`, named by `{{ static("NAME.js") }}` in `{% block scripts %}`; the policy allows no script, style
    or handler inside of a page, nor a `style=` attribute. A script that posts sends the header `x-csrf-token`, from
    `document.body.dataset.csrf`.
-4. Errors: raise an `AqueductError`; a page is made of it, or for an action a notice on the page, or JSON for a script
-   that says `accept: application/json`. RedisUnavailable, RedisRefused and StoreError need no care.
+4. Errors: raise an `AqueductError`; a page with its status is made of it, or JSON for a script that says
+   `accept: application/json`. RedisUnavailable, RedisRefused and StoreError need no care.
 
 Templates escape all that they show. Confirmation: `data-confirm="Retire chat?"` on a button asks with a script, and
 without one the action asks on a page: `if not visit.is_confirmed: return visit.ask("Retire chat?", ...)`.

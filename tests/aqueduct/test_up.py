@@ -126,10 +126,8 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     status = re.search(r"Status  (\S+)\n\s+token (\S+)", up.log)
     assert status and status[2] != up.token
     address = status[1].removesuffix("/ui")
-    form = {"token": status[2]}
-    entered = httpx.post(
-        f"{address}/ui/login", data=form, headers={"origin": address}, follow_redirects=True, timeout=10
-    )
+    with httpx.Client(base_url=address, headers={"origin": address}, follow_redirects=True, timeout=10) as browser:
+        entered = browser.post("/ui/login", data={"token": status[2]})
     assert entered.status_code == 200 and "<h1>Now</h1>" in entered.text and "up-operator" in entered.text
     flower = re.search(r"Flower  (\S+)\n\s+user (\w+), password (\S+)", up.log)
     assert flower
