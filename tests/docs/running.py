@@ -25,6 +25,8 @@ from tests.support.system import System
 LONG_RUNNING = {"up", "api", "worker", "flower", "demo-backend"}
 """These run until they are ended, and tests of their own start them; here their options are looked at."""
 NEED_CURL = {"curl", "celery"}
+SOMEBODY = "team-a"
+"""Whose token pages take for granted, if they do not make it."""
 A_TOKEN = "sk-aq-..."
 A_JOB = "req_0123…"
 A_STREAM = "chatcmpl-0660e446439a0f1b74bd6f3f8f850501"
@@ -70,7 +72,11 @@ class Reader:
     def work_through(self, page: str, *, with_curl: bool) -> int:
         """Run the page's snippets; returns how many. With curl only those that need it, and what they lean on."""
         ran = 0
-        for snippet in read(page, (ROOT / page).read_text(encoding="utf-8")):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        if SOMEBODY in text and f"create {SOMEBODY}" not in text:
+            assert main(["token", "create", SOMEBODY]) == 0
+            self._open.callback(self._revoke, SOMEBODY)
+        for snippet in read(page, text):
             if snippet.language == "python" and self._unrun.of(snippet) is None:
                 self._run_python(snippet)
             elif snippet.language in SHELL and self._unrun.reason(snippet) is None and snippet.programs <= RUN:
@@ -107,7 +113,15 @@ class Reader:
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(self._folder):
             status = main(words)
+        if words[:2] == ["token", "create"]:
+            self._open.callback(self._revoke, words[2])
         assert status == 0, f"{snippet.id}: aqueduct {' '.join(words)} ends with {status}:\n{said.getvalue()}"
+
+    @staticmethod
+    def _revoke(name: str) -> None:
+        """Withdraw a token that a page has made, unless the page did: the next page may make one of that name."""
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            main(["token", "revoke", name])
 
     def _run_bash(self, script: str, snippet: Snippet) -> None:
         path = f"{self._folder}/.venv/bin:{os.environ['PATH']}"
