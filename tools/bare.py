@@ -25,8 +25,8 @@ BASE = (
 )  # fmt: skip
 HIDDEN = (
     "redis-server", "redis-cli", "valkey-server", "valkey-cli", "nginx", "node", "npm", "java", "javac",
-    "systemd-analyze", "promtool", "moto_server", "chromium", "google-chrome", "curl", "openssl", "docker",
-    "sphinx-build", "go", "uv", "helm", "ip",
+    "systemd-analyze", "prometheus", "promtool", "moto_server", "chromium", "google-chrome", "curl", "openssl",
+    "docker", "sphinx-build", "go", "uv", "helm", "ip",
 )  # fmt: skip
 """What machines of developers often have, and tests then lean on unseen."""
 

@@ -76,7 +76,7 @@ def _of_models(whole: Whole) -> Iterator[tuple[Metric, Rows]]:
     yield names.BACKEND_SLOTS, most.items()
     yield names.BACKEND_HELD, off.items()
     hours = (((name,), model.hours.are_on(whole.now)) for name, model in whole.models.items() if model.hours)
-    yield names.BATCH_HOURS_ON, hours
+    yield names.BATCH_LANE_OPEN, hours
 
 
 def _slots(model: ModelSettings, observed: Observed | None) -> int:

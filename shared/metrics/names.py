@@ -182,7 +182,9 @@ BACKEND_SLOTS: Final = Metric(
 BACKEND_HELD: Final = Metric(
     "backend_held", "gauge", "1 while an operator has the backend called no more.", ("backend",)
 )
-BATCH_HOURS_ON: Final = Metric("batch_hours_on", "gauge", "1 while lines of batches may begin, by the model's hours.")
+BATCH_LANE_OPEN: Final = Metric(
+    "batch_lane_open", "gauge", "Of a model with `batch_hours`: 1 while lines of batches may begin."
+)
 BUDGETS: Final = Metric(
     "budgets",
     "gauge",
@@ -194,7 +196,7 @@ REDIS_MEMORY: Final = Metric("redis_memory_bytes", "gauge", "What Redis uses.", 
 REDIS_MEMORY_LIMIT: Final = Metric("redis_memory_limit_bytes", "gauge", "Redis's maxmemory; 0: none.", (), False)
 
 READ: Final = (
-    *(WAITING, OLDEST, RUNNING, SLOTS, WORKERS, MODEL_HELD, FAIRNESS, BACKEND_SLOTS, BACKEND_HELD, BATCH_HOURS_ON),
+    *(WAITING, OLDEST, RUNNING, SLOTS, WORKERS, MODEL_HELD, FAIRNESS, BACKEND_SLOTS, BACKEND_HELD, BATCH_LANE_OPEN),
     *(BUDGETS, REDIS_MEMORY, REDIS_MEMORY_LIMIT, REDIS_UP, INFO),
 )
 """What is read at the moment of asking, once for the whole."""

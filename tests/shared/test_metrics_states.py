@@ -191,4 +191,4 @@ async def test_slots_of_backends_are_those_of_the_file_or_as_found(room_redis: R
             assert found[names.BACKEND_SLOTS]["m", "10.0.0.2:80"] == 2
             assert found[names.BACKEND_SLOTS]["night", "127.0.0.1:1"] == 5
             assert found[names.BACKEND_HELD]["m", "10.0.0.1:80"] == 0
-            assert found[names.BATCH_HOURS_ON] == {("night",): is_on}
+            assert found[names.BATCH_LANE_OPEN] == {("night",): is_on}

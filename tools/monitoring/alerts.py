@@ -217,7 +217,7 @@ ALERTS: Final = (
     Alert(
         "AqueductBatchStuck",
         "aqueduct_batch_idle_seconds",
-        "> {1800} unless on (model) aqueduct_batch_hours_on == 0",
+        "> {1800} unless on (model) aqueduct_batch_lane_open == 0",
         "0s",
         "warning",
         "{{ $labels.model }}: nothing of a batch has ended for {{ $value | humanizeDuration }}",
@@ -226,7 +226,7 @@ ALERTS: Final = (
     Alert(
         "AqueductBatchLate",
         "aqueduct_batch_window_seconds",
-        "< 3600 and on (model) aqueduct_batch_lines_left > 0",
+        "< 1800 and on (model) aqueduct_batch_lines_left > 0",
         "5m",
         "warning",
         "{{ $labels.model }}: a batch's window ends in {{ $value | humanizeDuration }}, and lines are left",

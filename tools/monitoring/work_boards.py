@@ -29,7 +29,7 @@ BATCHES: Final = Board(
         Panel(
             "May lines begin?",
             "bool_yes_no",
-            (Query(f"aqueduct_batch_hours_on{{{OF_MODEL}}}", "{{model}}"),),
+            (Query(f"aqueduct_batch_lane_open{{{OF_MODEL}}}", "{{model}}"),),
             "Of models with batch_hours.",
         ),
         Panel(
