@@ -199,7 +199,7 @@ ROUTER: Final[dict[str, Rule]] = {
         name: Rule(
             "left", "",
             "LiteLLM's Redis is a cache and may throw things away; the queue's must not. `aqueduct up` starts one; one "
-            "of your own: docs/how-to/redis.md",
+            "of your own: docs/operate/redis.md",
         )
         for name in ("redis_url", "redis_host", "redis_port", "redis_password", "redis_db", "redis_ssl", "cache_kwargs")
     },
