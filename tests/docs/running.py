@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 
 from aqueduct.cli import main
 from tests.docs.conftest import OPERATOR
@@ -29,6 +31,7 @@ SOMEBODY = "team-a"
 """Whose token pages take for granted, if they do not make it."""
 A_TOKEN = "sk-aq-..."
 A_JOB = "req_0123…"
+A_BATCH = "batch_0123…"
 A_STREAM = "chatcmpl-0660e446439a0f1b74bd6f3f8f850501"
 _CURL = 'curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; }\n'
 LITELLM = "model_list:\n- model_name: fast\n  litellm_params: {model: openai/demo, api_base: 'BACKEND'}\n"
@@ -137,6 +140,8 @@ class Reader:
         text = text.replace(_LOOPBACK, self._system.base_url).replace(A_TOKEN, self._token)
         if A_JOB in text:
             text = text.replace(A_JOB, self._open.enter_context(self._waiting_job()))
+        if A_BATCH in text:
+            text = text.replace(A_BATCH, self._open_batch())
         return text.replace(A_STREAM, self.stored_stream()) if A_STREAM in text else text
 
     @contextlib.contextmanager
@@ -149,6 +154,23 @@ class Reader:
             client.stream("POST", "/v1/chat/completions", json=body) as answer,
         ):
             yield answer.headers["x-request-id"]
+
+    def _open_batch(self) -> str:
+        """Return the id of a batch whose one line waits, as its model is held."""
+        assert main(["model", "pause", "held"]) == 0
+        body = {"model": "held", "messages": [{"role": "user", "content": "Wait"}]}
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        with openai.OpenAI(base_url=f"{self._system.base_url}/v1", api_key=self._token) as client:
+            file = client.files.create(file=("lines.jsonl", json.dumps(line).encode()), purpose="batch")
+            made = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        self._open.callback(self._cancel_batch, made.id)
+        return made.id
+
+    def _cancel_batch(self, batch: str) -> None:
+        with self._system.client(self._token) as client:
+            client.post(f"/v1/batches/{batch}/cancel")
 
     def stored_stream(self) -> str:
         """Return the id of a stream that was stored."""
