@@ -14,8 +14,9 @@ from api.admin.schemas import JobFilterBody, JobListQuery
 from api.ui.page import Action, Page, Visit
 from api.ui.timeline import end_text, steps_of
 from shared.control.listing import OUTCOMES
-from shared.control.story import Story
+from shared.control.story import NO_WORKER, Story
 from shared.errors import InvalidRequest, NotFound, RequestError
+from shared.holds import Hold
 from shared.lanes import LANES
 from shared.spans import span_seconds
 
@@ -23,6 +24,14 @@ ROWS: Final = 50
 FIELDS: Final = ("model", "token", "group", "lane", "state", "outcome", "older")
 """Of the filter's form, and of links that lead here."""
 STATES: Final = {"waiting": "waiting", "held": "held", "running": "running", "ended": "ended lately"}
+WAITS_FOR: Final = {
+    Hold.PAUSED: "an operator holds the model",
+    Hold.STARTING: "no backend is there yet",
+    Hold.BACKEND: "all its backends are held",
+    Hold.LANE: "batch work may not begin now",
+    Hold.ROOM: "all slots are busy",
+    NO_WORKER: "no worker serves the model",
+}
 _TOLD: Final = "Whoever waits for it is told 410 cancelled_by_operator, and does not try again by itself."
 
 
@@ -94,12 +103,15 @@ def _now(visit: Visit) -> float:
 
 def _row(story: Story, now: float) -> dict[str, Any]:
     told, job = story.as_json(), story.job
+    reason = told["held"] if job.state == "waiting" else None
     ended = job.ended / 1000 or None
     return {
         **told,
         "age": max(0.0, now - job.admitted / 1000),
         "waited": max(0.0, (job.taken / 1000 or ended or now) - job.admitted / 1000),
         "ran": max(0.0, (ended or now) - job.taken / 1000) if job.taken else None,
+        "why": WAITS_FOR.get(reason or "", ""),
+        "is_held": reason is not None and reason != Hold.ROOM,
         "end": end_text(told["outcome"]) if job.state == "ended" else "",
         "kind_of_end": _kind_of_end(told),
     }
