@@ -148,9 +148,13 @@ def _link(link: re.Match[str], path: str, every: dict[str, str], root: Path) -> 
 def toctrees(sections: list[tuple[str, list[str]]]) -> str:
     """Return the navigation in Sphinx's words, to stand at the end of the front page."""
     return "\n".join(
-        "\n".join(["", "```{toctree}", ":hidden:", f":caption: {title}", "", *files, "```"])
+        "\n".join(["", "```{toctree}", ":hidden:", f":caption: {title}", "", *map(_entry, files), "```"])
         for title, files in sections
     )
+
+
+def _entry(name: str) -> str:
+    return f"The README: all on one page <{name}>" if name == ROOT_PAGES["README.md"] else name
 
 
 def write_sources(folder: Path, root: Path = ROOT) -> None:
