@@ -7,6 +7,8 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from starlette.responses import HTMLResponse, JSONResponse
 
+from api.dependencies import GatewayDep
+
 router = APIRouter()
 
 _INDEX: Final = {
@@ -33,9 +35,10 @@ Without a client, send the token with each request: <code>Authorization: Bearer 
 <li><a href="/docs">/docs</a>: every endpoint, and <a href="/openapi.json">/openapi.json</a> for tools</li>
 <li><code>/v1/models</code>: the models that your token may use</li>
 <li><a href="/readyz">/readyz</a>: whether requests are served now</li>
-</ul>
+{ui}</ul>
 </html>
 """
+_UI: Final = '<li><a href="/ui">/ui</a>: the status page, for whoever is on duty</li>\n'
 PAGE_HEADERS: Final = {
     # The page asks nobody for anything.
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
@@ -45,8 +48,8 @@ PAGE_HEADERS: Final = {
 
 @router.get("/", include_in_schema=False)
 @router.get("/v1", include_in_schema=False)
-async def index(request: Request) -> Response:
+async def index(request: Request, gateway: GatewayDep) -> Response:
     """Lead on; no token is asked for, and no model named."""
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(_PAGE, headers=PAGE_HEADERS)
+        return HTMLResponse(_PAGE.replace("{ui}", _UI if gateway.settings.ui else ""), headers=PAGE_HEADERS)
     return JSONResponse(_INDEX, headers={"vary": "accept"})

@@ -83,6 +83,8 @@ class Frame:
 
 
 async def _answer(request: Request, gateway: Gateway) -> Response:
+    if request.method == "OPTIONS":  # as at every other path
+        return Response(status_code=204, headers={"allow": "GET, HEAD, POST, OPTIONS"})
     match _path(request):
         case []:
             return RedirectResponse(FIRST, 303)

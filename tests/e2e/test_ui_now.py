@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api.ui.now import MANY
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer
@@ -177,15 +178,20 @@ def test_a_models_name_is_text_wherever_it_stands(operator: Visitor) -> None:
 def test_while_redis_is_away_the_page_says_so_and_comes_back(
     tmp_path: Path, own_redis: RedisServer, demo_backend: DemoBackend
 ) -> None:
+    models = {f"m{number}": model() for number in range(MANY + 1)}
     with System(
-        tmp_path, redis_url=own_redis.url, backend_url=demo_backend.url, models={"m": model()}, tokens=TOKENS,
+        tmp_path, redis_url=own_redis.url, backend_url=demo_backend.url, models=models, tokens=TOKENS,
+        settings={"metrics": False},
     ) as running, Visitor(running, "op") as visitor:  # fmt: skip
+        page = visitor.get("/ui/now")
+        assert page.count('<tr id="model-m') == MANY + 1 and 'data-every="5000"' in page  # many are rows of a table
+        assert 'id="no-metrics"' in page
         csrf = visitor.csrf
         own_redis.freeze()
-        for path in ("/ui/now", "/ui/now/live", "/ui/jobs"):
+        for path in ("/ui/now", "/ui/now/live"):
             away = visitor.client.get(path)
             assert away.status_code == 503 and "Traceback" not in away.text and "<h1>Not now</h1>" in away.text
-        fields = {"csrf": csrf, "model": "m", "action": "resume"}
+        fields = {"csrf": csrf, "model": "m1", "action": "resume"}
         assert visitor.client.post("/ui/now/model", data=fields, headers={"origin": visitor.origin}).status_code == 503
         assert visitor.login(running.tokens["op"]).status_code == 503
         own_redis.thaw()
@@ -202,5 +208,6 @@ def test_switched_off_there_is_no_page_and_no_history(
     ) as running, running.client() as client:  # fmt: skip
         for path in ("/ui", "/ui/now", "/ui/login"):
             assert client.get(path).status_code == 404
+        assert "/ui" not in client.get("/", headers={"accept": "text/html"}).text
         with own_redis.client() as redis_client:
             assert not list(redis_client.scan_iter("aq2:hist*"))
