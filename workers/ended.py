@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from shared.catalogue import Catalogue
 from shared.ended.outcomes import RUNS, UNENDED, outcome_of
@@ -17,17 +17,8 @@ from workers.record import BackendCall, RunRecord
 MOST_CALLS: Final = 20
 
 
-class _Run(NamedTuple):
-    """What is held of a run until it is told: not its body, which may be large."""
-
-    name: str
-    model: str
-    spec: JobSpec
-    queue_ms: int
-    ms: int
-    end: End | None
-    why: Why | None
-    calls: Sequence[BackendCall]
+_Run = tuple[str, bytes, str, JobSpec, int, float, float, End | None, Why | None, Sequence[BackendCall]]
+"""What is held of a run until it is told, not its body, which may be large; plain, as one is made for every run."""
 
 
 class RunEnds:
@@ -40,34 +31,33 @@ class RunEnds:
 
     def heard(self, record: RunRecord) -> None:
         """Take a run that has ended."""
-        job, end = record.job, record.end
-        outcome = UNENDED if record.why is not None or end is None else outcome_of(end.status, end.code)
-        ms = max(0, int((time.time() - record.began_at) * 1000))
-        name = f"{job.id}/{job.tries}"
-        run = _Run(name, job.model, job.spec, job.queue_ms, ms, end, record.why, record.calls)
-        self.teller.add(outcome, job.spec.tenant, run)
+        job, end, why = record.job, record.end, record.why
+        spec = job.spec
+        run = job.id, job.attempt, job.model, spec, job.queue_ms, record.began_at, time.time(), end, why, record.calls
+        outcome = UNENDED if why is not None or end is None else outcome_of(end.status, end.code)
+        self.teller.add(outcome, spec.tenant, run)
 
     def _told(self, run: _Run) -> Told:
         """Return what is kept of a run; times in ms, of its calls from its begin on."""
-        end, spec = run.end, run.spec
+        job_id, attempt, model, spec, queue_ms, began_at, ended_at, end, why, calls = run
         usage = end.usage if end is not None else None
         return Told(
-            run.name,
+            f"{job_id}/{int(attempt.partition(b'.')[0])}",
             {
                 "kind": spec.kind,
-                "model": run.model,
+                "model": model,
                 "token": spec.tenant,
                 "group": spec.group or None,
                 "lane": spec.lane,
                 "worker": self._worker,
-                "queue_ms": run.queue_ms,
-                "ms": run.ms,
+                "queue_ms": queue_ms,
+                "ms": max(0, int((ended_at - began_at) * 1000)),
                 "status": end.status if end is not None else None,
                 "code": end.code if end is not None else None,
-                "why": str(run.why) if run.why is not None else None,
+                "why": str(why) if why is not None else None,
                 "input_tokens": usage.prompt_tokens if usage is not None else None,
                 "output_tokens": usage.completion_tokens if usage is not None else None,
-                "calls": [self._call(run.model, call) for call in run.calls[-MOST_CALLS:]],
+                "calls": [self._call(model, call) for call in calls[-MOST_CALLS:]],
             },
         )
 

@@ -33,7 +33,9 @@ def steps_of(told: Mapping[str, Any], now: float) -> list[Step]:
     """Return the steps of a job as `Story.as_json` tells it, at a moment (Unix seconds)."""
     times = told["timeline"]
     begin, end = times["accepted"], times["ended"] or now
-    found = [Step("Accepted", f"{told['lane'] or 'no'} lane", begin, None, "mark"), *_middle(told, begin, end)]
+    was_accepted = told["state"] != "ended" or told["runs"] or times["taken"]
+    first = Step("Accepted" if was_accepted else "Arrived", f"{told['lane'] or 'no'} lane", begin, None, "mark")
+    found = [first, *_middle(told, begin, end)]
     if times["first_token"]:
         found.append(Step("First token", "", times["first_token"], None, "mark"))
     if times["ended"]:
@@ -42,9 +44,7 @@ def steps_of(told: Mapping[str, Any], now: float) -> list[Step]:
         found.append(Step("Ended", end_text(outcome), times["ended"], None, "mark" if is_good else "bad"))
     # Times of several processes: a step may seem to begin a little before the one that it follows.
     order = {"call": 1, "mark": 1}
-    found.sort(
-        key=lambda step: (step.at, step.name == "Ended", order.get(step.kind, 0) if step.name != "Accepted" else -1)
-    )
+    found.sort(key=lambda step: (step.at, step.name == "Ended", order.get(step.kind, 0) if step is not first else -1))
     span = max(end - begin, 0.001)
     return [_placed(step, begin, span) for step in found]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
+import httpx
+import orjson
 import pytest
 
 pytest.importorskip("playwright", reason="`make install-dev` brings it")
@@ -12,10 +14,13 @@ pytest.importorskip("playwright", reason="`make install-dev` brings it")
 from playwright.sync_api import expect
 
 from api.ui.pages import PAGES
+from tests.support.batches import CHAT as ENDPOINT
+from tests.support.batches import chat_line
 from tests.support.browser import Browser, Tab
 from tests.support.processes import RedisServer
 from tests.support.system import DemoBackend, System
 from tests.support.ui_site import Load, ui_system, wait_for_waiting
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.full("chromium")
 
@@ -143,8 +148,37 @@ def press_tokens(tab: Tab, system: System) -> None:
     assert tab.find("#tokens").get_by_text("dora").count() == 0
 
 
+def press_batches(tab: Tab, system: System) -> None:
+    with system.client(system.tokens["load"]) as client:
+        ended, running = [sent_batch(client, name, count) for name, count in (("broken", 2), ("long", 4))]
+        wait_until(lambda: client.get(f"/v1/batches/{ended}").json()["status"] == "completed", 30, "it to have ended")
+        wait_until(lambda: client.get(f"/v1/batches/{running}").json()["status"] == "in_progress", 30, "it to run")
+    tab.open(f"/ui/batches?id={ended}")
+    expect(tab.find("#batch")).to_contain_text("Failures by reason")
+    tab.press("Run again what did not succeed")
+    tab.answer_yes()
+    told(tab, "as this new batch")
+    expect(tab.find("#batch")).to_contain_text(f"did not succeed of {ended}")
+    tab.open(f"/ui/batches?id={running}")
+    tab.press("Cancel it")
+    tab.answer_yes()
+    told(tab, "is being cancelled")
+    expect(tab.find("#batch .badge").first).to_have_text("cancelled")
+    assert tab.find("#batch").get_by_role("button", name="Cancel it").count() == 0
+    assert tab.grave_faults() == []
+
+
+def sent_batch(client: httpx.Client, name: str, count: int) -> str:
+    lines = [orjson.dumps(chat_line(f"line-{number}", "Hi", name)) for number in range(count)]
+    files: Any = {"file": ("lines.jsonl", b"\n".join(lines)), "purpose": (None, "batch")}
+    file_id = client.post("/v1/files", files=files).json()["id"]
+    given = {"input_file_id": file_id, "endpoint": ENDPOINT, "completion_window": "24h"}
+    return str(client.post("/v1/batches", json=given).json()["id"])
+
+
 PRESSING: Final[dict[str, Callable[[Tab, System], None]]] = {
-    "now": press_now, "jobs": press_jobs, "playground": press_playground, "tokens": press_tokens,
+    "now": press_now, "jobs": press_jobs, "batches": press_batches, "playground": press_playground,
+    "tokens": press_tokens,
 }  # fmt: skip
 
 
