@@ -17,6 +17,7 @@ from api.openapi import describe
 from api.paths import PREFIXES, RESUME_PATH, both
 from api.routes import admin, batches, completions, docs, files, health, index, metrics, models, requests, usage
 from shared.catalogue import Catalogue
+from shared.flower import PATH
 from shared.kinds import KINDS, Kind
 from shared.settings import Settings
 from shared.version import VERSION
@@ -93,18 +94,23 @@ def create_app(catalogue: Catalogue) -> FastAPI:
     app.include_router(index.router)
     app.include_router(docs.router)
     if catalogue.settings.ui:
-        _add_pages(app)
+        _add_pages(app, catalogue.settings.flower.upstream)
     install_error_handlers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
-def _add_pages(app: FastAPI) -> None:
-    """Add the status page; where it is off nothing of it is even imported."""
+def _add_pages(app: FastAPI, upstream: str | None) -> None:
+    """Add the status page, and Flower if it is there; where they are off nothing of them is even imported."""
     from api.ui.frame import Frame  # noqa: PLC0415
 
     frame = Frame()
     app.router.routes += [Route("/ui", frame), Route("/ui/{path:path}", frame)]
+    if upstream:
+        from api.flower import Flower  # noqa: PLC0415
+
+        flower = Flower(upstream)
+        app.router.routes += [Route(PATH, flower), Route(f"{PATH}/{{path:path}}", flower)]
 
 
 class _Resume:

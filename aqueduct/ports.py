@@ -32,3 +32,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """Return where this machine reaches what listens there."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not an address to bind
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

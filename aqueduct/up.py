@@ -23,11 +23,12 @@ import httpx
 
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from aqueduct.errors import CommandError
-from aqueduct.ports import free_port, listen
+from aqueduct.ports import free_port, listen, url_of
 from aqueduct.probing.lookup import backend_check
 from aqueduct.reloads import Reloads
 from aqueduct.supervisor import Child, Pause
 from aqueduct.up_plan import Plan
+from shared.flower import PATH
 from shared.logging import escaped
 from shared.settings import Settings
 
@@ -114,6 +115,9 @@ class _Up:
 
     def _make_apis(self, count: int) -> list[Child]:
         fd, given = self._listener.fileno(), self._plan.environment_for()
+        if self._flower_port is not None:
+            upstream = url_of(self._plan.settings.flower.host, self._flower_port)
+            given = {"AQUEDUCT_FLOWER__UPSTREAM": upstream, **given}
         return [
             self._child(_numbered("api", index, count), given, "aqueduct", "api", "--fd", str(fd), pass_fds=(fd,))
             for index in range(count)
@@ -293,8 +297,7 @@ class _Up:
 
     @property
     def _url(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - not an address to bind
-        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+        return url_of(self._host, self._port)
 
     def _elsewhere(self) -> list[str]:
         """Return the line that lets other commands find this gateway, where they would not by themselves."""
@@ -328,6 +331,8 @@ class _Up:
                 f"  Flower  http://{plan.settings.flower.host}:{self._flower_port}",
                 f"          user {plan.settings.flower.user}, password {password}",
             ]
+            if plan.settings.ui:
+                lines += [f"          or {self._url}{PATH}/ without, for who is logged in at the status page"]
         lines += [
             "",
             "Try it:",

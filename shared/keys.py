@@ -52,6 +52,7 @@ PREFIXES: dict[str, str] = {
     "usage": "aq2:usage:",  # hash, an hour since 1970 (UTC): what was used in it, packed. 30 days after its first end
     "usage_day": "aq2:usage_day:",  # hash, a day since 1970 (UTC): the sum of its hours. 62 days
     "session": "aq2:session:",  # string, a login at the status page, hashed: whose token's hash. 12 hours
+    "flower_pass": "aq2:flower_pass:",  # string, a word hashed: an API process lets one request through to Flower. 30 s
     "events": "aq2:events:",  # channel, an API process: frames of events of its jobs
 }
 """The number in them is the protocol's: what another version wrote is never misread, only not seen."""
@@ -212,6 +213,11 @@ def history_base(model: str) -> str:
 def session(hashed_id: str) -> str:
     """Return the key of a login at the status page."""
     return PREFIXES["session"] + hashed_id
+
+
+def flower_pass(hashed: str) -> str:
+    """Return the key of what lets one request through to Flower."""
+    return PREFIXES["flower_pass"] + hashed
 
 
 def ended(what: str, outcome: str) -> str:

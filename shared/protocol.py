@@ -49,6 +49,8 @@ RUNNING_LOOKED: Final = 64
 RUNNING_FEW: Final = 16
 """At admission they are looked at only where no more run."""
 
+BY_OPERATOR: Final = "by-operator"
+"""Stands before the ids of jobs to cancel where an operator wants it; older processes take it for one more id."""
 AUDIT_ENTRIES: Final = 10_000
 """So many actions of operators are kept."""
 TICKETS_AT_ONCE: Final = 64

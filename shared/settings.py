@@ -20,6 +20,7 @@ from shared.backend_settings import BackendSettings
 from shared.batch_hours import BatchHours, batch_hours
 from shared.batches.window import LONGEST_SECONDS, seconds_of
 from shared.concurrency import MOST, Auto, Concurrency
+from shared.flower_settings import FlowerSettings
 from shared.redis_url import redis_url_problem
 from shared.settings_section import Section
 from shared.store_url import store_url_problem
@@ -314,20 +315,6 @@ class StorageSettings(Section):
         if problem := store_url_problem(value):
             raise ValueError(problem)
         return value
-
-
-class FlowerSettings(Section):
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=5555, description="Port to listen on.")
-    user: str = Field(default="aqueduct", description="Name of the login.")
-    password: SecretStr | None = Field(
-        default=None, description="Write it as `${NAME}`. `aqueduct flower` refuses to start without."
-    )
-
-    @field_validator("password")
-    @classmethod
-    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
-        return value or None
 
 
 class LaneWeights(Section):

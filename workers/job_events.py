@@ -21,12 +21,15 @@ from shared import keys
 from shared.broker import BATCH_TASK, event_batch, event_topic
 from shared.jobs import TakenJob, request_id
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
+from shared.room.leases import Why
 from shared.settings import Settings
 from workers.record import RunRecord
 
 log = logging.getLogger("aqueduct.worker.job_events")
 
 FLUSH_SECONDS = 0.5
+_STOPPED = {Why.CANCELLED: "client left", Why.OPERATOR: "ended by an operator", None: "client left"}
+"""What Flower says of a job that was stopped; of the others what the log says."""
 BATCH_EVENTS = 200
 """In one message: encoding them takes half a millisecond, in which no job moves on."""
 MAX_BUFFERED = 20_000
@@ -52,18 +55,23 @@ class JobEvents:
         self._add("task-started", record.job, record.began_at)
 
     def ended(self, record: RunRecord) -> None:
-        """Tell how a job ended; no end: its client left. Of one that runs on elsewhere that worker tells."""
+        """Tell how a job ended; no end: it was stopped. Of one that runs on elsewhere that worker tells."""
         if not self._enabled or record.goes_on:
             return
         job, began_at, outcome = record.job, record.began_at, record.end
         runtime = time.time() - began_at
         if outcome is None:
+            why = _STOPPED.get(record.why, str(record.why))
             self._add(
-                "task-revoked", job, began_at, terminated=True, signum="client gone", expired=False, runtime=runtime
+                "task-revoked", job, began_at, terminated=True, signum=why, result=why, expired=False, runtime=runtime
             )
         elif outcome.status == 200:
-            tokens = f" {outcome.usage.completion_tokens} tokens" if outcome.usage else ""
-            self._add("task-succeeded", job, began_at, result=f"200{tokens}", runtime=runtime)
+            usage = outcome.usage
+            if usage is None:
+                self._add("task-succeeded", job, began_at, result="200", runtime=runtime)
+                return
+            tokens = usage.prompt_tokens, usage.completion_tokens
+            self._add("task-succeeded", job, began_at, result=f"200 {tokens[1]} tokens", tokens=tokens, runtime=runtime)
         else:
             what = f"{outcome.status} {outcome.code or ''}".strip()
             self._add("task-failed", job, began_at, exception=what, traceback="", runtime=runtime)
@@ -90,6 +98,7 @@ class JobEvents:
             "kwargs": f"{{'lane': {job.spec.lane!r}, 'tenant': {job.spec.tenant!r}{_group(job)}}}",
             "routing_key": keys.queue(job.model),
             "retries": job.tries - 1,
+            "waited": job.queue_ms,
         }
         self._put(kind, told, began_at, fields)
 

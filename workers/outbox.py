@@ -261,7 +261,7 @@ class Outbox:
 
     @staticmethod
     def _refuse(output: JobOutput, why: Why) -> None:
-        if why is not Why.CANCELLED:
+        if why not in (Why.CANCELLED, Why.OPERATOR):
             log.warning("events refused: %s", why, extra={"request_id": request_id(output.job.id)})
         output.refuse(why)
 

@@ -23,7 +23,7 @@ from shared.errors import AqueductError
 from shared.jobs import End, TakenJob, request_id
 from shared.metrics.counts import Counts
 from shared.metrics.upkeep import count_sweep
-from shared.protocol import INLINE_BYTES
+from shared.protocol import BY_OPERATOR, INLINE_BYTES
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
 from shared.redis.bulk import Bulk
 from shared.reloading import Reloading
@@ -66,6 +66,7 @@ HELD_BODY_BYTES = 256 * 1024 * 1024
 
 _LAST_WORDS: dict[Why, tuple[How, bytes]] = {
     Why.CANCELLED: (How.END, b""),
+    Why.OPERATOR: (How.END, b""),
     Why.GAP: (How.FAIL, FELL_BACK_WIRE),
     Why.BROKEN: (How.FAIL, BROKEN_WIRE),
     Why.UNFETCHED: (How.AGAIN, UNFETCHED_WIRE),
@@ -121,7 +122,7 @@ class Runner:
         self._held: dict[tuple[str, bytes], HeldJob] = {}
         self._newest: dict[str, HeldJob] = {}
         """By job id alone, for cancels: the last attempt that was taken here."""
-        self._cancelled: dict[str, float] = {}
+        self._cancelled: dict[str, tuple[float, Why]] = {}
         """Jobs whose cancel came before they were known here, oldest first, with the time."""
         self._crowd = Crowd(
             self._leases,
@@ -251,7 +252,7 @@ class Runner:
         self._large_bytes += held.large_bytes
         self._is_empty.clear()
         if job.id in self._cancelled:
-            held.stop(Why.CANCELLED)
+            held.stop(self._cancelled[job.id][1])
         held.task = self._background.essential(self._run(held), "job")
 
     async def _run(self, held: HeldJob) -> None:
@@ -371,14 +372,16 @@ class Runner:
 
     def _on_control(self, message: bytes) -> None:
         now = self._loop.time()
-        while self._cancelled and next(iter(self._cancelled.values())) < now - CANCEL_MEMORY_SECONDS:
+        while self._cancelled and next(iter(self._cancelled.values()))[0] < now - CANCEL_MEMORY_SECONDS:
             del self._cancelled[next(iter(self._cancelled))]
-        for job_id in message.decode().split():
+        job_ids = message.decode().split()
+        why = Why.OPERATOR if BY_OPERATOR in job_ids[:1] else Why.CANCELLED
+        for job_id in job_ids:
             held = self._newest.get(job_id)
             if held is not None:
-                held.stop(Why.CANCELLED)
+                held.stop(why)
             else:
-                self._cancelled[job_id] = now
+                self._cancelled[job_id] = now, why
 
     def _stop_handed_back(self, job_id: str, attempt: bytes) -> None:
         held = self._held.get((job_id, attempt))

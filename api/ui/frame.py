@@ -35,6 +35,7 @@ from shared.redis import RedisRefused, RedisUnavailable
 from shared.roles import is_allowed
 from shared.room.admission import broker_error
 from shared.store import StoreError
+from shared.token_settings import TokenSettings
 
 log = logging.getLogger("aqueduct.ui")
 
@@ -47,7 +48,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
-_HEADERS: Final = {
+HEADERS: Final = {
     "content-security-policy": _POLICY,
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
@@ -57,7 +58,7 @@ _HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
-_NO_STORE: Final = "no-store"
+NO_STORE: Final = "no-store"
 
 
 class Frame:
@@ -74,11 +75,11 @@ class Frame:
         try:
             response = await _answer(request, gateway)
         except Exception as error:  # every failure becomes a page here, before anything is sent
-            response = _failed(request, error)
+            response = failed(request, error)
         headers = MutableHeaders(raw=response.raw_headers)
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        headers.setdefault("cache-control", _NO_STORE)
+        headers.setdefault("cache-control", NO_STORE)
         await response(scope, receive, send)
 
 
@@ -152,25 +153,31 @@ async def _logout(request: Request, gateway: Gateway) -> Response:
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-class _LoggedOut(Exception):
+class LoggedOut(Exception):
     """There is no session, or not any more."""
 
 
 async def _visit(request: Request, gateway: Gateway, page: Page) -> Visit:
-    """Return who asks; raises _LoggedOut."""
+    """Return who asks; raises LoggedOut."""
+    session, token = await entered(request, gateway)
+    return Visit(request=request, gateway=gateway, session=session, token=token, here=page)
+
+
+async def entered(request: Request, gateway: Gateway) -> tuple[sessions.Session, TokenSettings]:
+    """Return the session, and the token as it is now; raises LoggedOut where it may not look (any more)."""
     given = request.cookies.get(cookie_name(request))
     session = await sessions.find(gateway.client, given) if given else None
     if session is None:
-        raise _LoggedOut
+        raise LoggedOut
     try:
         token = await gateway.tokens.find_hash(session.token_hash)
     except (Unauthenticated, PermissionDenied):
         token = None
     if token is None or not is_allowed(token.role, "viewer"):
         await session.end()
-        raise _LoggedOut
+        raise LoggedOut
     record_of(request.scope).is_of(token)
-    return Visit(request=request, gateway=gateway, session=session, token=token, here=page)
+    return session, token
 
 
 async def _read(
@@ -179,8 +186,8 @@ async def _read(
     _require_get(request)
     try:
         visit = await _visit(request, gateway, page)
-    except _LoggedOut:
-        return _to_login(request, is_page=is_page)
+    except LoggedOut:
+        return to_login(request, is_page=is_page)
     if is_page and CAME in request.query_params:
         return RedirectResponse(_address(request), 303)
     if is_page and visit.session.notice:
@@ -193,8 +200,8 @@ async def _act(request: Request, gateway: Gateway, page: Page, action: Action) -
     require_same_origin(request)
     try:
         visit = await _visit(request, gateway, page)
-    except _LoggedOut:
-        return _to_login(request, is_page=not _wants_json(request))
+    except LoggedOut:
+        return to_login(request, is_page=not _wants_json(request))
     if not is_allowed(visit.token.role, action.role):
         raise PermissionDenied(f"This needs a token with the role `{action.role}`; yours has `{visit.token.role}`.")
     visit.body = await _body(request, action.max_bytes)
@@ -205,7 +212,7 @@ async def _act(request: Request, gateway: Gateway, page: Page, action: Action) -
     return await action.run(visit)
 
 
-def _to_login(request: Request, *, is_page: bool) -> Response:
+def to_login(request: Request, *, is_page: bool) -> Response:
     if not is_page:
         return Response("Your session has ended. Log in again.\n", 401, media_type="text/plain")
     here = _address(request) if request.method == "GET" else request.url.path.rpartition("/")[0]
@@ -275,7 +282,7 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _failed(request: Request, error: Exception) -> Response:
+def failed(request: Request, error: Exception) -> Response:
     told = _told(request, error)
     record_of(request.scope).error_code = told.code
     if _wants_json(request):

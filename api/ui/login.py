@@ -13,6 +13,7 @@ from api.record import record_of
 from api.ui import session as sessions
 from api.ui.rendering import rendered
 from shared.errors import AqueductError, PermissionDenied, Unauthenticated
+from shared.flower import PATH
 from shared.roles import is_allowed
 from shared.tokens import hash_token
 
@@ -75,6 +76,6 @@ class LoginDesk:
 
 
 def _onward(given: str) -> str:
-    """Return where a login leads: below `/ui/`, and nowhere else."""
-    is_ours = given.startswith("/ui/") and "\\" not in given and given.isprintable() and "//" not in given
+    """Return where a login leads: below `/ui/` or to Flower, and nowhere else."""
+    is_ours = given.startswith(("/ui/", f"{PATH}/")) and "\\" not in given and given.isprintable() and "//" not in given
     return given if is_ours else FIRST

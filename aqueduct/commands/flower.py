@@ -5,12 +5,10 @@ It shows requests and their outcomes, not how many wait: that is in `aqueduct qu
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
 import signal
 import sys
-from base64 import b64decode
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,8 @@ import click
 
 from aqueduct.commands.common import Overrides, address_options, catalogue_for, config_option, logging_options
 from aqueduct.errors import WRONG_USAGE, CommandError
+from aqueduct.flower_view.columns import SHOWN, add_columns, as_shown
+from aqueduct.flower_view.door import Passes, open_door
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("aqueduct.flower")
 
 MAX_TASKS = 5000
-TASKS_COLUMNS = "name,uuid,state,routing_key,runtime,result,exception,received,worker"
-"""A request's queue is its routing key: Celery's events have no field of that name."""
 PURGE_OFFLINE_WORKERS_SECONDS = 60
 
 
@@ -61,7 +59,8 @@ def serve(settings: Settings) -> None:
 
     _set_options(options, settings)
     (login,) = options.basic_auth
-    _replace_login(login)
+    open_door(login, Passes(settings.redis))
+    add_columns()
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
@@ -95,31 +94,9 @@ def _set_options(options: Any, settings: Settings) -> None:
     options.read_only = True  # its revoke and terminate would act on tickets, not on requests
     options.persistent = False
     options.max_tasks = MAX_TASKS
-    options.tasks_columns = TASKS_COLUMNS
+    options.tasks_columns = ",".join(SHOWN)
+    options.format_task = as_shown
     options.purge_offline_workers = PURGE_OFFLINE_WORKERS_SECONDS
-
-
-def _replace_login(login: str) -> None:
-    """Have every page compare logins as bytes: Flower's comparison fails with a traceback where one is not ASCII."""
-    from flower.views import BaseHandler  # noqa: PLC0415 - as in `serve`
-    from tornado.web import HTTPError  # noqa: PLC0415
-
-    def current_user(handler: Any) -> bool:
-        if not is_login(handler.request.headers.get("Authorization", ""), login):
-            raise HTTPError(401)
-        return True
-
-    BaseHandler.get_current_user = current_user
-
-
-def is_login(header: str, login: str) -> bool:
-    """Tell whether an Authorization header is Basic and holds this `user:password`."""
-    scheme, _, encoded = header.partition(" ")
-    try:
-        given = b64decode(encoded.strip(), validate=True)
-    except ValueError:  # not ASCII, or no Base64
-        return False
-    return scheme.lower() == "basic" and hmac.compare_digest(given, login.encode())
 
 
 def _stay(_signal: int, _frame: FrameType | None) -> None:

@@ -59,12 +59,13 @@ class Why(StrEnum):
     """It waits again, for another worker."""
     CUT_OFF = "cut off"
     """The grace of a shutdown was over."""
+    OPERATOR = "ended by an operator"
 
 
-REFUSALS: Final = {ord(letter): why for letter, why in zip("csugx", Why, strict=False)}
+REFUSALS: Final = {ord(letter): why for letter, why in zip("csugx", Why, strict=False)} | {ord("e"): Why.OPERATOR}
 """What the letters of `append.lua` mean for a job, but for `o` and `w`: those are stored."""
 STORED, STORED_OTHERS_WAIT = b"ow"
-_RENEWAL = {b"c": Why.CANCELLED, b"o": Why.CANCELLED, b"s": Why.STALE, b"u": Why.UNKNOWN}
+_RENEWAL = {b"c": Why.CANCELLED, b"e": Why.OPERATOR, b"o": Why.CANCELLED, b"s": Why.STALE, b"u": Why.UNKNOWN}
 
 
 MARK_DIGITS: Final = 6

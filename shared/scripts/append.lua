@@ -5,7 +5,7 @@
 --
 -- `number` is that of the first event; `ending` is empty, or the job's end as JSON, whose `cost` settles its tenant's share.
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
--- 'g' gap, 's' stale attempt, 'c' cancelled, 'u' unknown job, 'x' this job makes the script fail.
+-- 'g' gap, 's' stale attempt, 'c' cancelled, 'e' ended by an operator, 'u' unknown job, 'x' this job makes the script fail.
 local now = clock()
 local out, ends, busy, used = {}, {}, {}, {}
 
@@ -59,7 +59,7 @@ local function store(id, attempt, number, ending, first, count)
     local ended = ending ~= '' and load_job(id)
     return ended and (redis.call('EXISTS', NAMES.waits .. ended.model) == 1 and 'w' or 'o') or 's'
   end
-  if known[3] ~= '' then return 'c' end
+  if known[3] ~= '' then return redis.call('HEXISTS', key, 'stopped') == 1 and 'e' or 'c' end
   local length = redis.call('LLEN', log)
   if number > length then return 'g' end
   local job = nil

@@ -26,7 +26,7 @@ for id in rows() do
   out[#out + 1] = letter
   count[letter] = count[letter] + 1
 end
-if #tell > 0 then redis.call('PUBLISH', NAMES.control, table.concat(tell, ' ')) end
+if #tell > 0 then redis.call('PUBLISH', NAMES.control, BY_OPERATOR .. ' ' .. table.concat(tell, ' ')) end
 publish_frames()
 if not quiet or count.w + count.r > 0 then
   audit(now, by, via, 'job.cancel', target, string.format('%d waiting and %d running ended, %d had ended, %d unknown',

@@ -4,7 +4,7 @@
 --   running   renew             running, under a longer lease                     here
 --
 -- Returns {a digit for each model (1: jobs wait, 2: tickets lie on its queue, 3: both, 0: neither), id, attempt, reason, ...}; the reasons to give a job up:
--- 'c' cancelled, 'o' every owner is gone, 's' stale, 'u' unknown. No models: the worker is leaving, and takes no more.
+-- 'c' cancelled, 'e' ended by an operator, 'o' every owner is gone, 's' stale, 'u' unknown. No models: the worker is leaving, and takes no more.
 local now = clock()
 write_at_maxmemory()
 if models ~= '' then redis.call('ZADD', NAMES.processes, now, process) end
@@ -36,13 +36,13 @@ for id, attempt in rows() do
   local reason = nil
   if not job then reason = 'u'
   elseif job.attempt ~= attempt or job.state ~= 'running' then reason = 's'
-  elseif job.cancelled then reason = 'c'
+  elseif job.cancelled then reason = redis.call('HEXISTS', NAMES.job .. id, 'stopped') == 1 and 'e' or 'c'
   elseif not is_heard(job) then reason = 'o' end
   if reason then
     local at = #out
     out[at + 1], out[at + 2], out[at + 3] = id, attempt, reason
   end
-  if reason == nil or reason == 'c' or reason == 'o' then
+  if reason == nil or reason == 'c' or reason == 'e' or reason == 'o' then
     redis.call('ZADD', NAMES.running .. job.model, now + lease_ms, id)
   end
 end

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from aqueduct.commands.flower import is_login
+from aqueduct.flower_view.door import is_login
 from tests.support.processes import Process, RedisServer, free_port
 from tests.support.waiting import wait_until
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 import redis
 
+from shared.flower import pass_key
 from tests.conftest import MakeSystem
 from tests.support.chat import CHAT, chat_body
 from tests.support.models import model
 from tests.support.processes import RedisServer, free_port
 from tests.support.system import DemoBackend, System
+from tests.support.ui import Visitor
 from tests.support.waiting import wait_until
 
 LOGIN = ("aqueduct", "correct-horse")
+TOKENS: dict[str, dict[str, Any]] = {"op": {"role": "operator"}, "look": {"role": "viewer"}, "user": {}}
 PROMPT = "a-prompt-that-must-stay-hidden"
 MODELS = {
     "good": model("tokens=3"),
     "refuses": model("status=400&code=bad_thing&message=no"),
     "long": model("tokens=400&token_seconds=0.05"),
+    "silent": model("tokens=4&first_token_seconds=25"),
 }
 
 
@@ -65,10 +71,12 @@ def view(
     tmp_path_factory: pytest.TempPathFactory, module_redis: RedisServer, demo_backend: DemoBackend
 ) -> Iterator[View]:
     port = free_port()
-    flower_settings = {"port": port, "user": LOGIN[0], "password": LOGIN[1]}
+    flower_settings = {
+        "port": port, "user": LOGIN[0], "password": LOGIN[1], "upstream": f"http://127.0.0.1:{port}",
+    }  # fmt: skip
     system = System(
         tmp_path_factory.mktemp("flower-e2e"), redis_url=module_redis.url, backend_url=demo_backend.url, models=MODELS,
-        settings={"flower": flower_settings}, workers=[["good", "refuses"], ["long"]],
+        settings={"flower": flower_settings}, tokens=TOKENS, workers=[["good", "refuses"], ["long", "silent"]],
     )  # fmt: skip
     system.write_config()
     with system.command("flower") as flower, system:
@@ -122,14 +130,34 @@ def test_refused_request_is_a_failed_task_with_status_and_code(view: View) -> No
 
 def test_request_whose_client_left_is_a_revoked_task(view: View) -> None:
     task = view.ended(leave_early(view, "long"), "REVOKED")
+    assert task["result"] == "client left"
     assert task["name"] == "chat.completions:long"
     assert task["routing_key"] == "aqueduct.long"
+
+
+@pytest.mark.parametrize("name", ["long", "silent"])
+def test_request_that_an_operator_ended_is_told_from_one_whose_client_left(view: View, name: str) -> None:
+    """One whose worker hears of it while it writes events, and one whose worker hears of it from Redis alone."""
+    with view.system.client(view.system.tokens["op"]) as operator, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, view, name, stream=True)
+        running: list[dict[str, Any]] = []
+
+        def runs() -> bool:
+            running[:] = operator.get("/admin/v1/jobs", params={"model": name, "state": "running"}).json()["data"]
+            return bool(running)
+
+        wait_until(runs, 20, "the request to run")
+        request_id = running[0]["id"]
+        assert operator.post(f"/admin/v1/jobs/{request_id}/cancel").json()["outcome"] == "cancelled"
+        asked.result()
+    task = view.ended(request_id, "REVOKED")
+    assert task["result"] == "ended by an operator"
 
 
 def test_both_workers_are_online_under_the_names_of_their_models(view: View) -> None:
     names = sorted(row["hostname"] for row in view.workers())
     assert names[0].startswith("good+refuses-")
-    assert names[1].startswith("long-")
+    assert names[1].startswith("long+silent-")
 
 
 def test_arguments_say_model_lane_and_tenant_and_never_a_prompt(view: View) -> None:
@@ -194,3 +222,124 @@ def test_whoever_is_logged_in_can_look_and_not_touch(view: View, path: str) -> N
     answer = httpx.post(f"{view.url}{path.format(worker=worker)}", auth=LOGIN, json={"args": ["good"]}, timeout=10)
     assert answer.status_code == 403, answer.text
     assert len(view.workers()) == 2
+
+
+# --- the tasks page ---------------------------------------------------------------------------------------------------
+
+
+def rows(view: View, *, sort: str = "received", search: str = "") -> list[dict[str, Any]]:
+    """Return the rows that the tasks page shows, as its script asks for them."""
+    asked: dict[str, Any] = {
+        "draw": 1, "start": 0, "length": 100, "search[value]": search,
+        "order[0][column]": 0, "order[0][dir]": "desc", "columns[0][data]": sort,
+    }  # fmt: skip
+    answer = httpx.post(f"{view.url}/tasks/datatable", data=asked, auth=LOGIN, timeout=10).raise_for_status()
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+def row(view: View, request_id: str) -> dict[str, Any]:
+    return next(found for found in rows(view) if found["uuid"] == request_id)
+
+
+def test_a_row_says_lane_token_wait_tokens_and_outcome(view: View) -> None:
+    good, refused = ask(view, "good").headers["x-request-id"], ask(view, "refuses").headers["x-request-id"]
+    view.ended(good, "SUCCESS")
+    view.ended(refused, "FAILURE")
+    one, other = row(view, good), row(view, refused)
+    assert (one["lane"], one["tenant"], one["outcome"]) == ("default", "test", "200")
+    assert one["tokens"].endswith(" + 3")
+    assert one["waited"].endswith(" ms")
+    assert (other["outcome"], other["tokens"]) == ("400 bad_thing", None)
+    headings = view.get("/tasks").text
+    for name in ("Lane", "Token", "Waited", "Tokens", "Outcome"):
+        assert f">{name}</th>" in headings
+    assert "Outcome" in view.get(f"/task/{good}").text
+
+
+def test_rows_are_sorted_by_numbers(view: View) -> None:
+    for count in (9, 100, 20):
+        with view.system.client() as client:
+            body = chat_body("good", PROMPT) | {"demo": f"tokens={count}"}
+            view.ended(client.post(CHAT, json=body).headers["x-request-id"], "SUCCESS")
+    found = [int(one["tokens"].split(" + ")[1]) for one in rows(view, sort="tokens") if one["tokens"]]
+    assert found[:2] == [100, 20]
+    assert found == sorted(found, reverse=True)
+
+
+# --- behind the API ---------------------------------------------------------------------------------------------------
+
+
+def test_who_is_logged_in_at_the_status_page_has_flower_under_the_apis_host(view: View) -> None:
+    request_id = ask(view, "good").headers["x-request-id"]
+    view.ended(request_id, "SUCCESS")
+    with Visitor(view.system, "look") as visitor:
+        for path in ("/flower", "/flower/", "/flower/tasks", f"/flower/task/{request_id}", "/flower/broker"):
+            page = visitor.get(path)
+            links = re.findall(r"""(?:href|src)="(/[^"]*)""" + '"', page)
+            assert links, path
+            assert all(link.startswith("/flower/") for link in links), links
+            assert "set-cookie" not in visitor.client.get(path).headers
+        assert visitor.client.get("/flower/static/js/flower.js").headers["content-type"].startswith("text/javascript")
+        asked = {"draw": "1", "start": "0", "length": "5", "order[0][column]": "0"}
+        listed = visitor.client.post("/flower/tasks/datatable", data=asked, headers={"origin": visitor.origin})
+        assert request_id in listed.text
+        assert PROMPT not in listed.text
+
+
+def test_flower_behind_the_api_wants_a_session_and_leads_to_the_login_and_back(view: View) -> None:
+    with Visitor(view.system) as visitor:
+        for path in ("/flower", "/flower/", "/flower/tasks?name=x", "/flower/static/js/flower.js", "/flower/api/tasks"):
+            answer = visitor.client.get(path)
+            assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/ui/login"), path
+            assert visitor.client.get(path, auth=LOGIN).status_code == 303, path
+        answer = visitor.login(view.system.tokens["look"], "/flower/tasks")
+        assert answer.headers["location"] == "/flower/tasks"
+        visitor.get("/flower/tasks")
+    with Visitor(view.system) as visitor:
+        assert "role `viewer`" in visitor.login(view.system.tokens["user"], "/flower/").text
+        assert visitor.client.get("/flower/").status_code == 303
+
+
+def test_nothing_is_changed_through_the_api_and_no_other_page_posts(view: View) -> None:
+    with Visitor(view.system, "op") as visitor:
+        for path in ("/flower/api/task/revoke/x", "/flower/api/worker/shutdown/x", "/flower/tasks"):
+            answer = visitor.client.post(path, headers={"origin": visitor.origin})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD"), path
+        evil = {"origin": "https://evil.example"}
+        assert visitor.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=evil).status_code == 403
+        assert visitor.client.get("/flower/../admin/v1/tokens").status_code != 200
+    assert len(view.workers()) == 2
+
+
+@pytest.mark.parametrize("given", ["", "x", "x" * 5000])
+def test_a_pass_of_ones_own_making_opens_nothing(view: View, given: str) -> None:
+    headers = {"x-aqueduct-flower-pass": given}
+    assert httpx.get(f"{view.url}/tasks", headers=headers).status_code == 401
+    assert httpx.get(f"{view.url}/api/tasks", headers=headers).status_code == 401
+
+
+def test_a_pass_is_good_for_one_request(view: View) -> None:
+    with redis.Redis.from_url(view.system.redis_url) as client:
+        client.set(pass_key("a-word"), "1", ex=30)
+    headers = {"x-aqueduct-flower-pass": "a-word"}
+    assert [httpx.get(f"{view.url}/tasks", headers=headers).status_code for _ in range(2)] == [200, 401]
+
+
+def test_a_prefix_of_anothers_choice_is_not_believed(view: View) -> None:
+    for prefix in ("//evil.example", "/evil", "/flower/../x", '"><script>'):
+        page = httpx.get(f"{view.url}/tasks", headers={"x-forwarded-prefix": prefix}, auth=LOGIN).text
+        assert prefix not in page
+
+
+def test_a_flower_that_is_away_is_told(make_system: MakeSystem) -> None:
+    upstream = f"http://127.0.0.1:{free_port()}"
+    system = make_system(models={"demo": model()}, settings={"flower": {"upstream": upstream}}, tokens=TOKENS)
+    with Visitor(system, "op") as visitor:
+        assert "Flower does not answer" in visitor.get("/flower/", 503)
+
+
+def test_without_an_upstream_there_is_no_such_page(make_system: MakeSystem) -> None:
+    system = make_system(models={"demo": model()}, tokens=TOKENS)
+    with Visitor(system, "op") as visitor:
+        assert visitor.client.get("/flower/").status_code == 404

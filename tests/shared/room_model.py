@@ -381,7 +381,7 @@ class Model(Upkeep, Control):
         if job.state == "ended":
             return "s" if ending is None else "w" if self.rooms[job.model].waits else "o"
         if job.is_cancelled:
-            return "c"
+            return "e" if job.stopped else "c"
         log = self.logs.get(job_id)
         known = list(log.events) if log else []
         if number > len(known):
@@ -476,10 +476,10 @@ class Model(Upkeep, Control):
                 if job.attempt != attempt or job.state != "running":
                     reason = "s"
                 elif job.is_cancelled:
-                    reason = "c"
+                    reason = "e" if job.stopped else "c"
                 elif not self.is_heard(job, judged=judged):
                     reason = "o"
-                if reason in ("", "c", "o"):
+                if reason in ("", "c", "e", "o"):
                     self.rooms[job.model].running[job_id] = self.now + lease_ms
             if reason:
                 out += [job_id, attempt, reason]

@@ -435,10 +435,10 @@ class World:
         expected = [self.model.append(it.held.id, it.held.attempt, it.start, it.end, it.payloads) for it in sent]
         self.compare(seen, letters, "".join(expected))
         for letter, (held, *_) in zip(letters, sent, strict=True):
-            if letter in "sucg" or (held.has_ended and draw.random() < 0.7):
+            if letter in "sucge" or (held.has_ended and draw.random() < 0.7):
                 self.held[worker].remove(held)
-            if letter in "cgs":  # a stale one has no say any more
-                self._release(worker, [(held, {"c": "end", "g": "fail", "s": "again"}[letter])])
+            if letter in "cegs":  # a stale one has no say any more
+                self._release(worker, [(held, {"c": "end", "e": "end", "g": "fail", "s": "again"}[letter])])
 
     def hang(self, draw: Random) -> None:
         """Some worker stops where it is for longer than a lease, and then goes on with what it holds."""

@@ -15,7 +15,7 @@ from shared.control.models import Action, ModelControl
 from shared.control.problems import BadFilter, NoSuch
 from shared.errors import ModelRetired, ResourceUnavailable
 from shared.holds import Hold, first_hold
-from shared.room.leases import How
+from shared.room.leases import How, Why
 from tests.support.asynchronous import asynchronous
 from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
@@ -144,7 +144,8 @@ async def test_jobs_are_ended_by_a_filter_and_their_callers_told(own_redis: Redi
         async def is_told() -> bool:
             return b"".join(heard).count(b"cancelled_by_operator") == 2
 
-        assert await bench.append(job, b"D1 1 1 1\n{}", end=1) == "c"
+        assert await bench.append(job, b"D1 1 1 1\n{}", end=1) == "e"
+        assert await bench.renew((job.id, job.attempt)) == {job.id: Why.OPERATOR}
         assert await bench.release((job.id, job.attempt, How.END)) == "f"
         await wait_until_async(is_told)
         assert job.id.encode() in heard  # its worker was told

@@ -1,0 +1,1 @@
+"""What is changed of Flower: its columns, its login, and its place behind the API."""
