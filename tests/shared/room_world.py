@@ -15,7 +15,7 @@ from random import Random
 from typing import TypeVar
 
 from shared import keys
-from shared.protocol import KEEP_MS, OWNER_MS, PROMISE_S, STORED
+from shared.protocol import BY_OPERATOR, KEEP_MS, OWNER_MS, PROMISE_S, STORED
 from shared.room.limits import budget_rows
 from shared.room.scripts import (
     ACKNOWLEDGE,
@@ -333,7 +333,10 @@ class World:
         ids = self._some_ids(draw)
         seen = self.probe.run(END_JOBS, EndJobsArguments("op", "test", "some", b"stopped", ""), [(one,) for one in ids])
         self._ran(seen)
-        self.compare(seen, seen.reply.decode(), "".join(self.model.end_job(one, "stopped") for one in ids))
+        letters = "".join(self.model.end_job(one, "stopped") for one in ids)
+        if "r" in letters:
+            self.model.told.append(("", BY_OPERATOR))
+        self.compare(seen, seen.reply.decode(), letters)
 
     def move_jobs(self, draw: Random) -> None:
         """An operator moves jobs."""

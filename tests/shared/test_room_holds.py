@@ -148,7 +148,7 @@ async def test_jobs_are_ended_by_a_filter_and_their_callers_told(own_redis: Redi
         assert await bench.renew((job.id, job.attempt)) == {job.id: Why.OPERATOR}
         assert await bench.release((job.id, job.attempt, How.END)) == "f"
         await wait_until_async(is_told)
-        assert job.id.encode() in heard  # its worker was told
+        assert f"by-operator {job.id}".encode() in heard  # its worker was told
         again = await jobs.cancel(ids, OPERATOR, "again", quiet=True)
         assert {what for _, what in again} == {"had ended"}
         assert await told(bench) == [("anna", "job.cancel", "1 waiting and 1 running ended, 0 had ended, 1 unknown")]
