@@ -134,6 +134,13 @@ def test_banner_is_all_a_newcomer_needs(up: Up) -> None:
     address, user, password = flower.groups()
     assert httpx.get(f"{address}/workers", auth=(user, password), timeout=10).status_code == 200
     assert httpx.get(f"{address}/workers", timeout=10).status_code == 401
+    behind = f"http://127.0.0.1:{up.port}/flower/"
+    assert f"or {behind} without" in up.log
+    with httpx.Client(follow_redirects=True, timeout=10) as browser:
+        assert browser.get(behind).url.path == "/ui/login"
+        host = behind.removesuffix("/flower/")
+        form = {"token": status[2], "next": "/flower/"}
+        assert "Flower" in browser.post(f"{host}/ui/login", data=form, headers={"origin": host}).text
 
 
 def test_the_demos_faults_can_be_tried_through_it(up: Up) -> None:
