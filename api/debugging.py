@@ -27,20 +27,17 @@ _KEY_BYTES: Final = 256
 
 
 class DebugTable:
-    """Which tokens are logged, as far as this process knows; without any it is false."""
+    """Which tokens are logged, as far as this process knows."""
 
     def __init__(self, redis_now_ms: Callable[[], float]) -> None:
         """Take Redis's clock, by which it ends."""
         self._now_ms = redis_now_ms
-        self._switched: dict[str, tuple[Switched, float]] = {}
-        """With the end by our own monotonic clock: should Redis's be set back, it comes no later."""
-
-    def __bool__(self) -> bool:
-        return bool(self._switched)
+        self.switched: dict[str, tuple[Switched, float]] = {}
+        """By name. With the end by our own monotonic clock: should Redis's be set back, it comes no later."""
 
     def find(self, token: str) -> Switched | None:
         """Return what is to be logged of a token at this moment."""
-        found = self._switched.get(token)
+        found = self.switched.get(token)
         return found[0] if found is not None and time.monotonic() < found[1] else None
 
     def begin(self, record: RequestRecord, token: str, body: bytes) -> None:
@@ -55,7 +52,7 @@ class DebugTable:
         now_ms = self._now_ms()
         found: dict[str, tuple[Switched, float]] = {}
         for one in parsed(await call("HGETALL", DEBUG), now_ms):
-            known = self._switched.get(one.token)
+            known = self.switched.get(one.token)
             if known is not None and known[0] == one:
                 if self.find(one.token) is not None:
                     found[one.token] = known
@@ -64,9 +61,9 @@ class DebugTable:
             found[one.token] = one, time.monotonic() + seconds
             told = {"tenant": one.token, "seconds": round(seconds), "bytes": one.max_bytes, "by": one.by}
             log.warning("prompts and answers of a token are logged", extra=told)
-        for name in self._switched.keys() - found.keys():
+        for name in self.switched.keys() - found.keys():
             log.warning("prompts and answers of a token are logged no more", extra={"tenant": name})
-        self._switched = found
+        self.switched = found
 
     async def refresh_forever(self, call: RedisCall) -> None:
         """Refresh now and every few seconds until cancelled. While Redis is away the last ones stay until their end."""

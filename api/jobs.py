@@ -228,7 +228,7 @@ class JobEndpoint:
             cancel_unless_heard()
 
     def _prepare(self, exchange: Exchange, token: TokenSettings, raw: bytes) -> _Prepared:
-        if self._debugging:
+        if self._debugging.switched:
             self._debugging.begin(exchange.record, token.name, raw)
         request = self._kind.validate(parse_body(raw))
         exchange.record.model = request.model[:MAX_NAME]  # as asked for, until it is found

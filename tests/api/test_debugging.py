@@ -29,7 +29,7 @@ class Clock:
 async def test_it_ends_to_the_moment_also_while_redis_is_away(module_redis: RedisServer) -> None:
     clock = Clock()
     table = DebugTable(clock)
-    assert not table
+    assert not table.switched
     client = RedisClient(module_redis.url)
     await client.open()
     with module_redis.client() as plain:
@@ -37,7 +37,7 @@ async def test_it_ends_to_the_moment_also_while_redis_is_away(module_redis: Redi
         switch(plain, "a", 2, 100, "anna")
         await table.refresh(client.call)
     await client.close()
-    assert table
+    assert table.switched
     found = table.find("a")
     assert found is not None and (found.max_bytes, found.by) == (100, "anna")
     assert table.find("b") is None
@@ -62,7 +62,7 @@ async def test_a_clock_that_is_set_back_makes_it_no_longer(
     await table.refresh(client.call)
     await wait_until_async(lambda: table.find("a") is None, 20, "its end")
     await table.refresh(client.call)
-    assert table.find("a") is None and not table
+    assert table.find("a") is None and not table.switched
     await client.close()
     assert [line.getMessage() for line in caplog.records if line.name == "aqueduct.debug"] == [
         "prompts and answers of a token are logged", "prompts and answers of a token are logged no more",

@@ -25,7 +25,7 @@ def system(
 ) -> Iterator[System]:
     with System(
         tmp_path_factory.mktemp("system"), redis_url=module_redis.url, backend_url=demo_backend.url, models=MODELS,
-        tokens={"seen": {}, "other": {}, "boss": {"role": "operator"}, "looks": {"role": "viewer"}},
+        tokens={"seen": {}, "other": {}, "third": {}, "boss": {"role": "operator"}, "looks": {"role": "viewer"}},
         settings={"log_format": "json"},
     ) as running:  # fmt: skip
         yield running
@@ -42,10 +42,18 @@ def lines(system: System, **wanted: Any) -> list[dict[str, Any]]:
     return [line for line in told if line["logger"] == "aqueduct.debug" and wanted.items() <= line.items()]
 
 
-def switched(system: System, count: int, *, on: bool) -> None:
-    """Wait until the API has said so often that the token is logged, or is not any more."""
-    message = "prompts and answers of a token are logged" + ("" if on else " no more")
-    wait_until(lambda: len(lines(system, message=message, tenant="seen")) == count, 20, message)
+ON = "prompts and answers of a token are logged"
+OFF = f"{ON} no more"
+
+
+def count(system: System, message: str) -> int:
+    """Return how often the API has said so of the token."""
+    return len(lines(system, message=message, tenant="seen"))
+
+
+def switched(system: System, message: str, before: int) -> None:
+    """Wait until it says so once more."""
+    wait_until(lambda: count(system, message) == before + 1, 20, message)
 
 
 def both(system: System, request_id: str) -> list[dict[str, Any]]:
@@ -62,10 +70,11 @@ def ask(system: System, token: str, name: str, text: str, **more: Any) -> str:
 def test_one_tokens_prompts_and_answers_are_logged_until_the_end_and_no_others(
     system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    ons, offs = count(system, ON), count(system, OFF)
     ask(system, "seen", "echo", "before")
     assert run(system, "token", "debug", "seen", "--for", "1h", "--max-bytes", "2000") == 0
     assert "are logged until" in capsys.readouterr().err
-    switched(system, 1, on=True)
+    switched(system, ON, ons)
     plain = ask(system, "seen", "echo", f"plain-words {KEY} {system.tokens['seen']}")
     stream = ask(system, "seen", "echo", "stream-words", stream=True)
     refused = ask(system, "seen", "refuses", "refused-words")
@@ -89,7 +98,7 @@ def test_one_tokens_prompts_and_answers_are_logged_until_the_end_and_no_others(
     assert run(system, "queues", "--once") == 0
     assert "Prompts and answers of seen are logged for" in capsys.readouterr().out
     assert run(system, "token", "debug", "seen", "--off") == 0
-    switched(system, 1, on=False)
+    switched(system, OFF, offs)
     ask(system, "seen", "echo", "afterwards")
     assert run(system, "queues", "--once") == 0
     assert "are logged" not in capsys.readouterr().out
@@ -106,16 +115,16 @@ def test_it_ends_by_itself_and_redis_keeps_it_no_longer(system: System, module_r
     assert run(system, "token", "debug", "seen", "--for", "8s") == 0
     with module_redis.client() as client:
         assert 0 < int(client.pttl("aq2:debug")) <= 8000
-        switched(system, ons + 1, on=True)
+        switched(system, ON, ons)
         wait_until(lambda: not client.exists("aq2:debug"), 20, "its end in Redis")
     ask(system, "seen", "echo", "too-late")
-    switched(system, offs + 1, on=False)
+    switched(system, OFF, offs)
     assert system.api is not None
     assert "too-late" not in system.api.log()
 
 
 def test_operators_switch_it_over_http_and_others_may_not(system: System) -> None:
-    path = "/admin/v1/tokens/seen/debug"
+    path = "/admin/v1/tokens/third/debug"
     for token in ("seen", "looks"):
         with system.client(system.tokens[token]) as client:
             assert client.post(path, json={}).status_code == 403
@@ -125,7 +134,7 @@ def test_operators_switch_it_over_http_and_others_may_not(system: System) -> Non
         for bad in ({"seconds": 0}, {"seconds": 90_000}, {"max_bytes": 1}, {"minutes": 5}):
             assert client.post(path, json=bad).status_code == 400
         made = client.post(path, json={"seconds": 60, "max_bytes": 100}).json()
-        assert (made["token"], made["max_bytes"], made["by"]) == ("seen", 100, "boss")
+        assert (made["token"], made["max_bytes"], made["by"]) == ("third", 100, "boss")
         with system.client(system.tokens["looks"]) as viewer:
             assert viewer.get("/admin/v1/debug").json()["data"] == [made]
         assert client.delete(path).json()["ended"] is True
