@@ -14,7 +14,7 @@ from typing import Final
 
 from api.record import RequestRecord
 from api.tokens import RedisCall
-from shared.debugging import Switched, parsed
+from shared.debugging import MOST_SECONDS, Switched, parsed
 from shared.keys import DEBUG
 
 log = logging.getLogger("aqueduct.debug")
@@ -57,7 +57,7 @@ class DebugTable:
                 if self.find(one.token) is not None:
                     found[one.token] = known
                 continue
-            seconds = (one.until_ms - now_ms) / 1000
+            seconds = min(MOST_SECONDS, (one.until_ms - now_ms) / 1000)
             found[one.token] = one, time.monotonic() + seconds
             told = {"tenant": one.token, "seconds": round(seconds), "bytes": one.max_bytes, "by": one.by}
             log.warning("prompts and answers of a token are logged", extra=told)

@@ -42,8 +42,9 @@ class RunTrace:
             names.GROUP: spec.group or None, names.LANE: spec.lane, names.ATTEMPT: job.tries,
         }  # fmt: skip
         began = now - max(0, job.queue_ms) * 1_000_000
-        tracing.start("wait", "internal", parent=parent, at_ns=began, attributes=told).end(now)
         self._run: Span = tracing.start("run", "consumer", parent=parent, at_ns=now, attributes=told)
+        if self._run.is_recorded:
+            tracing.start("wait", "internal", parent=parent, at_ns=began, attributes=told).end(now)
         self._call: Span | None = None
         self._called_at = 0.0
         self._number = 0
@@ -56,6 +57,8 @@ class RunTrace:
     def call(self, place: int, *, stream: bool) -> bytes:
         """Take note that a backend is called; returns what its request's head has besides."""
         self._number += 1
+        if not self._run.is_recorded:  # the backend is told so, and that is all
+            return self._tracing.header_lines(self._run.context)
         job, backends = self._job, self._catalogue.models[self._job.model].backends
         backend = backends[place] if place < len(backends) else None  # it may be gone meanwhile
         model = (backend.model if backend is not None else None) or job.model
@@ -64,7 +67,7 @@ class RunTrace:
         self._call = self._tracing.start(
             names.span_name(job.spec.kind, model),
             "client",
-            parent=self._run.context,
+            parent=self._run,
             attributes={
                 names.OPERATION: names.operation(job.spec.kind), names.PROVIDER_NAME: names.PROVIDER,
                 names.REQUEST_MODEL: model, names.REQUEST_STREAM: stream, names.REQUEST_ID: request_id(job.id),

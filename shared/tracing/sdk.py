@@ -89,10 +89,10 @@ def _line(context: SpanContext) -> str | None:
 class Span:
     """One span, recorded or not; `context` is handed on either way, so that others decide as we did."""
 
-    __slots__ = ("_span", "context", "is_recorded", "trace_id")
+    __slots__ = ("context", "is_recorded", "span", "trace_id")
 
     def __init__(self, span: SdkSpan) -> None:
-        self._span = span
+        self.span = span
         told = span.get_span_context()
         self.context = _line(told) or ""
         self.trace_id = f"{told.trace_id:032x}"
@@ -101,22 +101,22 @@ class Span:
     def tell(self, attributes: Mapping[str, Value]) -> None:
         """Add attributes; those without a value are left out."""
         if self.is_recorded:
-            self._span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+            self.span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
     def event(self, name: str, at_ns: int | None = None, attributes: Mapping[str, Value] | None = None) -> None:
         """Add what happened at a moment, in Unix nanoseconds."""
         if self.is_recorded:
             given = {key: value for key, value in (attributes or {}).items() if value is not None}
-            self._span.add_event(name, given, at_ns)
+            self.span.add_event(name, given, at_ns)
 
     def end(self, at_ns: int | None = None, *, error: str | None = None) -> None:
         """End it, at a moment or now; with the code of an error as failed."""
         if not self.is_recorded:
             return
         if error is not None:
-            self._span.set_attribute("error.type", error[:MAX_CODE])
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end(at_ns)
+            self.span.set_attribute("error.type", error[:MAX_CODE])
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.end(at_ns)
         self.is_recorded = False
 
 
@@ -142,7 +142,7 @@ class Tracing:
         name: str,
         kind: KindName,
         *,
-        parent: str | None = None,
+        parent: str | Span | None = None,
         links: Sequence[str] = (),
         at_ns: int | None = None,
         attributes: Mapping[str, Value] | None = None,
@@ -153,7 +153,8 @@ class Tracing:
         """
         above = Context()
         if parent is not None:
-            above = set_span_in_context(NonRecordingSpan(_of_line(parent)), above)
+            span = parent.span if isinstance(parent, Span) else NonRecordingSpan(_of_line(parent))
+            above = set_span_in_context(span, above)
         return Span(
             self._tracer.start_span(
                 name,

@@ -328,11 +328,13 @@ def test_nothing_of_an_unsampled_parent_is_exported_and_the_backend_is_told_so(s
     "parent",
     [
         "00-" + "0" * 32 + "-b7ad6b7169203331-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "nonsense", "",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "nonsense", "", "twice",
     ],
 )  # fmt: skip
 def test_a_bad_context_is_none(site: Site, parent: str) -> None:
-    answer = site.client.post(CHAT, json=chat_body("good"), headers={"traceparent": parent, "tracestate": "vendor=bad"})
+    parents = [Caller().headers["traceparent"] for _ in range(2)] if parent == "twice" else [parent]
+    headers = [*(("traceparent", one) for one in parents), ("tracestate", "vendor=bad")]
+    answer = site.client.post(CHAT, json=chat_body("good"), headers=headers)
     request_id = answer.headers["x-request-id"]
     (server,) = wait_until(
         lambda: [span for span in site.collector.spans() if span.request_id == request_id and span.kind == "server"],
