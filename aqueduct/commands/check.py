@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterable
@@ -31,6 +32,7 @@ from shared.redis_sync import connect
 from shared.settings import ModelSettings, Settings
 from shared.store import Store, StoreError, open_store
 from shared.tokens import MIRROR_NAME, UnreadableMirror, read_mirror
+from shared.tracing.switch import INSTALL, exporters_wanted, is_installed
 
 
 @click.command("check", help=__doc__)
@@ -88,6 +90,7 @@ def _all_checks(config: Path | None, *, probes: bool) -> Iterable[Check]:
     yield from _mirror(settings)
     yield from _redis(settings)
     yield from _storage(settings)
+    yield from _traces()
     yield from _backends(settings, path if missing else None, probes=probes)
 
 
@@ -134,6 +137,18 @@ def _storage(settings: Settings) -> Iterable[Check]:
         yield Check("storage", "fail", str(error), fix)
     else:
         yield Check("storage", "ok", f"{urlsplit(url).scheme}:// can be written, read and emptied")
+
+
+def _traces() -> Iterable[Check]:
+    try:
+        exporters = exporters_wanted(os.environ)
+    except ValueError as error:
+        yield Check("traces", "warn", f"there will be none: {error}")
+        return
+    if exporters and not is_installed():
+        yield Check("traces", "warn", "OTEL_* variables ask for them, and what makes them is not installed", INSTALL)
+    elif exporters:
+        yield Check("traces", "ok", f"{' and '.join(exporters)}, as the OTEL_* variables here say")
 
 
 async def _try_store(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL: Final = "http/protobuf"
+_EXPORTER_MODULE: Final = "opentelemetry.exporter.otlp.proto.http"
 KNOWN: Final = ("otlp", "console")
 
 
@@ -39,6 +41,14 @@ def exporters_wanted(environ: Mapping[str, str]) -> tuple[str, ...]:
     if "otlp" in named and protocol != PROTOCOL:
         raise ValueError(f"OTLP by {protocol[:64]} is not to be had here: set {PROTOCOLS[0]}={PROTOCOL}")
     return tuple(dict.fromkeys(named))
+
+
+def is_installed() -> bool:
+    """Whether what makes and sends spans is there; without importing it."""
+    try:
+        return all(find_spec(name) is not None for name in ("opentelemetry.sdk.trace", _EXPORTER_MODULE))
+    except ModuleNotFoundError:  # of one above it
+        return False
 
 
 def open_tracing(role: str, instance: str) -> Tracing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -282,3 +283,31 @@ def test_the_store_is_tried(
     path.write_text(f"{text}storage: {{url: 'ftp://x'}}\n")
     assert run(path) == 1
     assert "must begin with file://" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "installed", "wanted"),
+    [
+        ({}, True, None),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True, ("ok", "otlp, as the OTEL_* variables here say")),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, False, ("warn", "is not installed")),
+        ({"OTEL_TRACES_EXPORTER": "jaeger"}, True, ("warn", "set it to otlp, console or none")),
+    ],
+)
+def test_traces_are_told_of_where_variables_ask_for_them(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    installed: bool,
+    wanted: tuple[str, str] | None,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+        monkeypatch.delitem(sys.modules, "opentelemetry.sdk.trace", raising=False)
+    run(write(tmp_path, f"redis://127.0.0.1:{free_port()}/0", "{url: http://127.0.0.1:9/v1}"), "--json")
+    found = [check for check in json.loads(capsys.readouterr().out) if check["name"] == "traces"]
+    assert [check["status"] for check in found] == ([wanted[0]] if wanted is not None else [])
+    assert wanted is None or wanted[1] in found[0]["message"]
