@@ -7,14 +7,12 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from api.ui.charts import model_charts
 from api.ui.now_models import ModelNow, Viewing, backends_now, who_waits
 from api.ui.page import Action, Page, Visit
 from shared.config_problems import suggestion
 from shared.control.audit import Entry, entries
 from shared.control.models import ACTIONS, BACKEND_ACTIONS
 from shared.errors import InvalidRequest, NotFound
-from shared.metrics.history import span
 
 LOOKED_THROUGH: Final = 200
 """Entries of the audit log among which who holds a model is looked for."""
@@ -66,10 +64,9 @@ async def _shown(visit: Visit, template: str, *, fresh: bool) -> Response:
         raise NotFound(f"No model is called {wanted[:100]!r}{suggestion(wanted, names)}.")
     name = names[wanted]
     model = viewing.model(name, seen)
-    points = seen.points.get(name, [])
+    hour, charts = viewing.hour(name, seen)
     return visit.page(
-        template, model=model, held_by=await _held_by(visit, model), hour=span(points),
-        charts=model_charts(points, seen.at),
+        template, model=model, held_by=await _held_by(visit, model), hour=hour, charts=charts,
         backends=backends_now(model, seen.found.get(name, {})), who=await who_waits(visit.gateway.client, name),
         hold_words=_HOLD_WORDS, has_metrics=_counts(visit), actions=_offered(model),
         backend_actions=BACKEND_ACTIONS, warnings=_WARNINGS,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from api.ui.charts import binned, mean_running, most_waiting, sparks
+from api.ui.charts import Chart, binned, mean_running, model_charts, most_waiting, sparks
 from api.ui.history import Hour, read_found
 from api.ui.verdict import Verdict, verdict
 from shared import keys
@@ -82,6 +82,7 @@ class Viewing:
         self._hour = Hour(client, catalogue)
         self._last: Snapshot | None = None
         self._of_points: dict[str, tuple[tuple[float, float], Span, Sparks]] = {}
+        self._charts: dict[str, tuple[tuple[float, float], Span, list[Chart]]] = {}
         self._reading = asyncio.Lock()
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
@@ -114,10 +115,23 @@ class Viewing:
                     await asyncio.sleep(0)  # streams share this loop
         return found
 
+    def hour(self, name: str, seen: Snapshot) -> tuple[Span, list[Chart]]:
+        """Return all that happened to a model in the last hour, and its charts; made once a point."""
+        points, key = self._points(name, seen)
+        kept = self._charts.get(name)
+        if kept is None or kept[0] != key:
+            kept = self._charts[name] = (key, span(points), model_charts(points, seen.at))
+        return kept[1], kept[2]
+
+    @staticmethod
+    def _points(name: str, seen: Snapshot) -> tuple[list[Point], tuple[float, float]]:
+        """Return a model's points, and what tells whether something that was made of them is still so."""
+        points = seen.points.get(name, [])
+        return points, (points[-1].at if points else 0.0, seen.at // 60)
+
     def _of_hour(self, name: str, seen: Snapshot) -> tuple[Span, Sparks]:
         """Return what changes with each point only: the last minutes, and the small chart."""
-        points = seen.points.get(name, [])
-        key = (points[-1].at if points else 0.0, seen.at // 60)
+        points, key = self._points(name, seen)
         kept = self._of_points.get(name)
         if kept is None or kept[0] != key:
             lately = span(point for point in points if point.at > seen.at - LATELY_SECONDS)

@@ -60,9 +60,12 @@ def _held(settings: ModelSettings, depth: Depth) -> Verdict | None:
             return Verdict("warn", word, f"An operator drains it: nothing is begun. {still}")
         case "paused":
             return Verdict("warn", "paused", f"An operator has paused it: nothing is begun. {still}")
+    if not depth.workers and settings.when_absent == "fail":
+        return Verdict("bad", "no worker", f"No worker serves it: requests are refused with 503. {waiting} wait.")
     if not depth.workers:
-        what = f"{waiting} wait for one." if settings.when_absent == "hold" else "Requests are refused with 503."
-        return Verdict("bad", "no worker", f"No worker serves it. {what}")
+        if waiting:
+            return Verdict("warn", "no worker", f"No worker serves it yet. {waiting} wait until one does.")
+        return Verdict("", "asleep", "No worker serves it; whoever comes waits until one does.")
     if depth.held == Hold.STARTING:
         if waiting:
             return Verdict("warn", "starting", f"No backend is there yet. {waiting} wait until one is.")
