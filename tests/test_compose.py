@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPOSE_TEXT = (ROOT / "compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if name != "redis"}
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "aqueduct-gateway"}
+OTHERS = SERVICES.keys() - OURS.keys()
+MONITORING = {name: service for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]}
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::[?-][^}]*)?\}")
 
 
@@ -105,3 +108,51 @@ def test_grace_period_outlasts_the_drain() -> None:
     for service in OURS.values():
         if service["command"][0] in {"api", "worker"}:
             assert int(service["stop_grace_period"].removesuffix("s")) > 30
+
+
+def test_only_the_gateway_starts_where_no_profile_is_asked_for() -> None:
+    assert MONITORING.keys() == {"prometheus", "grafana"}
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {*OURS, "redis"}
+    for name, service in SERVICES.items():
+        assert name in MONITORING or not MONITORING.keys() & service.get("depends_on", {}).keys()
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_monitoring_has_few_rights_and_starts_with_no_secret_that_everybody_knows(name: str) -> None:
+    service = MONITORING[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    variable = {"prometheus": "PROMETHEUS_TOKEN", "grafana": "GF_SECURITY_ADMIN_PASSWORD"}[name]
+    script = service["entrypoint"][-1].replace("$$", "$").partition("exec ")[0].replace("/run/prometheus", "/dev")
+    script = script.replace("/dev/token", "/dev/null")
+    for value, status in (("", False), ("something", True)):
+        done = subprocess.run(["sh", "-c", script], env={variable: value}, capture_output=True, check=False)
+        assert (done.returncode == 0) is status
+    assert f'"$${{{variable}:?set' in service["entrypoint"][-1]
+
+
+def test_what_monitoring_mounts_is_there_and_fits_together() -> None:
+    for service in MONITORING.values():
+        for volume in service["volumes"]:
+            source, target, *mode = volume.split(":")
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+                assert mode == ["ro"]
+            else:
+                assert source in COMPOSE["volumes"]
+                assert target
+    folder = ROOT / "deploy" / "monitoring"
+    scraped = yaml.safe_load((folder / "prometheus.yaml").read_text())
+    (job,) = scraped["scrape_configs"]
+    port = OURS["api"]["command"][OURS["api"]["command"].index("--port") + 1]
+    assert job["static_configs"] == [{"targets": [f"api:{port}"]}]
+    assert job["authorization"]["credentials_file"] in MONITORING["prometheus"]["entrypoint"][-1]
+    mounted = {volume.split(":")[1] for volume in MONITORING["prometheus"]["volumes"]}
+    assert set(scraped["rule_files"]) <= mounted
+    source = yaml.safe_load((folder / "grafana/provisioning/datasources/prometheus.yaml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    boards = yaml.safe_load((folder / "grafana/provisioning/dashboards/aqueduct.yaml").read_text())
+    assert boards["providers"][0]["options"]["path"] in {
+        volume.split(":")[1] for volume in MONITORING["grafana"]["volumes"]
+    }
