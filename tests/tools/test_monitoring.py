@@ -16,10 +16,11 @@ from shared.metrics.exposition import GEN_AI
 from tests.support.processes import ROOT
 from tools.monitoring.alerts import ALERTS, RUNBOOK, rule_file
 from tools.monitoring.durations import rendered, shortened
-from tools.monitoring.grafana import WIDTH
+from tools.monitoring.grafana import WIDTH, texts
 
 FOLDER = ROOT / "deploy" / "monitoring"
-BOARDS = {file.name: json.loads(file.read_text()) for file in (FOLDER / "grafana" / "dashboards").glob("*.json")}
+BOARDS = {name: json.loads(text) for name, text in texts().items()}
+"""As they are written; that the files are up to date is a test of all that is generated."""
 METRICS = {metric.name: metric for metric in (*names.READ, *names.TOLD, *names.COUNTED, names.TOKENS_TOTAL)}
 LABELS = {name: set(metric.all_labels) for name, metric in METRICS.items()} | {
     row.name: set(row.labels) for row in GEN_AI
