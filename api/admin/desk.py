@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
+import redis
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
@@ -28,6 +29,7 @@ from shared.catalogue import Catalogue
 from shared.config_problems import reason
 from shared.control import audit
 from shared.control.actor import HTTP, Actor
+from shared.control.groups import GroupDesk
 from shared.control.jobs import JobControl, JobFilter, counted
 from shared.control.listing import Listing as JobListing
 from shared.control.listing import Page
@@ -37,6 +39,7 @@ from shared.control.reload import reload_all
 from shared.control.story import Stories, Story
 from shared.control.tokens import IsConfigured, TokenDesk
 from shared.errors import BrokerUnavailable, Conflict, InvalidRequest, NotFound
+from shared.groups import GroupInUse, GroupNameTaken
 from shared.holds import ACTIVE
 from shared.jobs import request_id
 from shared.private_files import UntrustedPath
@@ -44,6 +47,7 @@ from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis_sync import connect
 from shared.room.admission import broker_error
 from shared.room.upkeep import Depth, Upkeep
+from shared.settings import Settings
 from shared.store import Store
 from shared.token_settings import TokenSettings
 from shared.tokens import TokenNameTaken, UnreadableMirror
@@ -190,11 +194,17 @@ class AdminDesk:
 
     async def tokens(self, act: Callable[[TokenDesk], Result]) -> Result:
         """Do something with the tokens, beside the event loop."""
+        return await self._beside(lambda client, settings: act(TokenDesk(client, settings)))
 
+    async def groups(self, act: Callable[[GroupDesk], Result]) -> Result:
+        """Do the same with the groups."""
+        return await self._beside(lambda client, settings: act(GroupDesk(client, settings)))
+
+    async def _beside(self, act: Callable[[redis.Redis, Settings], Result]) -> Result:
         def work() -> Result:
             settings = self._catalogue.settings
             with _said(), connect(settings.redis) as client:
-                return act(TokenDesk(client, settings))
+                return act(client, settings)
 
         return await asyncio.to_thread(work)
 
@@ -226,6 +236,8 @@ def _said() -> Any:
         raise NotFound(_sentence(error), param="name") from None
     except (TokenNameTaken, IsConfigured) as error:
         raise Conflict(_sentence(error), param="name", code="token_exists") from None
+    except (GroupNameTaken, GroupInUse) as error:
+        raise Conflict(_sentence(error), param="name", code="group_exists") from None
     except BadFilter as error:
         raise InvalidRequest(_sentence(error), param=str(error).partition(":")[0]) from None
     except ValidationError as error:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
-from api.ui.page import Visit
 from shared.config_problems import reason
+from shared.control.groups import GroupDesk
 from shared.control.tokens import TokenDesk
 from shared.errors import Conflict, InvalidRequest
 from shared.limit_settings import LimitSettings
 from shared.token_settings import GroupSettings, TokenSettings
 
 Result = TypeVar("Result")
+Desk = TypeVar("Desk", TokenDesk, GroupDesk)
 
 LIMITS: Final = (*LimitSettings.model_fields,)
 BATCH_LIMITS: Final = ("max_open_batches", "max_enqueued_batch_tokens", "max_stored_bytes")
@@ -85,17 +86,19 @@ def settings_of(form: FormData, kind: type[TokenSettings] | type[GroupSettings])
     return fields
 
 
-async def attempt(visit: Visit, act: Callable[[TokenDesk], Result]) -> Result:
-    """Do something with tokens or groups; raises FormErrors for what is wrong with a field of a form."""
+async def attempt(
+    desk_of: Callable[[Callable[[Desk], Result]], Awaitable[Result]], act: Callable[[Desk], Result]
+) -> Result:
+    """Do something with tokens or groups, as `AdminDesk` lets one; raises FormErrors for fields of a form."""
 
-    def work(desk: TokenDesk) -> Result:
+    def work(desk: Desk) -> Result:
         try:
             return act(desk)
         except ValidationError as error:
             raise FormErrors(dict(map(_told, error.errors(include_url=False)))) from None
 
     try:
-        return await visit.gateway.admin.tokens(work)
+        return await desk_of(work)
     except (InvalidRequest, Conflict) as error:
         if error.param is None:
             raise

@@ -83,7 +83,7 @@ def _utc(text: str | None) -> str:
 async def _create(visit: Visit) -> Response:
     fields = {"name": _name(visit), **settings_of(visit.form, TokenSettings)}
     try:
-        secret, record = await attempt(visit, lambda desk: desk.create(fields, visit.actor))
+        secret, record = await attempt(visit.gateway.admin.tokens, lambda desk: desk.create(fields, visit.actor))
     except FormErrors as wrong:
         return await _page(visit, what="token", values=fields | {"is_new": True}, errors=wrong.errors)
     return await _page(visit, secret=secret, made=record.name)
@@ -92,7 +92,7 @@ async def _create(visit: Visit) -> Response:
 async def _set(visit: Visit) -> Response:
     name, fields = _name(visit), settings_of(visit.form, TokenSettings)
     try:
-        await attempt(visit, lambda desk: desk.change(name, fields, visit.actor))
+        await attempt(visit.gateway.admin.tokens, lambda desk: desk.change(name, fields, visit.actor))
     except FormErrors as wrong:
         return await _page(visit, what="token", values={"name": name, **fields}, errors=wrong.errors)
     return await visit.done(f"The token {name} is changed. It takes effect within 5 seconds.")
@@ -107,11 +107,46 @@ async def _revoke(visit: Visit) -> Response:
     return await visit.done(f"The token {name} is revoked. Every process refuses it within 5 seconds.")
 
 
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+async def _create_group(visit: Visit) -> Response:
+    fields = {"name": _name(visit), **settings_of(visit.form, GroupSettings)}
+    try:
+        await attempt(visit.gateway.admin.groups, lambda desk: desk.create(fields, visit.actor))
+    except FormErrors as wrong:
+        return await _page(visit, what="group", values=fields | {"is_new": True}, errors=wrong.errors)
+    return await visit.done(f"The group {fields['name']} is made. Put tokens into it, and it counts.")
+
+
+async def _set_group(visit: Visit) -> Response:
+    name, fields = _name(visit), settings_of(visit.form, GroupSettings)
+    try:
+        await attempt(visit.gateway.admin.groups, lambda desk: desk.change(name, fields, visit.actor))
+    except FormErrors as wrong:
+        return await _page(visit, what="group", values={"name": name, **fields}, errors=wrong.errors)
+    return await visit.done(f"The group {name} is changed. It takes effect within 5 seconds.")
+
+
+async def _delete_group(visit: Visit) -> Response:
+    name = _name(visit)
+    if not visit.is_confirmed:
+        return visit.ask(f"Delete the group {name}?", "Its limits and its weight go with it.", "Delete it")
+    try:
+        await attempt(visit.gateway.admin.groups, lambda desk: desk.delete(name, visit.actor))
+    except FormErrors as wrong:
+        return await visit.done(" ".join(wrong.errors.values()))
+    return await visit.done(f"The group {name} is deleted.")
+
+
 def _name(visit: Visit) -> str:
     return str(visit.form.get("name", "")).strip()
 
 
 PAGE: Final = Page(
     "tokens", "Tokens", _view,
-    actions={"create": Action(_create), "set": Action(_set), "revoke": Action(_revoke)},
+    actions={
+        "create": Action(_create), "set": Action(_set), "revoke": Action(_revoke),
+        "create-group": Action(_create_group), "set-group": Action(_set_group), "delete-group": Action(_delete_group),
+    },
 )  # fmt: skip

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from aqueduct.commands.limit_options import limit_options
-from aqueduct.commands.token_desk import NO_LIMIT, Desk, action, refuse_unknown_models, told_by_option, user_name
+from aqueduct.commands.token_desk import NO_LIMIT, Desk, action, told_by_option
 from aqueduct.errors import CommandError
+from aqueduct.operating import commander
 from aqueduct.table import Column, table, terminal_width
 from shared.config_problems import suggestion
+from shared.control.problems import NoSuch
+from shared.control.tokens import IsConfigured, UnknownName
 from shared.groups import MIRROR_NAME, GroupInUse, GroupNameTaken, StoredGroup
 from shared.lanes import LANES
 from shared.logging import escaped
@@ -71,16 +75,8 @@ def show(desk: Desk, name: str, as_json: bool) -> None:
 @action
 def create(desk: Desk, name: str, models: str, as_json: bool, **given: Any) -> None:
     """Make a group; tokens are put into it by `aqueduct token create --group` and `token set --group`."""
-    if name in _configured(desk):
-        raise CommandError(f"a group named {name!r} stands in the configuration file; choose another name")
-    fields = {"name": name, "models": _named(desk, models), "created_at": datetime.now(UTC), "created_by": user_name()}
-    with told_by_option():
-        record = StoredGroup.model_validate(fields | given)
-    try:
-        desk.groups.create(record)
-    except GroupNameTaken as error:
-        raise CommandError(str(error)) from None
-    desk.note("group.create", name, "created")
+    with _told():
+        record = desk.groups.create({"name": name, "models": _named(models), **given}, commander())
     _show(desk, [record], as_json=as_json)
 
 
@@ -94,18 +90,13 @@ def create(desk: Desk, name: str, models: str, as_json: bool, **given: Any) -> N
 @action
 def set_group(desk: Desk, name: str, models: str | None, as_json: bool, **given: Any) -> None:
     """Change what a group may do; what is not named stays as it is."""
-    if name in _configured(desk):
-        raise CommandError(f"{name!r} stands in the configuration file; change it there and run `aqueduct reload`")
     changes = {field: None if value == NO_LIMIT else value for field, value in given.items() if value is not None}
     if models is not None:
-        changes["models"] = _named(desk, models)
+        changes["models"] = _named(models)
     if not changes:
         raise click.UsageError("name what to change, such as --weight 2")
-    with told_by_option():
-        record = desk.groups.change(name, changes)
-    if record is None:
-        raise CommandError(_no_group(desk, name))
-    desk.note("group.set", name, ", ".join(sorted(changes)))
+    with _told():
+        record = desk.groups.change(name, changes, commander())
     _show(desk, [record], as_json=as_json)
 
 
@@ -115,29 +106,28 @@ def set_group(desk: Desk, name: str, models: str | None, as_json: bool, **given:
 @action
 def delete(desk: Desk, name: str, as_json: bool) -> None:
     """Remove a group that no token is in."""
-    if name in _configured(desk):
-        raise CommandError(f"{name!r} stands in the configuration file; remove it there and run `aqueduct reload`")
-    try:
-        is_gone = desk.groups.delete(name)
-    except GroupInUse as error:
-        raise CommandError(str(error)) from None
-    if not is_gone:
-        raise CommandError(_no_group(desk, name))
-    desk.note("group.delete", name, "deleted")
+    with _told():
+        desk.groups.delete(name, commander())
     if as_json:
         print(json.dumps({"name": name, "deleted": True}))
     else:
         print(f"Deleted the group {escaped(name)}.", file=sys.stderr)
 
 
-def _configured(desk: Desk) -> set[str]:
-    return {group.name for group in desk.settings.groups}
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell of what went wrong as a command does."""
+    try:
+        with told_by_option():
+            yield
+    except UnknownName as error:
+        raise click.UsageError(f"--{error.field}: {error.text}") from None
+    except (GroupNameTaken, GroupInUse, IsConfigured, NoSuch) as error:
+        raise CommandError(str(error)) from None
 
 
-def _named(desk: Desk, models: str) -> list[str]:
-    wanted = [model.strip() for model in models.split(",") if model.strip()]
-    refuse_unknown_models(desk, wanted)
-    return wanted
+def _named(models: str) -> list[str]:
+    return [model.strip() for model in models.split(",") if model.strip()]
 
 
 def _no_group(desk: Desk, name: str) -> str:

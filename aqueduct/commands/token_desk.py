@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import redis
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from aqueduct.commands.common import config_file_here, config_option, data_dir_option
 from aqueduct.commands.redis_choice import redis_url_here
 from aqueduct.errors import CommandError
-from aqueduct.operating import commander
 from shared.config import load_settings
-from shared.config_problems import reason, suggestion
-from shared.control.actor import machine_user
-from shared.control.audit import note_now
+from shared.config_problems import reason
+from shared.control.groups import GroupDesk
 from shared.control.tokens import TokenDesk
-from shared.groups import GroupStore
 from shared.redis_sync import connect
 from shared.settings import Settings
 from shared.token_settings import GroupSettings
@@ -43,17 +39,12 @@ class Desk:
     knows_models: bool
     """Whether the settings come from a file, so that the models in them are the real ones."""
     tokens: TokenDesk
-    groups: GroupStore
-    client: redis.Redis
+    groups: GroupDesk
 
     @property
     def store(self) -> TokenStore:
         """The created tokens."""
         return self.tokens.store
-
-    def note(self, action: str, target: str, outcome: str) -> None:
-        """Write an entry into the audit log."""
-        note_now(self.client, commander(), action, target, outcome)
 
     def find_group(self, name: str) -> GroupSettings | None:
         """Return the group of this name, of the file or created."""
@@ -62,7 +53,7 @@ class Desk:
     def all_groups(self) -> list[GroupSettings]:
         """Return every group; where a created one is called as one of the file, that of the file alone counts."""
         configured = {group.name for group in self.settings.groups}
-        return [*self.settings.groups, *(group for group in self.groups.list() if group.name not in configured)]
+        return [*self.settings.groups, *(group for group in self.groups.store.list() if group.name not in configured)]
 
 
 @contextmanager
@@ -79,7 +70,8 @@ def open_desk(config: Path | None) -> Iterator[Desk]:
     try:
         with connect(redis_url_here(settings)) as client:
             tokens = TokenDesk(client, settings, knows_models=path is not None)
-            yield Desk(settings, path is not None, tokens, GroupStore(client, settings.data_dir), client)
+            groups = GroupDesk(client, settings, knows_models=path is not None)
+            yield Desk(settings, path is not None, tokens, groups)
     except RedisError as error:
         raise CommandError(f"Redis cannot be used ({type(error).__name__}); see `aqueduct check`") from None
 
@@ -98,14 +90,6 @@ def action(act: Callable[..., None]) -> Callable[..., int]:
     return command
 
 
-def refuse_unknown_models(desk: Desk, names: Sequence[str]) -> None:
-    """Raise UsageError for a name that no model has."""
-    known = desk.settings.public_names()
-    for name in names:
-        if desk.knows_models and name != "*" and name not in known:
-            raise click.UsageError(f"--models: no model is called {name!r}{suggestion(name, known)}")
-
-
 @contextmanager
 def told_by_option() -> Iterator[None]:
     """Tell of a value that no token can have by the option that it came from."""
@@ -118,8 +102,3 @@ def told_by_option() -> Iterator[None]:
             option = "NAME" if field == "name" else f"--{field.replace('_', '-')}"
             lines.append(f"{option}: {reason(dict(found), (field,), show=True)}")
         raise click.UsageError("\n".join(lines)) from None
-
-
-def user_name() -> str:
-    """Return who runs this."""
-    return machine_user()

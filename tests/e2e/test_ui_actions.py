@@ -135,7 +135,7 @@ def press_tokens(tab: Tab, system: System) -> None:
         assert client.get("/v1/models").status_code == 200
     tab.page.get_by_role("link", name="I have it").click()
     tab.page.get_by_role("link", name="Change dora").click()
-    tab.field("Requests a minute").fill("7")
+    tab.find("#edit").get_by_label("Requests a minute").fill("7")
     tab.press("Save")
     told(tab, "dora is changed")
     row = tab.find("#tokens tr").filter(has_text="dora")
@@ -146,6 +146,19 @@ def press_tokens(tab: Tab, system: System) -> None:
     tab.answer_yes()
     told(tab, "dora is revoked")
     assert tab.find("#tokens").get_by_text("dora").count() == 0
+    tab.page.get_by_text("Create a group").click()
+    tab.field("Group's name").fill("lab")
+    tab.press("Create the group")
+    told(tab, "lab is made")
+    tab.page.get_by_role("link", name="Change the group lab").click()
+    tab.find("#edit-group").get_by_label("Tokens a day").fill("1000")
+    tab.press("Save the group")
+    told(tab, "lab is changed")
+    row = tab.find("#group-table tr").filter(has_text="lab")
+    expect(row).to_contain_text("0 of 1,000 tokens today")
+    row.get_by_role("button", name="Delete").click()
+    tab.answer_yes()
+    told(tab, "lab is deleted")
 
 
 def press_batches(tab: Tab, system: System) -> None:

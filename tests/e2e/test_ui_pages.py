@@ -218,6 +218,33 @@ def test_each_wrong_field_is_told_beside_it_and_nothing_is_made(
     assert audited(system, 100) == before
 
 
+def test_a_group_is_made_changed_and_deleted(system: System, operator: Visitor) -> None:
+    wrong = operator.post("/ui/tokens/create-group", {"name": "team a", "models": "nope", "weight": "no"})
+    assert wrong.status_code == 400
+    assert sorted(re.findall(r'class="error" id="new-group-(\w+)-error"', wrong.text)) == ["name", "weight"]
+    taken = operator.post("/ui/tokens/create-group", {"name": "team-a"})
+    assert taken.status_code == 400 and "stands in the configuration file" in taken.text
+    made = operator.post("/ui/tokens/create-group", {"name": "lab", "lane": "flex", "tokens_per_day": "900"})
+    assert made.status_code == 303
+    assert "0 of 900 tokens today" in operator.get("/ui/tokens")
+    assert operator.post("/ui/tokens/create", {"name": "eve", "group": "lab"}).status_code == 200
+    form = operator.get("/ui/tokens?edit_group=lab")
+    assert re.search(r'name="tokens_per_day" type="number" value="900"', form)
+    assert operator.post("/ui/tokens/set-group", {"name": "lab", "lane": "priority"}).status_code == 303
+    with system.client(system.tokens["op"]) as client:
+        (told,) = [one for one in client.get("/admin/v1/groups").json()["data"] if one["name"] == "lab"]
+    assert (told["lane"], told["tokens_per_day"], told["tokens"]) == ("priority", None, ["eve"])
+    assert "Delete the group lab?" in operator.post("/ui/tokens/delete-group", {"name": "lab"}).text
+    sure = {"name": "lab", "confirmed": "yes"}
+    operator.post("/ui/tokens/delete-group", sure)
+    assert "Tokens are in the group &#39;lab&#39;: eve" in operator.get("/ui/tokens")
+    operator.post("/ui/tokens/revoke", {"name": "eve", "confirmed": "yes"})
+    operator.post("/ui/tokens/delete-group", sure)
+    assert "The group lab is deleted." in operator.get("/ui/tokens")
+    actions = ["group.delete", "token.revoke", "group.set", "token.create", "group.create"]
+    assert [(via, action) for _, via, action, _ in audited(system, 5)] == [("ui", action) for action in actions]
+
+
 def test_use_is_shown_against_limits(system: System, operator: Visitor) -> None:
     def shown() -> list[str]:
         page = operator.get("/ui/tokens")
@@ -235,8 +262,13 @@ def test_use_is_shown_against_limits(system: System, operator: Visitor) -> None:
 def test_a_viewer_sees_tokens_and_changes_none(system: System) -> None:
     with Visitor(system, "look") as visitor:
         page = visitor.get("/ui/tokens")
-        assert "Create a token" not in page and "/ui/tokens/revoke" not in page and ">op</a>" in page
-        for action in ("create", "set", "revoke"):
+        assert (
+            "Create a token" not in page
+            and "Create a group" not in page
+            and "/ui/tokens/revoke" not in page
+            and ">op</a>" in page
+        )
+        for action in ("create", "set", "revoke", "create-group", "set-group", "delete-group"):
             refused = visitor.post(f"/ui/tokens/{action}", {"name": "new", "confirmed": "yes"})
             assert refused.status_code == 403, action
         assert "needs a token with the role" in refused.text
