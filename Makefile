@@ -11,7 +11,7 @@ ALONE = $(RUN) pytest -m alone
 NONE_CHOSEN = || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-full check lint format types contract audit attack chaos chaos-short bench mutants lock docs docs-serve docs-reference clean install install-dev
+.PHONY: help up test test-full screenshots check lint format types contract audit attack chaos chaos-short bench mutants lock docs docs-serve docs-reference clean install install-dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lock: install-dev ## write both lock files anew with the newest versions
 	@.venv/bin/uv pip compile pyproject.toml --group test --group build --output-file requirements.lock --upgrade $(LOCK)
 	@.venv/bin/uv pip compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock --upgrade $(LOCK)
 LOCK = --universal --python-version 3.11 --no-header --no-annotate --quiet
+
+screenshots: install-dev ## take the pictures of the status page in docs/images anew, under load (3 minutes; needs chromium)
+	@$(RUN) tests.screenshots $(ARGS)
 
 docs: docs-reference install-dev ## build the documentation as a site, build/site; a broken link fails
 	@$(RUN) tools.site $(ARGS)

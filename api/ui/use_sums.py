@@ -17,6 +17,7 @@ SERIES: Final = 7
 """That a chart tells apart; the rest is one more."""
 HEIGHT: Final = 200.0
 """Of a chart, in its own units; a column is one unit wide."""
+_STEPS: Final = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 UNNAMED: Final = "(too many to name)"
 
 _MEASURES: Final[dict[str, Callable[[Counters], float]]] = {
@@ -147,8 +148,8 @@ def _stacked(amounts: Sequence[float], top: float) -> list[Part]:
 
 
 def nice(most: float) -> float:
-    """Return the least of 1, 2 or 5 times a power of ten that is no less."""
+    """Return the least round number that is no less."""
     if most <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(most))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= most)
+    return next(step * power for step in _STEPS if step * power >= most)

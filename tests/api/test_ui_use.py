@@ -79,7 +79,7 @@ def test_who_is_in_no_group_is_asked_for_by_a_dash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "edge"), [(0, 1), (1, 1), (1.2, 2), (7, 10), (1000, 1000), (1001, 2000), (0.03, 0.05)]
+    ("most", "edge"), [(0, 1), (1, 1), (1.2, 1.5), (7, 8), (1000, 1000), (1001, 1500), (0.035, 0.04)]
 )
 def test_a_chart_ends_at_a_round_number(most: float, edge: float) -> None:
     assert nice(most) == pytest.approx(edge)

@@ -8,6 +8,7 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final, Self
 import httpx
 
 from shared import keys
-from shared.metrics.history import POINTS, read_point
+from shared.metrics.history import POINTS, Point, read_point
 from tests.support.batches import chat_line
 from tests.support.chat import chat_body
 from tests.support.models import model
@@ -26,10 +27,14 @@ from tests.support.system import System
 OPERATOR: Final = "ada"
 STEP_SECONDS: Final = 0.5
 """Between two points of the history while there is load; `stretch_history` makes an hour of them."""
+SMOOTHED: Final = 8
+"""Points that share what was counted in them: processes tell of it only every few seconds."""
 _MODELS: Final = {
     "llama-3.3-70b": model("tokens=60&token_seconds=0.03&first_token_seconds=0.4", concurrency=5, aliases=["large"]),
     "qwen3-32b": model("tokens=40&token_seconds=0.02&first_token_seconds=0.2", concurrency=8),
     "mistral-small": model("tokens=25&token_seconds=0.02", concurrency=8, aliases=["small"]),
+    "phi-4": model("tokens=20&token_seconds=0.01", concurrency=16),
+    "codestral-22b": model("tokens=30&token_seconds=0.02", concurrency=4, max_wait_seconds=600),
     "gpt-oss-20b": {
         "concurrency": 4,
         "max_attempts": 1,
@@ -49,7 +54,7 @@ _GROUPS: Final = [
 ]  # fmt: skip
 _CALLERS: Final = (("chat-ui", "llama-3.3-70b", 7), ("notebooks", "llama-3.3-70b", 5), ("search", "qwen3-32b", 9),
                    ("notebooks", "qwen3-32b", 3), ("ci-bot", "mistral-small", 4), ("chat-ui", "mistral-small", 3),
-                   ("search", "gpt-oss-20b", 2))  # fmt: skip
+                   ("search", "gpt-oss-20b", 2), ("notebooks", "phi-4", 3), ("chat-ui", "codestral-22b", 2))  # fmt: skip
 """Who asks what, by how many at once when it is busiest."""
 _QUESTIONS: Final = (
     "Summarise this ticket.",
@@ -112,11 +117,10 @@ class Traffic:
 
 
 def fill_week(system: System) -> None:
-    """Make a token, an entry or two in the audit log, and a batch that goes on for a while."""
+    """Make a token, hold a model, and have a batch go on for a while."""
     with system.client(system.tokens[OPERATOR]) as client:
         client.post("/admin/v1/tokens", json={"name": "hackathon", "group": "team-b", "requests_per_minute": 60})
-        for action in ("pause", "resume"):
-            client.post(f"/admin/v1/models/mistral-small/{action}")
+        client.post("/admin/v1/models/codestral-22b/pause").raise_for_status()
     with system.client(system.tokens["search"]) as client:
         lines = [chat_line(f"page-{at}", f"Describe page {at}.", "qwen3-32b") for at in range(3000)]
         content = "\n".join(map(json.dumps, lines)).encode()
@@ -174,7 +178,7 @@ def _stretch(redis: RedisServer, seconds: float) -> None:
     now, factor = time.time(), 3600 / max(60.0, seconds)
     with redis.client() as client:
         for name in _MODELS:
-            points = [read_point(text) for text in client.lrange(keys.history(name), 0, POINTS)]  # type: ignore[union-attr]
+            points = [read_point(text) for text in client.lrange(keys.history(name), 0, POINTS)]
             known = [point for point in points if point is not None]
             stretched = [
                 replace(
@@ -183,5 +187,16 @@ def _stretch(redis: RedisServer, seconds: float) -> None:
                 )
                 for point in known
             ]  # fmt: skip
+            stretched = [
+                one for at in range(0, len(stretched), SMOOTHED) for one in _even(stretched[at : at + SMOOTHED])
+            ]
             client.delete(keys.history(name))
             client.rpush(keys.history(name), *(point.written() for point in stretched))
+
+
+def _even(points: list[Point]) -> list[Point]:
+    """Give each of these points the same part of what was counted in all."""
+    counted = Counter[str]()
+    for point in points:
+        counted.update(point.new)
+    return [replace(one, new={key: round(number / len(points)) for key, number in counted.items()}) for one in points]
