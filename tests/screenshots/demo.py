@@ -25,6 +25,8 @@ from tests.support.processes import RedisServer
 from tests.support.system import System
 
 OPERATOR: Final = "ada"
+HELD: Final = "codestral-22b"
+"""The model that an operator holds."""
 STEP_SECONDS: Final = 0.5
 """Between two points of the history while there is load; `stretch_history` makes an hour of them."""
 SMOOTHED: Final = 8
@@ -54,7 +56,8 @@ _GROUPS: Final = [
 ]  # fmt: skip
 _CALLERS: Final = (("chat-ui", "llama-3.3-70b", 7), ("notebooks", "llama-3.3-70b", 5), ("search", "qwen3-32b", 9),
                    ("notebooks", "qwen3-32b", 3), ("ci-bot", "mistral-small", 4), ("chat-ui", "mistral-small", 3),
-                   ("search", "gpt-oss-20b", 2), ("notebooks", "phi-4", 3), ("chat-ui", "codestral-22b", 2))  # fmt: skip
+                   ("search", "gpt-oss-20b", 2), ("notebooks", "phi-4", 3),
+                   ("chat-ui", "codestral-22b", 2))  # fmt: skip
 """Who asks what, by how many at once when it is busiest."""
 _QUESTIONS: Final = (
     "Summarise this ticket.",
@@ -120,7 +123,7 @@ def fill_week(system: System) -> None:
     """Make a token, hold a model, and have a batch go on for a while."""
     with system.client(system.tokens[OPERATOR]) as client:
         client.post("/admin/v1/tokens", json={"name": "hackathon", "group": "team-b", "requests_per_minute": 60})
-        client.post("/admin/v1/models/codestral-22b/pause").raise_for_status()
+        client.post(f"/admin/v1/models/{HELD}/pause").raise_for_status()
     with system.client(system.tokens["search"]) as client:
         lines = [chat_line(f"page-{at}", f"Describe page {at}.", "qwen3-32b") for at in range(3000)]
         content = "\n".join(map(json.dumps, lines)).encode()
@@ -180,9 +183,12 @@ def _stretch(redis: RedisServer, seconds: float) -> None:
         for name in _MODELS:
             points = [read_point(text) for text in client.lrange(keys.history(name), 0, POINTS)]
             known = [point for point in points if point is not None]
+            while known and not known[-1].running and name != HELD:  # what was seen while the API ended
+                known.pop()
+            last = known[-1].at
             stretched = [
                 replace(
-                    point, at=now - (now - point.at) * factor, seconds=point.seconds * factor,
+                    point, at=now - (last - point.at) * factor, seconds=point.seconds * factor,
                     new={key: round(number * factor) for key, number in point.new.items()},
                 )
                 for point in known
