@@ -71,7 +71,6 @@ def _tokens(tab: Tab) -> None:
 
 _PICTURES: Final[tuple[tuple[str, ViewportSize, Scheme, Callable[[Tab], None]], ...]] = (
     ("now", WIDE, "light", _now),
-    ("now-dark", WIDE, "dark", _now),
     ("model", WIDE, "dark", _model),
     ("jobs", WIDE, "light", _jobs),
     ("job", WIDE, "light", _job),
