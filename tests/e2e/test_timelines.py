@@ -66,13 +66,17 @@ def ended(system: System, given_id: str, runs: int = 1) -> dict[str, Any]:
     return story
 
 
-def command(system: System, *words: str) -> Any:
-    process = system.command(*words, "--json")
+def printed(system: System, *words: str) -> str:
+    process = system.command(*words)
     process.start()
     assert process.wait(30) == 0, process.log()
     text = process.log()
     process.log_file.unlink()
-    return json.loads(text)
+    return text
+
+
+def command(system: System, *words: str) -> Any:
+    return json.loads(printed(system, *words, "--json"))
 
 
 def sent(system: System, name: str, *, token: str | None = None, stream: bool = False) -> tuple[str, str]:
@@ -113,10 +117,15 @@ def test_each_call_of_a_failed_request_says_why(system: System, demo_backend: De
         ("127.0.0.1:1", 503, "connect_failed"),
         (demo_backend.root.split("/")[2], 503, "backend_unavailable"),
     }
+    shown = printed(system, "job", "show", story["id"])
+    for words in ("503 connect_failed", "run 1: ", f"by {run['worker']}", "status              503"):
+        assert words in shown, words
     story = ended(system, sent(system, "refuses", stream=True)[0])
     assert (story["outcome"]["status"], story["outcome"]["code"]) == (400, "bad_thing")
     assert [call["code"] for call in story["runs"][0]["calls"]] == ["bad_thing"]
-    failed = command(system, "job", "list", "--state", "ended", "--outcome", "failed", "--model", "twice")["jobs"]
+    listed = printed(system, "job", "list", "--state", "ended", "--outcome", "failed", "--model", "twice")
+    assert "503 backend_unavailable" in listed and listed.count("req_") == 1
+    failed = asked(system, "/jobs?state=ended&outcome=failed&model=twice")["data"]
     assert [job["outcome"]["status"] for job in failed] == [503]
     refused = asked(system, "/jobs?state=ended&outcome=refused&model=refuses")["data"]
     assert [job["outcome"]["code"] for job in refused] == ["bad_thing"]

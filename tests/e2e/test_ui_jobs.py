@@ -175,10 +175,16 @@ def test_what_became_of_a_request_is_shown_by_the_id_of_its_answer(system: Syste
     wait_until(lambda: "Call" in operator.client.get(f"/ui/jobs?id={given}").text, 20, "its run to be told")
     page = operator.get(f"/ui/jobs?id={given}")
     assert answer.headers["x-request-id"] in page
-    assert operator.client.get("/ui/jobs", params={"state": "ended", "model": "m"}).text.count("<tr id=") >= 1
+    wait_until(
+        lambda: answer.headers["x-request-id"] in rows(operator.get("/ui/jobs?state=ended&model=m")),
+        20,
+        "it in the list",
+    )
     path = f"/ui/jobs?id={refused}"
     wait_until(lambda: "bad_thing" in operator.get(path), 20, "the refusal to be told")
-    listed = operator.get("/ui/jobs?state=ended&outcome=refused")
+    refusals = "/ui/jobs?state=ended&outcome=refused"
+    wait_until(lambda: refused in rows(operator.get(refusals)), 20, "the refusal in the list")
+    listed = operator.get(refusals)
     for page in (operator.get(path), listed):
         assert "400 bad_thing" in page and "&lt;b&gt;a&amp;b&lt;/b&gt;" in page
         assert HOSTILE not in page and PROMPT not in page
