@@ -24,7 +24,7 @@ from tests.support.namespaces import NotPermitted, listeners
 from tests.support.spread import PORT, Spread
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.full("ip"), pytest.mark.chaos]
+pytestmark = [pytest.mark.full("ip"), pytest.mark.chaos, pytest.mark.timeout(300)]
 CUT_SECONDS: Final = 9.0
 """Longer than a worker's lease and an API process's heartbeat last."""
 CALLERS: Final = 16

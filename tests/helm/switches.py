@@ -104,6 +104,7 @@ SWITCHES: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "image": {"digest": "sha256:" + "ab" * 32},
             "imagePullSecrets": [{"name": "registry"}],
             "fullnameOverride": "gateway",
+            "strategy": "Recreate",
             "service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}},
             "config": {"api": {"drain_seconds": 60, "trusted_proxies": ["10.0.0.1"]}, "worker": {"drain_seconds": 90}},
             **{

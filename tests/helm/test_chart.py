@@ -36,11 +36,20 @@ from tests.helm.charting import values_of as example
 from tests.helm.switches import BASE, GIVEN, HOLD, LARGE, MADE, SWITCHES, values_of
 from tests.support.commands import parse
 
-pytestmark = pytest.mark.full("helm")
+pytestmark = [pytest.mark.full("helm"), pytest.mark.timeout(300)]
 OLDEST, NEWEST = "1.25", "1.37"
 ROWS: Final = covering({name: list(states) for name, states in SWITCHES.items()}, 3)
 PARTS: Final = 4
 OF_THE_IMAGE: Final = "/usr/local/lib/aqueduct/"
+
+
+@cache
+def _validating() -> Any:
+    """Return the package that has Kubernetes' schemas, which now reads each of them once."""
+    import kubernetes_validate  # noqa: PLC0415 - only where the developers' tools are
+
+    kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+    return kubernetes_validate
 
 
 @cache
@@ -51,8 +60,7 @@ def complaint(text: str) -> str:
         return ""
     if "." in found["apiVersion"].partition("/")[0] and "k8s.io" not in found["apiVersion"]:
         return _complaint_of_custom(found)
-    import kubernetes_validate  # noqa: PLC0415 - only where the developers' tools are
-
+    kubernetes_validate = _validating()
     for version in (OLDEST, NEWEST):
         try:
             kubernetes_validate.validate(found, version, strict=True)

@@ -15,7 +15,7 @@ from tests.support.processes import Process, RedisServer, free_port
 from tests.support.system import DemoBackend, System
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.full("helm", "prometheus")
+pytestmark = [pytest.mark.full("helm", "prometheus"), pytest.mark.timeout(300)]
 
 
 def test_every_pod_tells_the_whole_and_is_counted_once(

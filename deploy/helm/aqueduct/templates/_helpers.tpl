@@ -60,6 +60,13 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- define "aqueduct.strategy" -}}
+type: {{ .Values.strategy }}
+{{- if eq .Values.strategy "RollingUpdate" }}
+rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+{{- end }}
+{{- end -}}
+
 {{- define "aqueduct.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
