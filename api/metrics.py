@@ -17,7 +17,6 @@ from shared.metrics.exposition import encoded
 from shared.metrics.gauges import Whole
 from shared.metrics.publisher import Publisher, read_counts, read_memory
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
-from shared.room.limits import budget_rows
 from shared.room.upkeep import Upkeep
 from shared.version import VERSION
 
@@ -114,7 +113,7 @@ class Metrics:
                 self._upkeep.depth(),
                 self._upkeep.observe(),
                 read_memory(self._client),
-                self._budgets.look(budget_rows(self._tokens.limits())),
+                self._budgets.look(self._tokens.limits),
             )
         except (RedisUnavailable, RedisRefused):
             return Whole(VERSION, is_up=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shared.redis import RedisClient
-from shared.room.limits import budget_uses
+from shared.room.limits import budget_rows, budget_uses
 from shared.room.scripts import LimitRow
 
 NEAR: Final = 0.8
@@ -36,10 +36,14 @@ class BudgetLook:
         self._looked_at = float("-inf")
         self._one_at_a_time = asyncio.Lock()
 
-    async def look(self, rows: Iterable[LimitRow]) -> Counter[Labels]:
-        """Return how many there are by whose, period and state. Raises RedisUnavailable or RedisRefused."""
+    async def look(self, limits: Callable[[], Iterable[LimitRow]]) -> Counter[Labels]:
+        """Return how many there are by whose, period and state; `limits` gives those of all tokens and groups.
+
+        Raises RedisUnavailable or RedisRefused.
+        """
         async with self._one_at_a_time:
             if time.monotonic() - self._looked_at >= KEEP_SECONDS:
+                rows = budget_rows([*limits()])
                 self._found = await self._counted(list({row.subject: row for row in rows}.values()))
                 self._looked_at = time.monotonic()
             return self._found
