@@ -12,7 +12,7 @@ OTHER: Final = "other"
 _GIVEN: Final = frozenset(
     {
         "array_above_max_length", "backend_error", "completion_in_progress", "context_length_exceeded",
-        "empty_array", "file_too_large", "idempotency_key_in_use", "idempotency_key_reused",
+        "empty_array", "file_too_large", "group_exists", "idempotency_key_in_use", "idempotency_key_reused",
         "insufficient_quota", "invalid_api_key", "invalid_batch_status", "invalid_form", "invalid_http",
         "invalid_json", "invalid_type", "invalid_upload_status", "invalid_value",
         "missing_required_parameter", "not_a_stream", "nothing_to_retry", "object_above_max_properties",
