@@ -275,6 +275,10 @@ def test_a_pod_may_take_as_long_as_its_drain() -> None:
         graces = {name: pod["spec"].get("terminationGracePeriodSeconds") for name, pod in found.pods().items()}
         assert graces[f"Deployment/{RELEASE}-aqueduct-api"] == api + 5 + 15
         assert graces[f"Deployment/{RELEASE}-aqueduct-worker-small"] == worker + 15
+        (container,) = found.pods()[f"Job/{RELEASE}-aqueduct-reload"]["spec"]["containers"]
+        assert int(container["args"][-1]) > api + worker + 120, "pods that end have the former file"
+        deadline = found.of("Job")[f"{RELEASE}-aqueduct-reload"]["spec"]["activeDeadlineSeconds"]
+        assert deadline < 300 or values is not BASE, "Helm waits for 5 minutes"
 
 
 def test_names_are_short_enough_and_no_two_models_share_one() -> None:
