@@ -16,7 +16,7 @@ from tests.shared.room_world import World
 
 WEIGHTS: Final[dict[str, float]] = {
     "admit": 24, "cancel": 2.5, "forget": 4, "peek": 2, "beat": 8, "take": 22, "append": 24, "release": 4, "renew": 9,
-    "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "tell_ends": 1.2,
+    "leave": 0.8, "hang": 1.6, "sweep": 6, "pass_time": 5, "silence": 0.25, "clock_back": 0.3, "remember": 1.2,
     "fall_back": 0.6, "spoil": 0.2, "admit_line": 6, "results": 3, "take_back": 1, "make_room": 5,
     "away": 0.7, "back": 3,
     "set_model": 1.5, "end_jobs": 1, "move_jobs": 1.5,
