@@ -146,6 +146,9 @@ def test_the_playground_streams_and_shows_text_as_text(system: System, browser: 
         expect(tab.find("#state")).to_have_text("Done.")
         assert tab.find("#answer").text_content() == f"{prompt} 0 1 2 3 4 "
         assert system.tokens["op"] not in tab.page.content()
+        tab.find("#request-link").click()
+        expect(tab.find("h1")).to_contain_text("req_")
+        expect(tab.find("main")).to_contain_text("chat")
 
 
 def test_who_waits_sees_the_place_in_line_and_can_stop(system: System, browser: Browser) -> None:

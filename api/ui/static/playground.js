@@ -194,6 +194,7 @@ class Run {
     }
     part("request").hidden = !id;
     part("request-id").textContent = id ?? "";
+    part("request-link").href = `/ui/jobs?id=${encodeURIComponent(id ?? "")}`;
   }
 
   end() {
