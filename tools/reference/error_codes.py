@@ -259,6 +259,7 @@ STORED = (
         "`aqueduct check` tries it",
     ),
     Code("token_exists", (409,), "a token is made whose name there is", "another name, or change that one"),
+    Code("group_exists", (409,), "a group is made whose name there is", "another name, or change that one"),
 )
 OURS = (Code("internal_error", (500,), "a bug", "the log has the traceback under the request id; please report it"),)
 GROUPS = {
