@@ -45,8 +45,11 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _KINDS: Final = {
     "server": SpanKind.SERVER, "internal": SpanKind.INTERNAL, "consumer": SpanKind.CONSUMER, "client": SpanKind.CLIENT,
 }  # fmt: skip
-_TALKATIVE: Final = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "urllib3")
-"""They say each failure and each span that was dropped; `_SaidOnce` says when it begins and when it ends."""
+_TALKATIVE: Final = ("opentelemetry", "urllib3")
+"""They say each failure, each span that was dropped, and each bad `tracestate` with what the client wrote there.
+
+`_SaidOnce` says when failures begin and when they end.
+"""
 
 KindName = Literal["server", "internal", "consumer", "client"]
 Value = str | bool | int | float | None

@@ -346,6 +346,26 @@ def test_a_bad_context_is_none(site: Site, parent: str) -> None:
     assert "tracestate" not in seen["headers"]
 
 
+def test_a_bad_state_is_left_out_and_fills_no_log(site: Site) -> None:
+    caller = Caller()
+    headers = {**caller.headers, "tracestate": "=canary-state;x,vendor=x1"}
+    assert site.client.post(CHAT, json=chat_body("good"), headers=headers).status_code == 200
+    hops(whole(site, caller), caller)
+    assert "canary-state" not in site.system.logs()
+
+
+def test_a_retry_names_the_request_whose_answer_it_shares(site: Site) -> None:
+    callers = Caller(), Caller()
+    first, second = (
+        site.client.post(CHAT, json=chat_body("good"), headers={**one.headers, "idempotency-key": callers[0].trace})
+        for one in callers
+    )
+    assert first.json() == second.json()
+    hops(whole(site, callers[0]), callers[0])
+    (server,) = site.collector.wait(callers[1].trace, 1)
+    assert server.attributes["aqueduct.joined_request_id"] == first.headers["x-request-id"]
+
+
 def test_no_span_holds_a_prompt_an_answer_or_a_key(site: Site) -> None:
     ask(site, "good", stream=True)
     whole(site, ask(site, "refuses")[0])
