@@ -43,5 +43,6 @@ def told(record: RequestRecord) -> Told:
             "output_tokens": record.completion_tokens,
             "attempts": record.attempts,
             "backend": record.backend,
+            "trace": record.trace.id if record.trace is not None else None,
         },
     )

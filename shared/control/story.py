@@ -83,6 +83,7 @@ def outcome_json(facts: Mapping[str, Any]) -> dict[str, Any]:
         "output_tokens": facts.get("output_tokens"),
         "attempts": facts.get("attempts"),
         "backend": facts.get("backend"),
+        "trace": facts.get("trace"),
         "answered_by": request_id(joined) if isinstance(joined, str) else None,
     }
 

@@ -47,7 +47,7 @@ class Site:
         self.backend = backend
         self.system = System(
             folder, redis_url=redis.url, backend_url=backend.url, models=MODELS, environment=collector.environment,
-            tokens={"member": {"group": "team"}},
+            tokens={"member": {"group": "team"}, "looks": {"role": "viewer"}},
             settings={
                 "log_format": "json", "storage": {"url": f"file://{folder}/store"}, "groups": [{"name": "team"}],
                 "batches": {"shortest_window": "1s"},
@@ -352,6 +352,18 @@ def test_a_bad_state_is_left_out_and_fills_no_log(site: Site) -> None:
     assert site.client.post(CHAT, json=chat_body("good"), headers=headers).status_code == 200
     hops(whole(site, caller), caller)
     assert "canary-state" not in site.system.logs()
+
+
+def test_operators_are_told_the_trace_of_what_has_ended(site: Site) -> None:
+    caller, answer = ask(site, "refuses")
+    with site.system.client(site.system.tokens["looks"]) as client:
+
+        def told() -> str | None:
+            found = client.get(f"/admin/v1/jobs/{answer.headers['x-request-id']}")
+            outcome = found.json().get("outcome") or {}
+            return str(outcome["trace"]) if outcome.get("trace") else None
+
+        assert wait_until(told, 20, "its end", poll_seconds=0.2) == caller.trace
 
 
 def test_a_retry_names_the_request_whose_answer_it_shares(site: Site) -> None:
