@@ -119,10 +119,12 @@ def calls_of(counted: Mapping[str, int]) -> Summary:
 
 def news(now: Summary, before: Summary) -> Summary:
     """Return what was counted between two looks; numbers that fell have begun anew."""
-    grown = {
-        name: number - before.get(name, 0) if number >= before.get(name, 0) else number for name, number in now.items()
-    }
-    return {name: number for name, number in grown.items() if number}
+    found = {}
+    for name, number in now.items():
+        known = before.get(name, 0)
+        if number != known:
+            found[name] = number - known if number > known else number
+    return found
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

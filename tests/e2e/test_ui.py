@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.support.models import model
-from tests.support.processes import RedisServer
+from tests.support.processes import RedisServer, free_port
 from tests.support.system import DemoBackend, System
 from tests.support.ui import Visitor
 from tests.support.waiting import wait_until
@@ -186,6 +186,24 @@ def test_a_session_ends_with_its_token_and_with_its_role(system: System) -> None
         # With its role back the token opens a new session; the old one stays ended.
         assert client.post("/admin/v1/tokens/soon-user", json={"role": "viewer"}).status_code == 200
         lower.get("/ui/now", 303)
+
+
+def test_a_session_is_one_in_every_process_with_a_token_that_was_only_just_made(system: System) -> None:
+    port = free_port()
+    other = system.command("api", "--port", str(port), name="other-api").start()
+    try:
+        with Visitor(system) as visitor, system.client(system.tokens["op"]) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as there:
+                wait_until(lambda: "ready" in other.log(), 30)
+                made = client.post("/admin/v1/tokens", json={"name": "just-made", "role": "viewer"}).json()
+                assert visitor.login(made["token"]).status_code == 303
+                there.cookies.update(visitor.client.cookies)
+                assert there.get("/ui/now").status_code == 200
+                csrf, ours = visitor.csrf, {"origin": f"http://127.0.0.1:{port}"}
+                assert there.post("/ui/logout", data={"csrf": csrf}, headers=ours).status_code == 303
+            visitor.get("/ui/now", 303)
+    finally:
+        other.stop()
 
 
 def test_what_there_is_not_is_said_on_a_page(operator: Visitor) -> None:
