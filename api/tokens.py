@@ -13,7 +13,7 @@ from shared.catalogue import Catalogue
 from shared.errors import PermissionDenied, Unauthenticated
 from shared.groups import parse_groups
 from shared.keys import GROUPS, TOKENS
-from shared.room.limits import limit_rows
+from shared.room.limits import limits_of
 from shared.room.scripts import LimitRow
 from shared.token_settings import GroupSettings, TokenSettings
 from shared.tokens import hash_token, parse_records
@@ -137,7 +137,7 @@ class TokenTable:
         groups = (
             LimitRow(f"group:{name}", *one.limit_numbers) for name, one in self._groups.items() if one.limit_numbers
         )
-        tokens = (row for table in (self._static, self._dynamic) for one in table.values() for row in limit_rows(one))
+        tokens = (row for table in (self._static, self._dynamic) for one in table.values() for row in limits_of(one).rows)
         return [*groups, *tokens]
 
     def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:

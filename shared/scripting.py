@@ -1,7 +1,7 @@
 """Typed Lua scripts: what a script takes is declared once, in Python, and the head of its Lua is made from that.
 
 A script's arguments are the fields of a NamedTuple, and what may follow any number of times are the fields of another,
-its row. From their annotations comes the preamble `local id, cost = ARGV[1], tonumber(ARGV[2])` and an iterator
+its row. From their annotations comes the preamble, which makes each a local of its name, and an iterator
 `for id, attempt in rows() do`. Of `shared/scripts/lib/` a script gets only the definitions it uses, as each is made
 anew in every call. Key prefixes (`NAMES.job`) and shared numbers (`KEEP_MS`) are written in as literals.
 """
@@ -16,14 +16,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from shared import keys
+from shared.lua_inlining import inlined
 from shared.protocol import SHARED
 from shared.redis import Argument, RedisClient, RedisRefused, Reply
-
-Flag = Literal["", "1"]
-"""A truth, as scripts take it."""
+from shared.script_arguments import Flag, Packed, Spread, fields_of, plain
 
 Arguments = TypeVar("Arguments", bound=tuple[Any, ...])
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -59,11 +58,56 @@ class Script(Generic[Arguments, Row, Result]):
     """Makes the result of Redis's reply."""
     standing: type[tuple[Any, ...]] = NoRow
     """Further arguments, which a caller keeps ready because they seldom change."""
+    keeps_rows: bool = False
+    """So are its rows, each as one argument; they hold no truths."""
 
     @cached_property
     def source(self) -> str:
         """The whole text that Redis runs."""
-        return _source(self.name, {**_types(self.arguments), **_types(self.standing)}, _types(self.row))
+        lines = self._spread.lua()
+        if self._standing:
+            lines += self._standing.lua(f"ARGV[{self._spread.count + 1}]")
+        if self._row:
+            first = self._spread.count + bool(self._standing) + 1
+            lines.append(_kept_rows(first, self._row) if self.keeps_rows else _rows(first, fields_of(self.row)))
+        return _source(self.name, lines)
+
+    def lay_out(self, arguments: Arguments, rows: Iterable[Row | bytes] = (), standing: bytes = b"") -> list[Argument]:
+        """Return what goes to Redis; `standing` and rows as `stand` and `keep` have made them, where they are kept.
+
+        A row's last field may be a tuple: it goes out as its length and its members.
+        """
+        flat = self._spread.lay_out(arguments)
+        if self._standing:
+            flat.append(standing)
+        for row in rows:
+            if isinstance(row, bytes):
+                flat.append(row)
+            elif isinstance(row[-1], tuple):
+                flat += (*row[:-1], len(row[-1]), *row[-1])
+            else:
+                flat += row
+        return flat
+
+    def stand(self, values: tuple[Any, ...]) -> bytes:
+        """Return the standing arguments as they travel."""
+        return Packed(fields_of(self.standing)).pack(values)
+
+    def keep(self, row: Row) -> bytes:
+        """Return a row as it travels, of a script that `keeps_rows`."""
+        return Packed(fields_of(self.row)).pack(row)
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return Spread(fields_of(self.arguments))
+
+    @cached_property
+    def _standing(self) -> Packed | None:
+        return Packed(fields_of(self.standing)) if fields_of(self.standing) else None
+
+    @cached_property
+    def _row(self) -> Packed | None:
+        return Packed(fields_of(self.row)) if fields_of(self.row) else None
 
     @cached_property
     def sha1(self) -> bytes:
@@ -85,21 +129,11 @@ class Scripts:
         self,
         script: Script[Arguments, Row, Result],
         arguments: Arguments,
-        rows: Iterable[Row] = (),
-        standing: tuple[Argument, ...] = (),
+        rows: Iterable[Row | bytes] = (),
+        standing: bytes = b"",
     ) -> Coroutine[Any, Any, Result]:
-        """Run a script and return its result; raises RedisRefused or RedisUnavailable.
-
-        A row's last field may be a tuple: it goes out as its length and its members. `standing` are the script's
-        standing arguments, where it has some.
-        """
-        flat: list[Argument] = [*arguments, *standing]
-        for row in rows:
-            if isinstance(row[-1], tuple):
-                flat += (*row[:-1], len(row[-1]), *row[-1])
-            else:
-                flat += row
-        return self.run_flat(script, flat)
+        """Run a script and return its result, see `Script.lay_out`; raises RedisRefused or RedisUnavailable."""
+        return self.run_flat(script, script.lay_out(arguments, rows, standing))
 
     async def run_flat(self, script: Script[Any, Any, Result], flat: list[Argument]) -> Result:
         """As `run`, for callers that lay the arguments out by themselves.
@@ -116,9 +150,9 @@ class Scripts:
         return script.read(await self._client.call(b"EVALSHA", sha1, 0, *flat))
 
 
-def _source(name: str, arguments: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _source(name: str, preamble: list[str]) -> str:
     body = (_LUA / f"{name}.lua").read_text("utf-8")
-    text = "\n".join((*_needed(body), _preamble(arguments), _iterator(arguments, row), body))
+    text = inlined("\n".join((*_needed(body), *preamble, body)))
     text = re.sub(r"\bNAMES\.(\w+)", lambda match: f"'{_names()[match[1]]}'", text)
     return _WORD.sub(lambda match: _literal(match[0]), text)
 
@@ -139,7 +173,7 @@ def _literal(word: str) -> str:
 def _library() -> dict[str, str]:
     """Return the definitions of the library in order, by name."""
     found: dict[str, str] = {}
-    for file in ("base", "audit", "holds", "lanes", "usage", "limits", "windows", "ends"):
+    for file in ("base", "audit", "holds", "lanes", "line", "usage", "limits", "windows", "ends"):
         text = (_LUA / "lib" / f"{file}.lua").read_text("utf-8")
         starts = list(_DEFINITION.finditer(text))
         for start, after in zip(starts, [*starts[1:], None], strict=True):
@@ -159,39 +193,24 @@ def _needed(body: str) -> list[str]:
     return [text for name, text in library.items() if name in needed]
 
 
-def _preamble(arguments: Mapping[str, Any]) -> str:
-    if not arguments:
-        return ""
-    values = (_value(kind, f"ARGV[{number}]") for number, kind in enumerate(arguments.values(), 1))
-    return f"local {', '.join(arguments)} = {', '.join(values)}"
-
-
-def _iterator(arguments: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    if not row:
-        return ""
+def _rows(first: int, row: Mapping[str, Any]) -> str:
     kinds = list(row.values())
-    first = len(arguments) + 1
     is_open = typing.get_origin(kinds[-1]) is tuple
     fixed = kinds[:-1] if is_open else kinds
-    values = ", ".join(_value(kind, f"ARGV[at + {number}]") for number, kind in enumerate(fixed))
+    values = ", ".join(plain(kind, f"ARGV[at + {number}]") for number, kind in enumerate(fixed))
     if is_open:  # then the place of the last field's first member, and how many there are
         values += f", at + {len(fixed) + 1}, count"
     step = f"{len(fixed) + 1} + count" if is_open else str(len(fixed))
     count = f"    local count = tonumber(ARGV[at + {len(fixed)}])\n" if is_open else ""
+    return _iterator(first, count, step, values)
+
+
+def _kept_rows(first: int, row: Packed) -> str:
+    return _iterator(first, "", "1", row.expression)
+
+
+def _iterator(first: int, count: str, step: str, values: str) -> str:
     return (
         f"local function rows()\n  local following = {first}\n  return function()\n    local at = following\n"
         f"    if not ARGV[at] then return nil end\n{count}    following = at + {step}\n    return {values}\n  end\nend"
     )
-
-
-def _types(fields: type[tuple[Any, ...]]) -> dict[str, Any]:
-    hints = typing.get_type_hints(fields)
-    return {name: hints[name] for name in cast(Any, fields)._fields}
-
-
-def _value(kind: Any, place: str) -> str:
-    if kind == Flag:
-        return f"{place} == '1'"
-    if kind in (int, float):
-        return f"tonumber({place})"
-    return place

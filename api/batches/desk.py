@@ -25,7 +25,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from shared.files import FileRecord, Files, tenant_folder
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.room.admission import broker_error
-from shared.room.limits import limit_rows, spent_budget
+from shared.room.limits import limits_of, spent_budget
 from shared.room.lines import Lines
 from shared.settings import BatchSettings
 from shared.store import Store
@@ -224,7 +224,7 @@ class BatchDesk:
     async def _check_open(self, token: TokenSettings, tenant: str) -> None:
         """Raise RateLimited where the token has as many open batches as it may, InsufficientQuota past a budget."""
         try:
-            spent = await spent_budget(self._client, limit_rows(token))
+            spent = await spent_budget(self._client, limits_of(token).rows)
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
         if spent is not None:

@@ -31,7 +31,8 @@ from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
-from shared.room.limits import Rate, limit_error, limit_rows, promised_to, rate_headers, rates_of
+from shared.room.facts import with_facts
+from shared.room.limits import Limits, Rate, limit_error, limits_of, promised_to, rate_headers, rates_of
 from shared.room.scripts import (
     ADMIT,
     BEAT,
@@ -46,7 +47,6 @@ from shared.room.scripts import (
     BeatArguments,
     ForgetArguments,
     IdRow,
-    LimitRow,
     LookArguments,
     OwnerArguments,
     PeekArguments,
@@ -169,7 +169,8 @@ class Admissions:
         self._catalogue = catalogue
         self._owner = owner
         self._clock_offset_ms = 0.0
-        self._limits: dict[str, AdmitLimits] = {}
+        self._limits: dict[str, tuple[AdmitLimits, bytes]] = {}
+        """Of each model, and how they travel."""
         self._changed()
         catalogue.follow(self._changed)
         self._life_ms = round(catalogue.settings.testing.owner_seconds * 1000)
@@ -177,7 +178,8 @@ class Admissions:
 
     def _changed(self) -> None:
         """Make what each admission says of its model, so that none has to."""
-        self._limits = {name: self._limits_of(name, model) for name, model in self._catalogue.models.items()}
+        limits = {name: self._limits_of(name, model) for name, model in self._catalogue.models.items()}
+        self._limits = {name: (one, ADMIT.stand(one)) for name, one in limits.items()}
 
     def _limits_of(self, name: str, model: ModelSettings) -> AdmitLimits:
         return AdmitLimits(
@@ -210,27 +212,30 @@ class Admissions:
         BrokerUnavailable (the job may then still be admitted: cancel it).
         """
         try:
-            rows, limits = limit_rows(job.token), self._limits[job.model]
-            asked = self._arguments(job, rows, not_after_ms)
+            limits, (model_limits, standing) = limits_of(job.token), self._limits[job.model]
+            asked = self._arguments(job, limits, model_limits, not_after_ms)
             if len(job.body) <= INLINE_BYTES:
-                return _admitted(job, await self._scripts.run(ADMIT, asked, rows, standing=limits))
+                return _admitted(job, await self._scripts.run(ADMIT, asked, limits.kept, standing))
             # Whether there is room is asked first: what is refused is not even stored.
-            place = _admitted(job, await self._scripts.run(ADMIT, asked._replace(ask="1"), rows, standing=limits))
+            asking = asked._replace(ask="1")
+            place = _admitted(job, await self._scripts.run(ADMIT, asking, limits.kept, standing))
             if place.job_id != job.id:
                 return place
             await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-            asked = self._arguments(job, rows, not_after_ms)
-            return _admitted(job, await self._scripts.run(ADMIT, asked, rows, standing=limits))
+            asked = self._arguments(job, limits, model_limits, not_after_ms)
+            return _admitted(job, await self._scripts.run(ADMIT, asked, limits.kept, standing))
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
 
-    def _arguments(self, job: Admission, rows: Sequence[LimitRow], not_after_ms: float | None) -> AdmitArguments:
+    def _arguments(
+        self, job: Admission, limits: Limits, model_limits: AdmitLimits, not_after_ms: float | None
+    ) -> AdmitArguments:
         token, group = job.token, job.token.in_group
         spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
         max_wait_seconds = self.longest_wait(job)
-        return AdmitArguments(
+        asked = AdmitArguments(
             id=job.id,
             model=job.model,
             lane=job.lane,
@@ -246,7 +251,7 @@ class Admissions:
             ask="",
             max_wait_ms=round(max_wait_seconds * 1000),
             not_after=round(min(not_after, 1e15)),
-            promised_to=promised_to(token, job.body, rows) if rows else "",
+            promised_to=promised_to(token, job.body) if limits.are_minutely else "",
             is_retry=flag(job.is_retry),
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
@@ -256,6 +261,7 @@ class Admissions:
             group_weight=group.weight if group is not None else 0,
             kind=job.spec.kind,
         )
+        return with_facts(asked, model_limits)
 
     def longest_wait(self, job: Admission) -> float:
         """Return the seconds that a job may wait; past a plain request's own read timeout nobody listens any more."""

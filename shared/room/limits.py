@@ -6,13 +6,14 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from shared.errors import InsufficientQuota, RateLimited
 from shared.keys import PREFIXES
 from shared.protocol import DAY_MS
 from shared.redis import RedisClient
-from shared.room.scripts import AdmitReply, LimitRow
+from shared.room.scripts import ADMIT, AdmitReply, LimitRow
 from shared.token_settings import TokenSettings
 
 _BUDGETS_FROM: Final = 4
@@ -35,13 +36,38 @@ class Rate(NamedTuple):
     """Until all of it is free again."""
 
 
-def limit_rows(token: TokenSettings) -> tuple[LimitRow, ...]:
-    """Return the limits of a token and of its group, as `admit` takes them; nothing where they have none."""
+class Limits(NamedTuple):
+    """What a token's requests must keep to."""
+
+    rows: tuple[LimitRow, ...]
+    """Of the token and of its group; nothing where they have none."""
+    kept: tuple[bytes, ...]
+    """The same as they travel."""
+    are_minutely: bool
+    """Whether one of them is of a minute."""
+
+
+NO_LIMITS: Final = Limits((), (), are_minutely=False)
+
+
+def limits_of(token: TokenSettings) -> Limits:
+    """Return the limits of a token and of its group."""
     numbers, group = token.limit_numbers, token.in_group
-    rows = (LimitRow(token.name, *numbers),) if numbers else ()
     if group is None or not group.limit_numbers:
-        return rows
-    return (*rows, LimitRow(f"group:{group.name}", *group.limit_numbers))
+        return _limits(token.name, numbers) if numbers else NO_LIMITS
+    return _limits(token.name, numbers, group.name, group.limit_numbers)
+
+
+@lru_cache(maxsize=4096)  # asked for with every request
+def _limits(name: str, numbers: tuple[int, ...], group: str = "", of_group: tuple[int, ...] = ()) -> Limits:
+    rows = (LimitRow(name, *numbers),) if numbers else ()
+    if of_group:
+        rows = (*rows, LimitRow(f"group:{group}", *of_group))
+    return Limits(
+        rows,
+        tuple(map(ADMIT.keep, rows)),
+        are_minutely=any(row.requests_per_minute or row.tokens_per_minute for row in rows),
+    )
 
 
 def budget_rows(rows: Sequence[LimitRow]) -> list[LimitRow]:
@@ -53,10 +79,8 @@ def budget_rows(rows: Sequence[LimitRow]) -> list[LimitRow]:
     ]
 
 
-def promised_to(token: TokenSettings, body: bytes, rows: Sequence[LimitRow]) -> str:
-    """Return the name under which a place is promised to this token and body; empty without limits a minute."""
-    if not any(row.requests_per_minute or row.tokens_per_minute for row in rows):
-        return ""
+def promised_to(token: TokenSettings, body: bytes) -> str:
+    """Return the name under which a place is promised to this token and body."""
     return f"{token.name}:{zlib.crc32(body):08x}{len(body):x}"
 
 

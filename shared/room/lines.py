@@ -21,8 +21,9 @@ from shared.protocol import DAY_MS, INLINE_BYTES
 from shared.redis import RedisClient
 from shared.redis.bulk import Bulk
 from shared.room.admission import MARGIN_MS, STORED_BODY_MS
+from shared.room.facts import with_facts
 from shared.room.lease import LEASE_MS
-from shared.room.limits import budget_rows, limit_rows
+from shared.room.limits import budget_rows, limits_of
 from shared.room.scripts import (
     ACKNOWLEDGE,
     ADMIT,
@@ -117,10 +118,11 @@ class Lines:
         for job in large:  # under way already: then its body must stay as it is
             if not await self._client.call("EXISTS", keys.job(job.id)):
                 await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-        rows = budget_rows(limit_rows(token))  # its other limits are of requests; of batches it has others
-        calls = (
-            self._scripts.run(ADMIT, _arguments(batch_id, model, token, job), rows, standing=limits) for job in jobs
-        )
+        # Its other limits are of requests; of batches it has others.
+        rows = [ADMIT.keep(row) for row in budget_rows(limits_of(token).rows)]
+        asked = (with_facts(_arguments(batch_id, model, token, job), limits) for job in jobs)
+        standing = ADMIT.stand(limits)
+        calls = (self._scripts.run(ADMIT, one, rows, standing) for one in asked)
         return [reply.verdict == b"ok" for reply in await asyncio.gather(*calls)]
 
     def _limits(self, name: str, life_seconds: float) -> AdmitLimits:

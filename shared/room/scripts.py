@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple, cast
 
 from shared.redis import Argument, Reply
-from shared.scripting import Flag, NoRow, Script
+from shared.script_arguments import Flag
+from shared.scripting import NoRow, Script
 
 
 class AdmitArguments(NamedTuple):
@@ -47,6 +48,8 @@ class AdmitArguments(NamedTuple):
     group_weight: float = 0
     """0 for none."""
     kind: str = "chat.completions"
+    facts: bytes = b""
+    """As `shared/room/facts.py` makes them of all this."""
 
 
 class AdmitLimits(NamedTuple):
@@ -581,7 +584,7 @@ def _swept(reply: Reply) -> Swept | None:
     return Swept(reclaimed, expired, orphaned, tickets, tuple(text.decode(errors="replace") for text in failures))
 
 
-ADMIT: Final = Script("admit", AdmitArguments, LimitRow, _admitted, AdmitLimits)
+ADMIT: Final = Script("admit", AdmitArguments, LimitRow, _admitted, AdmitLimits, keeps_rows=True)
 TAKE: Final = Script("take", TakeArguments, NoRow, _raw)
 MAKE_ROOM: Final = Script("make_room", MakeRoomArguments, NoRow, _number)
 APPEND: Final = Script("append", AppendArguments, AppendRow, _letters)

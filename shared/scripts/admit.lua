@@ -96,26 +96,26 @@ if room then
       or (max_queue_bytes > 0 and tonumber(room[2] or 0) + size > max_queue_bytes)
   end
   if full then return refuse('full', until_free(room[3])) end
-  local mine = tonumber(redis.call('HGET', NAMES.tenants .. model, share_field(lane, tenant, group ~= '' and group or nil)) or 0)
-  if mine >= tenant_share + open then return refuse('share', until_free(room[3])) end
+  if ahead >= tenant_share + open then  -- else its share, which is a part of all who wait, is not looked up
+    local mine = redis.call('HGET', NAMES.tenants .. model, share_field(lane, tenant, group ~= '' and group or nil))
+    if tonumber(mine or 0) >= tenant_share + open then return refuse('share', until_free(room[3])) end
+  end
 end
 if ask then return {'ok', ahead, now, rates, breach, '', -1, {}} end
 
 if apart and redis.call('EXISTS', body_key) == 0 then return refuse('late') end
 
-local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = size, apart = apart or nil,
-  admitted = now,
-  max_tries = max_tries, life = life_ms, must_finish = must_finish or nil, counts_tokens = max_queue_tokens > 0 or nil,
-  group = group ~= '' and group or nil, group_weight = group ~= '' and group_weight or nil,
-  idempotency = key ~= '' and key or nil, sink = sink ~= '' and sink or nil,
-  kind = kind ~= 'chat.completions' and kind or nil, uncounted = uncounted or nil}
+local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = weight, bytes = size,
+  must_finish = must_finish, counts_tokens = max_queue_tokens > 0, sink = sink,
+  group = group ~= '' and group or nil, group_weight = group_weight}
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
-if limits[1] then job.limits, job.token = gate.kept(limits, is_line(sink)) end
+facts = facts .. ',"admitted":' .. now
+if limits[1] then facts = facts .. gate.kept(limits, is_line(sink)) end
 local deadline = is_line(sink) and math.huge or now + max_wait_ms
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
-redis.call('HSET', NAMES.job .. id, 'facts', cjson.encode(job), 'spec', spec, 'body', body, 'owners', owner,
+redis.call('HSET', NAMES.job .. id, 'facts', facts .. '}', 'spec', spec, 'body', body, 'owners', owner,
   'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', deadline)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
 if limits[1] and not is_line(sink) then gate.charge(id, limits, claim, tokens, now, life_ms, deadline, ahead >= open, rates) end
@@ -136,7 +136,9 @@ end
 -- they tell of the line is as fresh as the place: a new request often comes just as slots change hands.
 local before, line = -1, {}
 if ahead >= open and owner ~= '' then
-  before = jobs_before(id, model, lane, lanes_now(model, concurrency, people_first and concurrency or batch_reserve), weights_of(weights_text))
-  line = line_now(model, now, RUNNING_FEW)
+  local tell = line_teller()
+  local lanes = tell.lanes_now(model, concurrency, people_first and concurrency or batch_reserve)
+  before = tell.jobs_before(id, model, lane, lanes, tell.weights_of(weights_text))
+  line = tell.line_now(model, now, RUNNING_FEW)
 end
 return {'ok', ahead, now, rates, breach, '', before, line}

@@ -7,7 +7,7 @@
 -- Returns one letter a job: 'o' stored (or an exact repeat), 'w' stored as the job's end, and others of its model wait,
 -- 'g' gap, 's' stale attempt, 'c' cancelled, 'e' ended by an operator, 'u' unknown job, 'x' this job makes the script fail.
 local now = clock()
-local out, ends, busy, used = {}, {}, {}, {}
+local out, ends, busy, used, crowds = {}, {}, {}, {}, {}
 
 -- Usage is gathered, and written once for all ends of a call that are alike.
 local function note_usage(id, job, told, held)
@@ -50,31 +50,41 @@ local function used_tokens(told, events)
   return cost and math.min(math.max(cost, 0), MAX_COST)
 end
 
+-- Whether others wait for the slot that an end frees.
+local function others_wait(model)
+  if crowds[model] == nil then crowds[model] = redis.call('EXISTS', NAMES.waits .. model) == 1 end
+  return crowds[model] and 'w' or 'o'
+end
+
+-- By whom a job was cancelled: an operator, or whoever asked for it.
+local function ended_by(key) return redis.call('HEXISTS', key, 'stopped') == 1 and 'e' or 'c' end
+
 local function store(id, attempt, number, ending, first, count)
-  local key, log = NAMES.job .. id, NAMES.log .. id
-  local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
-  if not known[1] then return 'u' end
-  if known[1] ~= attempt then return 's' end
-  if known[4] == 'ended' then  -- the repeat of an end that was stored, if it is one
-    local ended = ending ~= '' and load_job(id)
-    return ended and (redis.call('EXISTS', NAMES.waits .. ended.model) == 1 and 'w' or 'o') or 's'
-  end
-  if known[3] ~= '' then return redis.call('HEXISTS', key, 'stopped') == 1 and 'e' or 'c' end
-  local length = redis.call('LLEN', log)
-  if number > length then return 'g' end
-  local job = nil
+  local key, log, job, owners = NAMES.job .. id, NAMES.log .. id, nil, nil
   if ending ~= '' then
     job = load_job(id)
     if not job then return 'u' end
-    leave_running(id, job)
+    if job.attempt ~= attempt then return 's' end
+    if job.state == 'ended' then return others_wait(job.model) end  -- the repeat of an end that was stored
+    if job.cancelled then return ended_by(key) end
+    owners = job.owners
+  else
+    local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
+    if not known[1] then return 'u' end
+    if known[1] ~= attempt or known[4] == 'ended' then return 's' end
+    if known[3] == '1' then return ended_by(key) end
+    owners = known[2]
   end
+  local length = redis.call('LLEN', log)
+  if number > length then return 'g' end
+  if job then leave_running(id, job) end
   local begins = length == 0 and count > 0 and string.sub(ARGV[first], 1, 1) == 'S'  -- a stream
   -- The events come before the end, so that no end is stored whose words are not.
   local nonce = nonce_of(attempt)
   for j = length - number, count - 1 do  -- a repeat that overlaps adds only what is new
     local payload = ARGV[first + j]
     redis.call('RPUSH', log, payload)
-    frame(known[2], id, nonce, number + j, payload)
+    frame(owners, id, nonce, number + j, payload)
   end
   if not job then
     if length == 0 and count > 0 then
@@ -90,7 +100,7 @@ local function store(id, attempt, number, ending, first, count)
   if job.limits then job.used = used_tokens(told, number + count) end
   conclude(id, job, keep_ms, begins and now)
   pcall(settle, id, job, told)
-  return redis.call('EXISTS', NAMES.waits .. job.model) == 1 and 'w' or 'o'
+  return others_wait(job.model)
 end
 
 for id, attempt, number, ending, first, count in rows() do

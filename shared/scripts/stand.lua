@@ -3,13 +3,14 @@
 --
 -- Returns {the line as `line_now` tells it, jobs before each asked one (-1: it does not wait)...}.
 concurrency, batch_reserve = places_now(model, concurrency, batch_reserve)
-local out = {line_now(model, clock(), math.huge)}
-local lanes, weights = lanes_now(model, concurrency, batch_reserve), weights_of(weights_text)
+local tell = line_teller()
+local out = {tell.line_now(model, clock(), math.huge)}
+local lanes, weights = tell.lanes_now(model, concurrency, batch_reserve), tell.weights_of(weights_text)
 for id, lane in rows() do
-  local before = jobs_before(id, model, lane, lanes, weights)
+  local before = tell.jobs_before(id, model, lane, lanes, weights)
   if before < 0 then  -- it runs, or was moved to another lane
     local job = load_job(id)
-    if job and job.state == 'waiting' then before = jobs_before(id, model, job.lane, lanes, weights) end
+    if job and job.state == 'waiting' then before = tell.jobs_before(id, model, job.lane, lanes, weights) end
   end
   out[#out + 1] = before
 end

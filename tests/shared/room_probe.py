@@ -159,12 +159,11 @@ class Probe:
     def __init__(self, client: redis.Redis) -> None:
         self._call = cast(Any, client.execute_command)
 
-    def run(self, script: Script[Any, Any, Any], arguments: Sequence[Any] = (), rows: Sequence[Any] = ()) -> Seen:
+    def run(
+        self, script: Script[Any, Any, Any], arguments: Any = (), rows: Sequence[Any] = (), standing: bytes = b""
+    ) -> Seen:
         """Run a script as processes do; the reply is the plain one."""
-        flat: list[Any] = [*arguments]
-        for row in rows:
-            flat += [*row[:-1], len(row[-1]), *row[-1]] if isinstance(row[-1], tuple) else [*row]
-        return self._seen(_wrapped(script), flat)
+        return self._seen(_wrapped(script), script.lay_out(arguments, rows, standing))
 
     def look(self) -> Seen:
         """Look without doing anything."""

@@ -219,9 +219,10 @@ class Limits:
         self, held: dict[str, dict[str, float]], expire: dict[str, float], subject: str, job_id: str, until: float,
         life_ms: int,
     ) -> None:  # fmt: skip
-        known = {name: end for name, end in held.get(subject, {}).items() if end > self.now}
+        known = held.get(subject, {})
         if not known or expire[subject] - self.ttl_now < life_ms:
             expire[subject] = self.ttl_now + 2 * life_ms
+            known = {name: end for name, end in known.items() if end > self.now}
         held[subject] = {**known, job_id: until}
 
     def leave_waits(self, job: Job) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from shared import keys
 from shared.protocol import BY_OPERATOR, KEEP_MS, OWNER_MS, PROMISE_S, STORED
+from shared.room.facts import with_facts
 from shared.room.limits import budget_rows
 from shared.room.scripts import (
     ACKNOWLEDGE,
@@ -246,7 +247,7 @@ class World:
 
     def _admit(self, asked: AdmitArguments, rows: Sequence[LimitRow]) -> str:
         limits = ADMIT_LIMITS[asked.model]._replace(uncounted=flag(asked.tenant == UNCOUNTED))
-        seen = self.probe.run(ADMIT, [*asked, *limits], rows)
+        seen = self.probe.run(ADMIT, with_facts(asked, limits), [ADMIT.keep(row) for row in rows], ADMIT.stand(limits))
         self._ran(seen)
         verdict, number, _, rates, breach, joined, _, _ = seen.reply
         ahead = self.model.waiting(asked.model, asked.lane)

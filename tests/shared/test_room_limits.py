@@ -16,7 +16,7 @@ from shared.errors import InsufficientQuota, RateLimited, RequestError
 from shared.jobs import End, new_id
 from shared.room.admission import Admission
 from shared.room.leases import How, append_parts
-from shared.room.limits import Rate, limit_rows, spent_budget
+from shared.room.limits import Rate, limits_of, spent_budget
 from shared.room.lines import LineJob, Lines
 from shared.room.scripts import AppendRow
 from shared.token_settings import GroupSettings, TokenSettings
@@ -367,7 +367,7 @@ async def test_a_batchs_line_is_charged_to_budgets_and_refused_by_no_limit(room_
         assert await bench.redis("EXISTS", keys.PREFIXES["window"] + "a", keys.PREFIXES["token_jobs"] + "a") == 0
         with pytest.raises(InsufficientQuota, match="60 of its 10"):
             await bench.admit(cost=5, **limits)
-        spent = await spent_budget(bench.client, limit_rows(token))  # so another batch is refused
+        spent = await spent_budget(bench.client, limits_of(token).rows)  # so another batch is refused
         assert spent is not None
         assert "60 of its 10 tokens per day" in spent.message
         more = [LineJob(id="f" * 32, body=b"{}", spec=a_spec(), cost=100)]

@@ -36,11 +36,11 @@ def test_nothing_else_has_the_name_of_a_definition(file: resources.abc.Traversab
     [
         (
             scripts.ADMIT,
-            {"enter_lane", "jobs_before", "gatekeeper"},
+            {"enter_lane", "line_teller", "gatekeeper"},
             {"conclude", "finish", "wait_again", "settle_share"},
         ),
         (scripts.APPEND, {"conclude", "count_ends", "limiter"}, {"wait_again", "enter_lane", "gatekeeper"}),
-        (scripts.TAKE, {"finish", "fail", "stand_again"}, {"wait_again", "gatekeeper", "jobs_before"}),
+        (scripts.TAKE, {"finish", "fail", "stand_again"}, {"wait_again", "gatekeeper", "line_teller"}),
     ],
     ids=["admit", "append", "take"],
 )

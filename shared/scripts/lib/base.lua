@@ -3,9 +3,14 @@
 -- in capitals come from shared/protocol.py. Times are milliseconds of Redis's own clock. Scripts build key names from ids
 -- that they find, so Redis Cluster is refused.
 
+-- Redis keeps its clock still while a script runs.
+local the_time = nil
 local function clock()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not the_time then
+    local t = redis.call('TIME')
+    the_time = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return the_time
 end
 
 -- At maxmemory Redis refuses a script's first write if it could grow memory, but no later one. Scripts that must work

@@ -121,18 +121,3 @@ local function count_ends(model, now, ends, busy_ms)
     'busy_ends', math.floor(tonumber(last[4] or 0) * kept + ends * 1000),
     'busy_ms', math.floor(tonumber(last[5] or 0) * kept + busy_ms))
 end
-
--- How fast a model's line moves: {mean ms that a job holds its slot (0: not known yet), running jobs, what holds the whole
--- model (shared/holds.py), for how many ms each
--- of them has run...}; no ages where more than `few` run, of whom only the first RUNNING_LOOKED are looked at anyway.
-local function line_now(model, now, few)
-  local running = NAMES.running .. model
-  local sums, count = redis.call('HMGET', NAMES.room .. model, 'busy_ends', 'busy_ms', 'held'), redis.call('ZCARD', running)
-  local ends, busy_ms = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
-  local line = {ends > 0 and math.floor(busy_ms * 1000 / ends + 0.5) or 0, count, sums[3] or ''}
-  if count > few then return line end
-  for _, id in ipairs(redis.call('ZRANGE', running, 0, RUNNING_LOOKED - 1)) do
-    line[#line + 1] = math.max(0, now - tonumber(redis.call('HGET', NAMES.job .. id, 'taken') or now))
-  end
-  return line
-end

@@ -181,8 +181,10 @@ end
 
 -- How many jobs wait in a lane's room, against max_queue.
 local function waiting(model, lane)
+  local all = lane ~= 'batch' and redis.call('ZCARD', NAMES.waits .. model)
+  if all == 0 then return 0 end
   local batch = redis.call('ZCARD', lane_key('batch', model))
-  if lane ~= 'batch' then return redis.call('ZCARD', NAMES.waits .. model) - batch end
+  if all then return all - batch end
   return batch - math.max(0, tonumber(redis.call('HGET', NAMES.room .. model, 'batch:must_finish') or 0))
 end
 
@@ -194,84 +196,4 @@ local function places_now(model, concurrency, batch_reserve)
   local found = tonumber(redis.call('HGET', NAMES.capacity .. model, 'places') or 1)
   local places = math.max(1, math.min(-concurrency, found))
   return places, batch_reserve >= -concurrency and places or math.min(batch_reserve, math.floor(places / 5))
-end
-
--- The lanes' weights, which travel as one argument: few calls need them.
-local function weights_of(text)
-  local weights = {}
-  for number in string.gmatch(text, '%S+') do weights[#weights + 1] = tonumber(number) end
-  return weights
-end
-
--- The groups of which somebody waits, by their lanes: for each its name, head's place, size and weight.
-local function groups_now(model)
-  local lanes, known = {}, redis.call('HGETALL', NAMES.groups .. model)
-  for i = 1, #known, 2 do
-    local lane, group = string.match(known[i], '^(%a+):(.+)$')
-    local members = members_key({lane = lane, group = group, model = model})
-    local head = redis.call('ZRANGE', members, 0, 0)[1]
-    local place = head and redis.call('ZSCORE', lane_key(lane, model), head)
-    if place then
-      lanes[lane] = lanes[lane] or {}
-      table.insert(lanes[lane], {name = group, place = tonumber(place), size = redis.call('ZCARD', members), weight = tonumber(known[i + 1])})
-    end
-  end
-  return lanes
-end
-
--- Where the lanes of a model stand, as `take` will judge them: how many wait in each, and its pass. The batch lane counts as
--- empty while the reserve keeps it shut.
-local function lanes_now(model, concurrency, batch_reserve)
-  local passes = redis.call('HMGET', NAMES.room .. model, 'pass:priority', 'pass:default', 'pass:flex', 'pass:batch', 'grouped')
-  local lanes = {groups = passes[5] and groups_now(model)}
-  for i, lane in ipairs({'priority', 'default', 'flex', 'batch'}) do
-    lanes[i] = {name = lane, pass = tonumber(passes[i] or 0), size = redis.call('ZCARD', lane_key(lane, model))}
-  end
-  if batch_reserve > 0 and lanes[4].size > 0
-    and redis.call('SCARD', NAMES.batch_running .. model) + batch_reserve >= concurrency then lanes[4].size = 0 end
-  return lanes
-end
-
--- How many of its own lane go before a job, as if all cost what it does: a group's turns come every cost / weight.
-local function rank_in_lane(id, model, lane, groups)
-  local key = lane_key(lane, model)
-  local rank = redis.call('ZRANK', key, id)
-  local job = rank and groups and load_job(id)
-  if not job then return rank end
-  local place, cost = tonumber(redis.call('ZSCORE', key, id)), math.max(1, job.cost)
-  local before = rank
-  if place == math.huge then
-    local own = nil
-    for _, one in ipairs(groups) do if one.name == job.group then own = one end end
-    local among = own and redis.call('ZRANK', members_key(job), id)
-    if not among then return rank end
-    place = own.place + among * cost / own.weight
-    before = redis.call('ZCOUNT', key, '-inf', '(' .. place) - 1 + among
-  end
-  for _, one in ipairs(groups) do
-    if one.name ~= job.group and one.place < place then
-      before = before + math.min(one.size - 1, math.floor((place - one.place) * one.weight / cost))
-    end
-  end
-  return before
-end
-
--- How many jobs of a model go before a waiting one: those before it in its own lane, and of each other lane those whose
--- turns come first. -1: it does not wait. O(log n), however many wait.
-local function jobs_before(id, model, lane, lanes, weights)
-  local rank = rank_in_lane(id, model, lane, lanes.groups and lanes.groups[lane])
-  if not rank then return -1 end
-  local turn, own = nil, nil
-  for i, one in ipairs(lanes) do if one.name == lane then own, turn = i, one.pass + rank / weights[i] end end
-  if not own then return rank end
-  local before = rank
-  for i, one in ipairs(lanes) do
-    if i ~= own and one.size > 0 then
-      -- Turns at the same pass go to the lane that is named first. A pass is a sum of parts, so it is compared with a grain.
-      local turns = (turn - one.pass) * weights[i]
-      local first = i < own and math.floor(turns + 0.001) + 1 or math.ceil(turns - 0.001)
-      before = before + math.max(0, math.min(one.size, first))
-    end
-  end
-  return before
 end

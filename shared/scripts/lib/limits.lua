@@ -11,11 +11,15 @@ local function leave_waits(id, job)
   end
 end
 
--- All of the rest is within one function, as only what is called is made anew for each call: jobs without limits pay nothing.
-local function limiter()
+-- All of the rest is within one function, as only what is called is made anew for each call, and once: jobs without limits
+-- pay nothing.
+local the_limiter = nil
+local function make_limiter()
   -- The day and the month (UTC) as budgets name them. Each has fields of its own, so that a clock that steps over midnight
-  -- and back finds what it had counted.
+  -- and back finds what it had counted. Returns the fields of tokens a day and a month, and of slot time a day and a month.
+  local the_fields = nil
   local function periods(now)
+    if the_fields then return the_fields end
     local days = math.floor(now / DAY_MS)
     local since_march = days + 719468  -- days since 1 March of the year 0; the rest is the civil calendar from these
     local era = math.floor(since_march / 146097)
@@ -23,22 +27,22 @@ local function limiter()
     local years = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
     local of_year = of_era - (365 * years + math.floor(years / 4) - math.floor(years / 100))
     local months = math.floor((5 * of_year + 2) / 153) + 2  -- from January of the year in which that March was
-    return 'd' .. days, 'm' .. (years + era * 400) * 12 + months
+    local day, month = 'd' .. days, 'm' .. (years + era * 400) * 12 + months
+    the_fields = {day .. 't', month .. 't', day .. 's', month .. 's'}
+    return the_fields
   end
 
   local function charge_budgets(subject, now, tokens, slot_ms)
-    local key = NAMES.budget .. subject
-    local day, month = periods(now)
-    local fields = {day .. 't', day .. 's', month .. 't', month .. 's'}
+    local key, fields = NAMES.budget .. subject, periods(now)
     local used = redis.call('HMGET', key, unpack(fields))
-    redis.call('HSET', key, fields[1], (used[1] or 0) + tokens, fields[2], (used[2] or 0) + slot_ms,
-      fields[3], (used[3] or 0) + tokens, fields[4], (used[4] or 0) + slot_ms)
+    redis.call('HSET', key, fields[1], (used[1] or 0) + tokens, fields[2], (used[2] or 0) + tokens,
+      fields[3], (used[3] or 0) + slot_ms, fields[4], (used[4] or 0) + slot_ms)
     if used[1] then return end
     redis.call('PEXPIRE', key, BUDGET_MS)  -- a day begins
     if redis.call('HLEN', key) <= 2 * MOST_PERIODS then return end
+    local present = {[fields[1]] = true, [fields[2]] = true, [fields[3]] = true, [fields[4]] = true}
     for _, field in ipairs(redis.call('HKEYS', key)) do
-      local period = string.sub(field, 1, -2)
-      if period ~= day and period ~= month then redis.call('HDEL', key, field) end
+      if not present[field] then redis.call('HDEL', key, field) end
     end
   end
 
@@ -46,14 +50,14 @@ local function limiter()
   -- A clock that was set back a little stands still meanwhile; by more, and all that was used counts as of now.
   local function open_window(subject, now)
     local key, second = NAMES.window .. subject, math.floor(now / 1000)
-    local function read(i) return redis.call('HMGET', key, 'at', 'r', 't', 'until', 'r' .. i, 't' .. i) end
-    local v = read(second % 61)
+    local r, t = 'r' .. second % 61, 't' .. second % 61
+    local v = redis.call('HMGET', key, 'at', 'r', 't', 'until', r, t)
     local at = tonumber(v[1] or second)
     if at > second and at - second <= CLOCK_GRAIN_S then
-      second = at
-      v = read(second % 61)
+      second, r, t = at, 'r' .. at % 61, 't' .. at % 61
+      v = redis.call('HMGET', key, 'at', 'r', 't', 'until', r, t)
     end
-    local window = {key = key, second = second, at = at, is_new = not v[1], requests = tonumber(v[2] or 0), tokens = tonumber(v[3] or 0),
+    local window = {key = key, second = second, at = at, r = r, t = t, is_new = not v[1], requests = tonumber(v[2] or 0), tokens = tonumber(v[3] or 0),
       promised_until = tonumber(v[4] or 0), own_requests = tonumber(v[5] or 0), own_tokens = tonumber(v[6] or 0), old = {}}
     if at > second then
       window.own_requests, window.own_tokens, window.promised_until, window.is_anew = window.requests, window.tokens, 0, true
@@ -77,12 +81,11 @@ local function limiter()
 
   -- Counts in a window's present second, and forgets what has left it.
   local function charge_window(window, requests, tokens)
-    local i = window.second % 61
     if window.is_anew then redis.call('DEL', window.key) elseif #window.old > 0 then redis.call('HDEL', window.key, unpack(window.old)) end
     window.requests, window.tokens = window.requests + requests, window.tokens + tokens
     window.own_requests, window.own_tokens = window.own_requests + requests, window.own_tokens + tokens
-    redis.call('HSET', window.key, 'at', window.second, 'r', window.requests, 't', window.tokens, 'r' .. i, window.own_requests,
-      't' .. i, window.own_tokens)
+    redis.call('HSET', window.key, 'at', window.second, 'r', window.requests, 't', window.tokens,
+      window.r, window.own_requests, window.t, window.own_tokens)
     if window.is_new or window.at ~= window.second then redis.call('PEXPIRE', window.key, WINDOW_MS) end
   end
 
@@ -105,11 +108,14 @@ local function limiter()
     return math.ceil(math.min(job.cost, job.bytes / 4 + redis.call('LLEN', NAMES.log .. id)))
   end
 
-  -- Counts a job among a subject's until `until_ms`. The key has at least the job's life to live; to say so costs a write.
+  -- Counts a job among a subject's until `until_ms`. The key has at least the job's life to live; to say so costs a write,
+  -- and with it goes what Redis has lost the ends of: nobody counts that.
   local function hold_place(key, id, now, until_ms, life_ms)
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     redis.call('ZADD', key, until_ms, id)
-    if redis.call('PTTL', key) < life_ms then redis.call('PEXPIRE', key, 2 * life_ms) end
+    if redis.call('PTTL', key) < life_ms then
+      redis.call('PEXPIRE', key, 2 * life_ms)
+      redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    end
   end
 
   -- How long a job has held its slot: never longer than it may live, should the clock have been set on meanwhile.
@@ -144,4 +150,9 @@ local function limiter()
 
   return {settle = settle_limits, begin_again = limit_again, periods = periods, open_window = open_window,
     charge_window = charge_window, hold_place = hold_place}
+end
+
+local function limiter()
+  the_limiter = the_limiter or make_limiter()
+  return the_limiter
 end

@@ -1,117 +1,117 @@
 -- Who is let in under limits a minute, and when whoever is not shall come back. A refusal promises a place: it is kept in
 -- the second in which it falls due, counts there as if it were used, and is dropped when nobody has come for 2 s.
 
--- What is looked at only where somebody was refused lately, or is now.
-local function promiser(charge_window)
-  -- What each second of a window holds, and what is promised in the seconds to come.
-  local function read_window(window)
-    window.seconds, window.promises = {}, {}
-    if window.is_anew then
-      window.seconds[window.second] = {window.own_requests, window.own_tokens}
-      return
-    end
-    local flat = redis.call('HGETALL', window.key)
-    for j = 1, #flat, 2 do
-      local kind, number = string.match(flat[j], '^([rtp])(%d+)$')
-      number = tonumber(number)
-      if kind == 'p' then
-        local requests, tokens = string.match(flat[j + 1], '^(%d+) (%d+)$')
-        if number + PROMISE_KEPT_S >= window.second then window.promises[number] = {tonumber(requests), tonumber(tokens)}
-        else window.old[#window.old + 1] = flat[j] end
-      elseif kind then
-        local second = window.second - (window.second - number) % 61
-        if second <= window.at then
-          local held = window.seconds[second] or {0, 0}
-          held[kind == 'r' and 1 or 2] = tonumber(flat[j + 1])
-          window.seconds[second] = held
-        end
-      end
-    end
-  end
-
-  -- The first second from which on a request of so many tokens can be let in, under all limits: no 61 seconds together may
-  -- hold too much. Who is promised a place may come 2 s late. nil: none within PROMISE_S.
-  local function first_fit(limits, present, tokens)
-    local sums = {}
-    for k, limit in ipairs(limits) do
-      local window = limit.window
-      sums[k] = {window.requests, window.tokens}
-      for due, promised in pairs(window.promises) do
-        if due <= window.second then sums[k] = {sums[k][1] + promised[1], sums[k][2] + promised[2]} end
-      end
-    end
-    local start = present
-    for second = present - CLOCK_GRAIN_S, present + PROMISE_S + 64 do
-      local is_over = false
-      for k, limit in ipairs(limits) do
-        local window, sum = limit.window, sums[k]
-        if second > window.second then
-          local gone, over, due = window.seconds[second - 61], window.promises[second - 61 - PROMISE_KEPT_S], window.promises[second]
-          sum[1] = sum[1] - (gone and gone[1] or 0) - (over and over[1] or 0) + (due and due[1] or 0)
-          sum[2] = sum[2] - (gone and gone[2] or 0) - (over and over[2] or 0) + (due and due[2] or 0)
-        end
-        is_over = is_over or (limit.requests > 0 and sum[1] + 1 > limit.requests) or (limit.tokens > 0 and sum[2] + tokens > limit.tokens)
-      end
-      if second >= start then
-        if is_over then start = second + 1
-        elseif second - start >= (start == present and 60 or 60 + PROMISE_KEPT_S) then return start end
-        if start > present + PROMISE_S then return nil end
-      end
-    end
-    return nil
-  end
-
-  -- The places that are promised to a token and body, {second, tokens} each, the first due first.
-  local function read_promises(key, present)
-    local found = {}
-    for due, tokens in string.gmatch(redis.call('GET', key) or '', '(%d+):(%d+)') do
-      if tonumber(due) + PROMISE_KEPT_S >= present then found[#found + 1] = {tonumber(due), tonumber(tokens)} end
-    end
-    return found
-  end
-
-  local function write_promises(key, promises, now)
-    if #promises == 0 then redis.call('DEL', key); return end
-    local words = {}
-    for j, promise in ipairs(promises) do words[j] = string.format('%.0f:%.0f', promise[1], promise[2]) end
-    redis.call('SET', key, table.concat(words, ' '), 'PX', math.max(1, (promises[#promises][1] + PROMISE_KEPT_S + 1) * 1000 - now))
-  end
-
-  -- Counts a place that is promised in a second of a window, or, with -1, that is promised no more.
-  local function count_promise(window, second, requests, tokens)
-    local known = window.promises[second] or {0, 0}
-    window.promises[second] = {math.max(0, known[1] + requests), math.max(0, known[2] + requests * tokens)}
-  end
-
-  local function write_promised(window, second)
-    local promised = window.promises[second]
-    if promised[1] > 0 then redis.call('HSET', window.key, 'p' .. second, string.format('%.0f %.0f', promised[1], promised[2]))
-    else redis.call('HDEL', window.key, 'p' .. second) end
-  end
-
-  -- Promises a place from a second on, in place of the one that was claimed, if any.
-  local function promise_place(limits, key, promises, claimed, due, tokens, now)
-    promises[#promises + 1] = {due, tokens}
-    table.sort(promises, function(one, other) return one[1] < other[1] or one[1] == other[1] and one[2] < other[2] end)
-    write_promises(key, promises, now)
-    for _, limit in ipairs(limits) do
-      local window = limit.window
-      charge_window(window, 0, 0)
-      redis.call('PEXPIRE', window.key, WINDOW_MS)
-      if claimed then write_promised(window, claimed[1]) end
-      count_promise(window, due, 1, tokens)
-      write_promised(window, due)
-      redis.call('HSET', window.key, 'until', math.max(window.promised_until, due))
-    end
-  end
-
-  return {read_window = read_window, first_fit = first_fit, read = read_promises, write = write_promises, count = count_promise,
-    write_promised = write_promised, promise_place = promise_place}
-end
-
 local function gatekeeper()
-  local counting = limiter()
+  local counting = make_limiter()
   local periods, open_window, charge_window, hold_place = counting.periods, counting.open_window, counting.charge_window, counting.hold_place
+
+  -- What is looked at only where somebody was refused lately, or is now.
+  local function promiser(charge_window)
+    -- What each second of a window holds, and what is promised in the seconds to come.
+    local function read_window(window)
+      window.seconds, window.promises = {}, {}
+      if window.is_anew then
+        window.seconds[window.second] = {window.own_requests, window.own_tokens}
+        return
+      end
+      local flat = redis.call('HGETALL', window.key)
+      for j = 1, #flat, 2 do
+        local kind, number = string.match(flat[j], '^([rtp])(%d+)$')
+        number = tonumber(number)
+        if kind == 'p' then
+          local requests, tokens = string.match(flat[j + 1], '^(%d+) (%d+)$')
+          if number + PROMISE_KEPT_S >= window.second then window.promises[number] = {tonumber(requests), tonumber(tokens)}
+          else window.old[#window.old + 1] = flat[j] end
+        elseif kind then
+          local second = window.second - (window.second - number) % 61
+          if second <= window.at then
+            local held = window.seconds[second] or {0, 0}
+            held[kind == 'r' and 1 or 2] = tonumber(flat[j + 1])
+            window.seconds[second] = held
+          end
+        end
+      end
+    end
+
+    -- The first second from which on a request of so many tokens can be let in, under all limits: no 61 seconds together may
+    -- hold too much. Who is promised a place may come 2 s late. nil: none within PROMISE_S.
+    local function first_fit(limits, present, tokens)
+      local sums = {}
+      for k, limit in ipairs(limits) do
+        local window = limit.window
+        sums[k] = {window.requests, window.tokens}
+        for due, promised in pairs(window.promises) do
+          if due <= window.second then sums[k] = {sums[k][1] + promised[1], sums[k][2] + promised[2]} end
+        end
+      end
+      local start = present
+      for second = present - CLOCK_GRAIN_S, present + PROMISE_S + 64 do
+        local is_over = false
+        for k, limit in ipairs(limits) do
+          local window, sum = limit.window, sums[k]
+          if second > window.second then
+            local gone, over, due = window.seconds[second - 61], window.promises[second - 61 - PROMISE_KEPT_S], window.promises[second]
+            sum[1] = sum[1] - (gone and gone[1] or 0) - (over and over[1] or 0) + (due and due[1] or 0)
+            sum[2] = sum[2] - (gone and gone[2] or 0) - (over and over[2] or 0) + (due and due[2] or 0)
+          end
+          is_over = is_over or (limit.requests > 0 and sum[1] + 1 > limit.requests) or (limit.tokens > 0 and sum[2] + tokens > limit.tokens)
+        end
+        if second >= start then
+          if is_over then start = second + 1
+          elseif second - start >= (start == present and 60 or 60 + PROMISE_KEPT_S) then return start end
+          if start > present + PROMISE_S then return nil end
+        end
+      end
+      return nil
+    end
+
+    -- The places that are promised to a token and body, {second, tokens} each, the first due first.
+    local function read_promises(key, present)
+      local found = {}
+      for due, tokens in string.gmatch(redis.call('GET', key) or '', '(%d+):(%d+)') do
+        if tonumber(due) + PROMISE_KEPT_S >= present then found[#found + 1] = {tonumber(due), tonumber(tokens)} end
+      end
+      return found
+    end
+
+    local function write_promises(key, promises, now)
+      if #promises == 0 then redis.call('DEL', key); return end
+      local words = {}
+      for j, promise in ipairs(promises) do words[j] = string.format('%.0f:%.0f', promise[1], promise[2]) end
+      redis.call('SET', key, table.concat(words, ' '), 'PX', math.max(1, (promises[#promises][1] + PROMISE_KEPT_S + 1) * 1000 - now))
+    end
+
+    -- Counts a place that is promised in a second of a window, or, with -1, that is promised no more.
+    local function count_promise(window, second, requests, tokens)
+      local known = window.promises[second] or {0, 0}
+      window.promises[second] = {math.max(0, known[1] + requests), math.max(0, known[2] + requests * tokens)}
+    end
+
+    local function write_promised(window, second)
+      local promised = window.promises[second]
+      if promised[1] > 0 then redis.call('HSET', window.key, 'p' .. second, string.format('%.0f %.0f', promised[1], promised[2]))
+      else redis.call('HDEL', window.key, 'p' .. second) end
+    end
+
+    -- Promises a place from a second on, in place of the one that was claimed, if any.
+    local function promise_place(limits, key, promises, claimed, due, tokens, now)
+      promises[#promises + 1] = {due, tokens}
+      table.sort(promises, function(one, other) return one[1] < other[1] or one[1] == other[1] and one[2] < other[2] end)
+      write_promises(key, promises, now)
+      for _, limit in ipairs(limits) do
+        local window = limit.window
+        charge_window(window, 0, 0)
+        redis.call('PEXPIRE', window.key, WINDOW_MS)
+        if claimed then write_promised(window, claimed[1]) end
+        count_promise(window, due, 1, tokens)
+        write_promised(window, due)
+        redis.call('HSET', window.key, 'until', math.max(window.promised_until, due))
+      end
+    end
+
+    return {read_window = read_window, first_fit = first_fit, read = read_promises, write = write_promises, count = count_promise,
+      write_promised = write_promised, promise_place = promise_place}
+  end
 
   -- How many ms until a request may come in, 0 for now; and what it claims, to be handed to `take_place` when it is let in.
   local function wait_for_place(limits, promised_to, is_retry, tokens, now)
@@ -151,15 +151,18 @@ local function gatekeeper()
     if claim and claim.claimed then claim.places.write(claim.key, claim.promises, now) end
   end
 
+  local BUDGETS = {'tokens_per_day', 'tokens_per_month', 'slot_seconds_per_day', 'slot_seconds_per_month'}
+
   -- What a budget has left nothing of: {subject, name, limit, used, 0}; nil where all have.
   local function spent_budget(limit, now)
     local most = limit.budgets
     if most[1] + most[2] + most[3] + most[4] == 0 then return nil end
-    local day, month = periods(now)
-    local used = redis.call('HMGET', NAMES.budget .. limit.subject, day .. 't', month .. 't', day .. 's', month .. 's')
-    for i, name in ipairs({'tokens_per_day', 'tokens_per_month', 'slot_seconds_per_day', 'slot_seconds_per_month'}) do
-      local number = tonumber(used[i] or 0)
-      if most[i] > 0 and number >= most[i] then return {limit.subject, name, most[i], number, 0} end
+    local used = redis.call('HMGET', NAMES.budget .. limit.subject, unpack(periods(now)))
+    for i = 1, 4 do
+      if most[i] > 0 and used[i] then
+        local number = tonumber(used[i])
+        if number >= most[i] then return {limit.subject, BUDGETS[i], most[i], number, 0} end
+      end
     end
     return nil
   end
@@ -167,15 +170,16 @@ local function gatekeeper()
   -- Tells of the requests and tokens a minute, of whichever subject has least left: limit, remaining, ms until all is free.
   local function tell_rates(limits, now, rates)
     for i = 1, 6 do rates[i] = 0 end
-    for _, limit in ipairs(limits) do
-      local window = limit.window
-      for k, kind in ipairs({'requests', 'tokens'}) do
-        local at, left = k * 3 - 2, math.max(0, limit[kind] - window[kind])
-        if limit[kind] > 0 and (rates[at] == 0 or left < rates[at + 1]) then
-          rates[at], rates[at + 1] = limit[kind], left
-          rates[at + 2] = window[kind] > 0 and math.max(0, (math.min(window.at, window.second) + 61) * 1000 - now) or 0
-        end
+    local function tell(at, most, used, window)
+      local left = math.max(0, most - used)
+      if most > 0 and (rates[at] == 0 or left < rates[at + 1]) then
+        rates[at], rates[at + 1] = most, left
+        rates[at + 2] = used > 0 and math.max(0, (math.min(window.at, window.second) + 61) * 1000 - now) or 0
       end
+    end
+    for _, limit in ipairs(limits) do
+      tell(1, limit.requests, limit.window.requests, limit.window)
+      tell(4, limit.tokens, limit.window.tokens, limit.window)
     end
   end
 
@@ -195,7 +199,7 @@ local function gatekeeper()
       local spent = spent_budget(limit, now)
       if spent then return found('budget', 0, spent) end
       -- Only counted here: a write that frees memory would let all later ones pass at maxmemory.
-      local jobs = limit.jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. limit.subject, '(' .. now, '+inf') or 0
+      local jobs = limit.jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. limit.subject, now + 1, '+inf') or 0
       if limit.jobs > 0 and jobs >= limit.jobs then return found('jobs', 1000, {limit.subject, 'concurrent_jobs', limit.jobs, jobs, 1}) end
     end
     if not minutely[1] then return nil end
@@ -220,25 +224,28 @@ local function gatekeeper()
   -- Which subject has as many waiting jobs as it may: as a breach.
   local function waits_breach(limits, now)
     for _, limit in ipairs(limits) do
-      local number = limit.waits > 0 and redis.call('ZCOUNT', NAMES.subject_waits .. limit.subject, '(' .. now, '+inf') or 0
+      local number = limit.waits > 0 and redis.call('ZCOUNT', NAMES.subject_waits .. limit.subject, now + 1, '+inf') or 0
       if limit.waits > 0 and number >= limit.waits then return {limit.subject, 'waiting_jobs', limit.waits, number, 1} end
     end
     return nil
   end
 
-  -- What a job's facts say of its limits; and, for older versions, the token whose concurrent jobs it is among.
+  -- What a job's facts say of its limits, to be added to them; and, for older versions, the token whose concurrent jobs it
+  -- is among.
   local function kept_limits(limits, only_budgets)
-    local kept, token = {}, nil
+    local kept, token = {}, ''
     for _, limit in ipairs(limits) do
       local most, letters = limit.budgets, ''
       if not only_budgets then
         letters = (limit.jobs > 0 and 'c' or '') .. (limit.waits > 0 and 'w' or '') .. (limit.tokens > 0 and 't' or '')
-        if limit.jobs > 0 and not string.find(limit.subject, ':', 1, true) then token = limit.subject end
+        if limit.jobs > 0 and not string.find(limit.subject, ':', 1, true) then token = ',"token":"' .. limit.subject .. '"' end
       end
       if most[1] + most[2] + most[3] + most[4] > 0 then letters = letters .. 'b' end
-      if letters ~= '' then kept[#kept + 1] = {limit.subject, letters, limit.window and limit.window.second or 0} end
+      if letters ~= '' then
+        kept[#kept + 1] = '["' .. limit.subject .. '","' .. letters .. '",' .. (limit.window and limit.window.second or 0) .. ']'
+      end
     end
-    return kept[1] and kept or nil, token
+    return kept[1] and ',"limits":[' .. table.concat(kept, ',') .. ']' .. token or ''
   end
 
   -- Counts a job that is let in.
