@@ -137,7 +137,8 @@ class TokenTable:
         groups = (
             LimitRow(f"group:{name}", *one.limit_numbers) for name, one in self._groups.items() if one.limit_numbers
         )
-        tokens = (row for table in (self._static, self._dynamic) for one in table.values() for row in limits_of(one).rows)
+        known = (*self._static.values(), *self._dynamic.values())
+        tokens = (row for one in known for row in limits_of(one).rows)
         return [*groups, *tokens]
 
     def replace_dynamic(self, records: Sequence[TokenSettings]) -> None:

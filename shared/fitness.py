@@ -16,7 +16,7 @@ from shared.protocol import PROTOCOL, process_name
 from shared.redis_checks import redis_problems
 from shared.redis_sync import connect
 from shared.redis_url import shown_url
-from shared.room.scripts import HELLO, HelloArguments
+from shared.room.scripts import HELLO, HelloArguments, ModelRow
 from shared.room.upkeep import OtherProtocol, check_protocol
 from shared.settings import Settings
 from shared.tokens import MIRROR_NAME, restore_from_mirror
@@ -86,5 +86,5 @@ def _greet(client: redis.Redis, settings: Settings) -> None:
         knew_another="",
         lease_ms=round(settings.testing.lease_seconds * 1000),
     )
-    reply: Any = client.eval(HELLO.source, 0, *hello, *settings.models)
+    reply: Any = client.eval(HELLO.source, 0, *HELLO.lay_out(hello, map(ModelRow, settings.models)))
     check_protocol(reply)

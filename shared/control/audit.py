@@ -38,7 +38,7 @@ async def note(client: RedisClient, actor: Actor, action: str, target: str, outc
 
 def note_now(client: Any, actor: Actor, action: str, target: str, outcome: str) -> None:
     """Do the same over a synchronous client (`shared/redis_sync.py`)."""
-    client.eval(NOTE.source, 0, *NoteArguments(actor.by, actor.via, action, target, outcome))
+    client.eval(NOTE.source, 0, *NOTE.lay_out(NoteArguments(actor.by, actor.via, action, target, outcome)))
     say(actor, action, target, outcome)
 
 
