@@ -313,7 +313,7 @@ def _is_allowed(line: str, ids: set[str]) -> bool:
     if name == "EVALSHA":
         admit, append = ADMIT.sha1.decode(), APPEND.sha1.decode()
         if first == admit:
-            return words[3] in ids
+            return words[4] in ids  # behind the packed numbers
         return first == append and EITHER not in " ".join(words[3:5])
     if name == "HSET":
         return first in {keys.job(one) for one in ids}
