@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final, NamedTuple
 
 _ONE_LINE: Final = re.compile(r"^local function (\w+)\(([\w, ]*)\) return (.+) end$", re.MULTILINE)
@@ -46,15 +47,21 @@ def _expanded(text: str, name: str, function: _Function) -> str:
     return "".join((*parts, text[at:]))
 
 
+@cache
+def _call(name: str) -> re.Pattern[str]:
+    """Return what finds a call, or what may only look like one."""
+    return re.compile(rf"'[^'\n]*'|\"[^\"\n]*\"|--[^\n]*|(?<![\w.])({name})\(")
+
+
 def _calls(text: str, name: str) -> Iterator[tuple[int, int, str]]:
     """Yield where each call begins and ends, and what stands in its brackets."""
-    for match in _TOKEN.finditer(text):
-        if match[0] == name and text[match.end() : match.end() + 1] == "(":
-            depth = 0
+    for match in _call(name).finditer(text):
+        if match[1]:
+            depth = 1
             for inner in _TOKEN.finditer(text, match.end()):
                 depth += _BRACKETS.get(inner[0], 0)
                 if depth == 0:
-                    yield match.start(), inner.end(), text[match.end() + 1 : inner.start()]
+                    yield match.start(), inner.end(), text[match.end() : inner.start()]
                     break
 
 

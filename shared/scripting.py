@@ -123,7 +123,8 @@ class Scripts:
 
     async def load(self, *scripts: Script[Any, Any, Any]) -> None:
         """Load scripts into Redis, so that the first call of each finds them."""
-        await asyncio.gather(*(self._client.call("SCRIPT", "LOAD", script.source) for script in scripts))
+        texts = [script.source for script in scripts]  # made before the first call's time runs
+        await asyncio.gather(*(self._client.call("SCRIPT", "LOAD", text) for text in texts))
 
     def run(
         self,
