@@ -112,9 +112,9 @@ def test_it_ends_by_itself_and_redis_keeps_it_no_longer(system: System, module_r
     ons, offs = (
         len(lines(system, message=f"prompts and answers of a token are logged{more}")) for more in ("", " no more")
     )
-    assert run(system, "token", "debug", "seen", "--for", "8s") == 0
+    assert run(system, "token", "debug", "seen", "--for", "9s") == 0
     with module_redis.client() as client:
-        assert 0 < int(client.pttl("aq2:debug")) <= 8000
+        assert 0 < int(client.pttl("aq2:debug")) <= 9000
         switched(system, ON, ons)
         wait_until(lambda: not client.exists("aq2:debug"), 20, "its end in Redis")
     ask(system, "seen", "echo", "too-late")
