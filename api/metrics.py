@@ -107,7 +107,7 @@ class Metrics:
     async def _whole(self) -> Whole:
         models = self._catalogue.settings.models
         try:
-            await self.publisher.flush()
+            await self.publisher.flush_quietly()  # a Redis that is full takes no counts, and can be read
             counted, depths, (states, observed), memory, budgets = await asyncio.gather(
                 read_counts(self._client, ["", *self._catalogue.models]),
                 self._upkeep.depth(),
