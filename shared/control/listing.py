@@ -7,6 +7,7 @@ the newest first. A page whose filter few match may be short, or empty, and more
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -76,10 +77,9 @@ class Listing:
 
     async def _add_running(self, page: Page, wanted: JobFilter, after: str, limit: int) -> tuple[str, str, str]:
         """Add what runs; returns where to go on."""
-        ids: list[str] = []
-        for model in self._models(wanted):
-            ids += [one.decode() for one in await self._client.call("ZRANGE", keys.running(model), 0, -1)]
-        ids = sorted(one for one in ids if one > after)
+        calls = (self._client.call("ZRANGE", keys.running(model), 0, -1) for model in self._models(wanted))
+        running: list[list[bytes]] = await asyncio.gather(*calls)
+        ids = sorted(job_id for one in running for name in one if (job_id := name.decode()) > after)
         now = await now_ms(self._client)
         for at in range(0, len(ids), ROWS):
             rows = ids[at : at + ROWS]
@@ -97,7 +97,8 @@ class Listing:
     async def _add_waiting(self, page: Page, wanted: JobFilter, score: str, after: str, limit: int) -> None:
         models = self._models(wanted)
         if wanted.state == "held":
-            models = [name for name in models if await self._client.call("HEXISTS", keys.room(name), "held")]
+            held = await asyncio.gather(*(self._client.call("HEXISTS", keys.room(name), "held") for name in models))
+            models = [name for name, is_held in zip(models, held, strict=True) if is_held]
         now = await now_ms(self._client)
         while True:
             asked = BrowseArguments(wanted.lane or "", score, after, min(ROWS, limit - len(page.stories) + 1))

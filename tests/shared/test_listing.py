@@ -26,7 +26,11 @@ OPERATOR = Actor("anna", COMMAND)
 
 
 async def many(bench: Bench, count: int, **more: Any) -> list[str]:
-    return [*await asyncio.gather(*(bench.admit(tenant=f"t{at % 3}", **more) for at in range(count)))]
+    made: list[str] = []
+    while len(made) < count:
+        part = range(len(made), min(count, len(made) + 100))
+        made += await asyncio.gather(*(bench.admit(tenant=f"t{at % 3}", late_ms=60_000, **more) for at in part))
+    return made
 
 
 async def all_pages(listing: Listing, wanted: JobFilter, limit: int = 7, **more: Any) -> list[Page]:
@@ -137,6 +141,8 @@ async def test_only_who_waits_for_a_held_model_is_held_and_why_is_told(own_redis
         await ModelControl(bench.client, bench.catalogue).set_model("n", "pause", OPERATOR)
         pages = await all_pages(listing, JobFilter(state="held"))
         assert sorted(ids(pages)) == sorted(held)
+        matching = JobControl(bench.client, bench.catalogue).matching(JobFilter(state="held"))
+        assert [job.id async for job in matching] == sorted(held)
         assert {story.as_json()["held"] for page in pages for story in page.stories} == {"paused"}
         (running,) = await bench.take_ids(1)
         whole = [(await stories.show(one)).as_json() for one in (held[1], running)]
