@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -23,6 +22,10 @@ _PLAIN_HEADERS: Final = (
     *("editor-plugin-version", "anthropic-beta", "anthropic-version"),
 )
 """Headers that hold no secret; the value of any other may be one."""
+
+
+FILLING: Final = "8"
+"""May stand for a host, a port, a part of a path, a key."""
 
 
 @dataclass
@@ -325,21 +328,25 @@ def _rest(maker: _Maker) -> None:
 def _check(backend: dict[str, Any]) -> None:
     """Raise Left where our settings do not take the backend; references count as filled."""
     filled = _filled(backend)
-    if "${" in backend["url"]:
-        filled["url"] = "http://host" + ("" if backend["url"].endswith("}") else "/v1")
+    filled["url"] = _filled(backend["url"], first="http://host")
     try:
         BackendSettings.model_validate(filled)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         path: Path = tuple(found["loc"])
         raise Left(f"{path[0]} {reason(dict(found), path, show=False)}") from None
-    if "${" not in backend["url"] and not urlsplit(backend["url"]).hostname:
-        raise Left("api_base must be a URL such as http://127.0.0.1:9000/v1")
 
 
-def _filled(value: Any) -> Any:
+def _filled(value: Any, first: str = FILLING) -> Any:
+    """Return a value with something in the place of each reference; `first` stands for one that begins it."""
     if isinstance(value, dict):
         return {key: _filled(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_filled(one) for one in value]
-    return re.sub(r"\$\{[^}]*\}", "x", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return re.sub(
+        r"\$\$\{|\$\{[^}]*\}",
+        lambda found: "${" if found[0] == "$${" else first if found.start() == 0 else FILLING,
+        value,
+    )

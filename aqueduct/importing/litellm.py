@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from aqueduct.errors import CommandError
+from aqueduct.importing.backends import FILLING
 from aqueduct.importing.findings import Finding
 from aqueduct.importing.models import read_models
 from aqueduct.importing.sections import read_sections
@@ -93,10 +95,11 @@ class _Dumper(yaml.SafeDumper):
 
 def _check(text: str, variables: Variables) -> None:
     """Have our own settings read it, each variable filled with something that may stand there."""
+    begin_urls = set(re.findall(r"^ +- url: '?\$\{(\w+)", text, re.MULTILINE))
     environment = {}
     for name, uses in variables.needed.items():
-        whole = any(use.endswith(".url") for use in uses)
-        environment[name] = "http://host" if whole else "0" * 64
+        is_hash = any(use.startswith("tokens") for use in uses)
+        environment[name] = "http://host" if name in begin_urls else "0" * 64 if is_hash else FILLING
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as written:
         written.write(text)
         written.flush()

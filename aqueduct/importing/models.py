@@ -112,7 +112,7 @@ def _add(
     try:
         if mode is not None and mode not in SERVED_MODES:
             raise Left(f"mode {str(mode)[:40]}: its endpoint is not served")
-        if credential is not None and credential not in credentials:
+        if credential is not None and (not isinstance(credential, str) or credential not in credentials):
             raise Left("litellm_credential_name names no entry of credential_list; is it in LiteLLM's database?")
         deployment = make_backend(source, name, setting, params, paths, variables)
     except Left as left:

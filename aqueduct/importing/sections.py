@@ -208,8 +208,10 @@ def _callbacks(source: Source, _settings: Settings, _: Variables, path: Path, va
         return LITELLM["callbacks"].text
     for index, name in enumerate(names):
         at: Path = (*path, index) if isinstance(value, list) else path
-        if name in _HERE:
-            source.add(at, "needless", "", _HERE[str(name)])
+        if not isinstance(name, str):
+            source.add(at, "left", "", "names no callback")
+        elif name in _HERE:
+            source.add(at, "needless", "", _HERE[name])
         elif name in _TRACES:
             source.add(at, "left", "", f"{name}: traces go by OpenTelemetry's own OTEL_* variables")
         else:

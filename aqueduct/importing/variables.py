@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shared.config import PREFIX
+
 REFERENCE: Final = "os.environ/"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS: Final = re.compile(r"\$\{([^}]*)\}")
@@ -53,7 +55,11 @@ class Variables:
         name = environment_name(text)
         if name is not None:
             usable = variable_name(name)
-            note = "" if usable == name else f"{name} is called {usable} here: names have letters, digits and _"
+            note = (
+                ""
+                if usable == name
+                else f"{name} is called {usable} here: names have letters, digits and _, and {PREFIX} is ours"
+            )
             return self.reference(usable, setting), note
         if "${" not in text:
             return text, ""
@@ -73,7 +79,9 @@ def environment_name(value: object) -> str | None:
 def variable_name(text: str) -> str:
     """Return a name that a variable may have."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") if not _NAME.fullmatch(text) else text
-    return name if _NAME.fullmatch(name) else f"KEY_{name}".rstrip("_")
+    if not _NAME.fullmatch(name) or name.startswith(PREFIX):  # those are settings of ours
+        return f"KEY_{name}".rstrip("_")
+    return name
 
 
 def is_placeholder(value: str) -> bool:
