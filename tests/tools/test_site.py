@@ -56,6 +56,13 @@ def test_links_lead_inside_of_the_site_and_code_is_named(tree: Path, tmp_path: P
     )  # fmt: skip
 
 
+def test_a_picture_that_leads_to_a_page_is_found_where_the_site_has_it(tree: Path) -> None:
+    (tree / "docs" / "images").mkdir()
+    (tree / "docs" / "images" / "seen.png").write_bytes(b"")
+    text = "[![Seen](docs/images/seen.png)](docs/how-to/run.md)"
+    assert for_site("README.md", text, pages(tree), tree) == "[![Seen](images/seen.png)](how-to/run.md)\n"
+
+
 @pytest.mark.parametrize(
     "link", ["how-to/walk.md", "how-to/run.md#the-3rd-step", "#nowhere", "../api/gone.py", "images/none.png"]
 )

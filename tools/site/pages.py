@@ -128,6 +128,8 @@ def _link(link: re.Match[str], path: str, every: dict[str, str], root: Path) -> 
     image, text, target = link.groups()
     if _SCHEME.match(target):
         return link[0]
+    if "](" in text:  # an image that leads somewhere
+        text = _LINK.sub(lambda inner: _link(inner, path, every, root), text)
     file, _, anchor = target.partition("#")
     meant = normpath(f"{path.rpartition('/')[0] or '.'}/{file}") if file else path
     here = every[path].rpartition("/")[0] or "."
