@@ -2,7 +2,8 @@
 
 What runs comes first, the oldest first: never more than there are slots. Then what waits, whose longest wait ends
 first, which is as a rule the oldest; with a lane in the order of their turns. What has ended comes only if asked for,
-the newest first. A page whose filter few match may be short, or empty, and more may follow: `next` says where.
+the newest first; of the batch lane these are the runs of lines, each try for itself. A page whose filter few match may
+be short, or empty, and more may follow: `next` says where.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from shared.catalogue import Catalogue
 from shared.control.jobs import ROWS, Job, JobControl, JobFilter, is_meant, job_id_of, now_ms
 from shared.control.problems import BadFilter
 from shared.control.story import Story, job_of
-from shared.ended.outcomes import FAILED, GOOD, OF_REQUESTS, REFUSED
+from shared.ended.outcomes import FAILED, GOOD, OF_REQUESTS, REFUSED, REQUESTS, RUNS
 from shared.ended.reader import EndedReader
 from shared.redis import RedisClient
 from shared.room.scripts import BROWSE, BrowseArguments, ModelRow
@@ -147,15 +148,18 @@ class Listing:
         before = None
         if after:
             kind, _, rest = after.partition("~")
-            at, _, job_id = rest.partition("~")
+            at, _, name = rest.partition("~")
             if kind != ENDED or not at.isdigit():
                 raise _bad_cursor()
-            before = (int(at), job_id_of(job_id))
+            job_id_of(name.partition("/")[0])
+            before = (int(at), name)
         own = self._catalogue.names[wanted.model] if wanted.model is not None else None
         outcomes = OF_REQUESTS if outcome is None else (OUTCOMES[outcome],)
         page, now = Page(), await now_ms(self._client)
         last = ""
-        async for past in self._ended.requests(outcomes, before):
+        # Of a batch's lines only the workers tell: nobody asked an API process for them.
+        what = RUNS if wanted.lane == "batch" else REQUESTS
+        async for past in self._ended.ends(outcomes, before, what):
             if len(page.stories) >= limit or page.looked >= self._most_looked:
                 page.next = last
                 break
@@ -163,7 +167,7 @@ class Listing:
             page.looked += 1
             last = _cursor(ENDED, str(past.at_ms), past.name)
             if _has_ended_as(job, wanted, own, now):
-                page.stories.append(Story(job=job, end=past))
+                page.stories.append(Story(job=job, runs=[past]) if what == RUNS else Story(job=job, end=past))
         return page
 
 

@@ -51,11 +51,13 @@ class EndedReader:
                  if (past := _past(name, told)) is not None]  # fmt: skip
         return sorted(found, key=lambda past: (past.at_ms, past.name))
 
-    async def requests(self, outcomes: Sequence[str], before: tuple[int, str] | None = None) -> AsyncIterator[Past]:
-        """Yield the requests of these outcomes, the newest end first; with `before` those behind that one."""
+    async def ends(
+        self, outcomes: Sequence[str], before: tuple[int, str] | None = None, what: str = REQUESTS
+    ) -> AsyncIterator[Past]:
+        """Yield the requests, or runs, of these outcomes, the newest end first; with `before` those behind that one."""
         seconds, _ = await self._client.call("TIME")
         oldest = int(seconds) * 1000 - KEPT_MS
-        lists = [self._one(outcome, oldest, before) for outcome in outcomes]
+        lists = [self._one(what, outcome, oldest, before) for outcome in outcomes]
         heap: list[tuple[int, str, int, Past]] = []
 
         async def push(number: int) -> None:
@@ -70,8 +72,8 @@ class EndedReader:
             yield past
             await push(number)
 
-    async def _one(self, outcome: str, oldest: int, before: tuple[int, str] | None) -> AsyncIterator[Past]:
-        order, told = keys.ended(REQUESTS, outcome), keys.ended_told(REQUESTS, outcome)
+    async def _one(self, what: str, outcome: str, oldest: int, before: tuple[int, str] | None) -> AsyncIterator[Past]:
+        order, told = keys.ended(what, outcome), keys.ended_told(what, outcome)
         shown = 0
         while True:
             newest = before[0] if before is not None else "+inf"

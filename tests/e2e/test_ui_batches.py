@@ -76,6 +76,8 @@ def test_why_lines_failed_is_told_and_they_run_again_once(system: System, operat
     wait_until(lambda: batch_id in operator.get("/ui/batches?state=ended"), 20, "it to be listed")
     wait_until(lambda: batch_id not in [one["id"] for one in told(system, "")["data"]], 20, "it to be open no more")
     assert batch_id not in operator.get("/ui/batches")
+    lines = "/ui/jobs?lane=batch&token=test&state=ended&outcome=refused"
+    wait_until(lambda: operator.get(lines).count("400 bad_thing") >= 3, 20, "its lines to be told")
     question = operator.post("/ui/batches/retry", {"id": batch_id})
     assert "that did not succeed?" in question.text
     with Visitor(system, "two") as other:

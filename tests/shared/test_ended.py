@@ -39,7 +39,7 @@ async def test_an_end_is_found_by_its_id_when_it_was_told_and_only_once(own_redi
         assert found.facts == {"model": "m", "status": 500, "code": "x"}
         tells.add(FAILED, "a", end)  # as one whose answer was lost is told again
         await tells.flush()
-        assert [past.name async for past in reader.requests(OF_REQUESTS)] == [end.name]
+        assert [past.name async for past in reader.ends(OF_REQUESTS)] == [end.name]
         for key in (keys.ended("request", FAILED), keys.ended_told("request", FAILED)):
             assert 3_500_000 < await bench.client.call("PTTL", key) <= 3_600_000
 
@@ -57,7 +57,7 @@ async def test_only_the_newest_of_each_outcome_are_kept(own_redis: RedisServer) 
         for end in ends[NEWEST[FAILED] + 5 :]:
             tells.add(FAILED, "a", end)
         await tells.flush()
-        names = {past.name async for past in reader.requests((FAILED,))}
+        names = {past.name async for past in reader.ends((FAILED,))}
         assert len(names) == MOST
         assert names >= {end.name for end in ends[-NEWEST[FAILED] :]}
         assert await reader.request(ends[0].name) is None  # more than are told at once
@@ -98,7 +98,7 @@ async def test_what_redis_did_not_take_is_told_later(own_redis: RedisServer) -> 
             await bench.redis("CONFIG", "SET", "maxmemory", "0")
         tells.add(GOOD, "a", second)
         await tells.flush()
-        assert {past.name async for past in reader.requests((GOOD,))} == {first.name, second.name}
+        assert {past.name async for past in reader.ends((GOOD,))} == {first.name, second.name}
 
 
 @asynchronous
@@ -115,7 +115,7 @@ async def test_a_row_is_bounded_and_what_cannot_be_read_is_left_out(own_redis: R
         for odd in (b"", b"x", b"5 [1]", b"5 {", b"\xff {}"):
             await bench.client.call("HSET", keys.ended_told("request", FAILED), end.name, odd)
             assert await reader.request(end.name) is None
-            assert [past async for past in reader.requests(OF_REQUESTS)] == []
+            assert [past async for past in reader.ends(OF_REQUESTS)] == []
 
 
 def test_kinds_of_outcome() -> None:

@@ -171,6 +171,18 @@ async def test_what_has_ended_is_listed_by_outcome_the_newest_first(own_redis: R
         assert len(ids(pages)) == 30
         times = [story.job.ended for page in pages for story in page.stories]
         assert times == sorted(times, reverse=True)
+        lines = []
+        for at, job_id in enumerate(made[:9]):
+            told = b'{"model":"m","token":"a","lane":"%b","status":500,"code":"x"}' % (
+                b"batch" if at % 3 else b"default"
+            )
+            row = TellEndsRow("run:5", f"{job_id}/2", 500 + at // 4, told)
+            await scripts.run(TELL_ENDS, TellEndsArguments(100, 3_600_000), [row])
+            lines += [job_id] if at % 3 else []
+        pages = await all_pages(listing, JobFilter(state="ended", lane="batch"), 2, outcome="failed")
+        assert {*ids(pages)} == {*lines} and len(ids(pages)) == len(lines)
+        outcome = pages[0].stories[0].as_json()["outcome"]
+        assert (outcome["code"], outcome["answered"]) == ("x", False)
         failed = ids(await all_pages(listing, JobFilter(state="ended", token="a"), 2, outcome="failed"))
         assert {*failed} == {*made[2::6]}
         with pytest.raises(BadFilter, match="outcome: "):
