@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -20,6 +23,7 @@ from shared.tokens import hash_token
 from tests.helm.charting import NAMESPACE, RELEASE, Object, Rendered, merged, release, settings_file
 from tests.helm.switches import BASE, LARGE
 from tests.support.chat import CHAT, chat_body
+from tests.support.kubernetes_api import ApiServer
 from tests.support.processes import ROOT, Process, RedisServer, free_port
 from tests.support.system import DemoBackend
 from tests.support.waiting import wait_until
@@ -33,8 +37,9 @@ ACCEPTED: Final = {"authorization": f"Bearer {TOKEN}"}
 class Cluster:
     """The pods of one release as processes of this machine; secrets stay as they were made at first."""
 
-    def __init__(self, folder: Path, values: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, values: dict[str, Any], environment: Mapping[str, str]) -> None:
         self.folder = folder
+        self._environment = environment
         self.url = f"http://127.0.0.1:{values['api']['port']}"
         self.kept: dict[str, dict[str, str]] = {}
         self.processes: dict[str, Process] = {}
@@ -48,6 +53,10 @@ class Cluster:
                 pod = {"spec": {"containers": [{"envFrom": [{"secretRef": {"name": name}}]}]}}
                 self.kept[name] = self.found.environment(pod, {})
         self.file = settings_file(self.folder, self.found)
+        text = self.file.read_text()
+        self.file.write_text(
+            text.replace("- python\n", f"- {sys.executable}\n").replace(OF_THE_IMAGE, f"{ROOT}/tools/")
+        )
 
     def run(self, name: str, command: list[str] | None = None) -> Process:
         """Run a pod's container, or a command inside of it."""
@@ -60,7 +69,9 @@ class Cluster:
         program = {"python": [sys.executable], "aqueduct": [sys.executable, "-m", "aqueduct"]}[words[0]]
         log_file = self.folder / name / ("probe.log" if command else "pod.log")
         log_file.unlink(missing_ok=True)
-        return Process([*program, *words[1:]], log_file, environment={"NO_PROXY": "*", **environment}).start()
+        return Process(
+            [*program, *words[1:]], log_file, environment={"NO_PROXY": "*", **self._environment, **environment}
+        ).start()
 
     def finished(self, name: str, command: list[str] | None = None) -> tuple[int, str]:
         """Run one to its end."""
@@ -90,8 +101,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, values: dict[str, Any]) -> Iterator[Cluster]:
-    made = Cluster(folder, values)
+def cluster(
+    folder: Path, values: dict[str, Any], environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Cluster]:
+    folder.mkdir(exist_ok=True)
+    made = Cluster(folder, values, environment)
     try:
         made.processes = {name: made.run(name) for name in made.deployments()}
         for name in made.processes:
@@ -145,6 +159,40 @@ def test_the_pods_run_serve_scale_and_reload(own_redis: RedisServer, demo_backen
         assert site.probe(f"Deployment/{RELEASE}-aqueduct-api", "livenessProbe")
         own_redis.restart()
         wait_until(lambda: site.probe(worker, "readinessProbe"), 60, "the worker to be there again")
+
+
+def test_an_idle_backend_is_stopped_and_started_by_its_workers(own_redis: RedisServer, tmp_path: Path) -> None:
+    port = free_port()
+    backend = DemoBackend(tmp_path, port)
+    api_server = ApiServer(tmp_path)
+    values = merged(BASE, {
+        "models": {LARGE: {
+            "settings": {"backends": [{"url": f"http://127.0.0.1:{port}/v1", "model": "demo?tokens=3"}]},
+            "wake": {"deployment": "large", "idleSeconds": 4},
+            "autoscaling": {"enabled": True, "minReplicas": 0},
+        }},
+        "secrets": {"common": {"values": {"TEAM_A_TOKEN_SHA256": hash_token(TOKEN)}}},
+        "redis": {"enabled": False, "external": {"url": own_redis.url}},
+        "api": {"host": "127.0.0.1", "port": free_port()},
+        "flower": {"enabled": False},
+    })  # fmt: skip
+    scale = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/large/scale"
+
+    def replicas() -> list[int]:
+        assert {path for _, path, *_ in api_server.heard} <= {scale}
+        return [body["spec"]["replicas"] for *_, body in api_server.heard]
+
+    try:
+        with cluster(tmp_path / "site", values, api_server.environment) as site, ThreadPoolExecutor(1) as pool:
+            wait_until(lambda: replicas() == [0], 60, "it to be stopped, as nobody asks for it")
+            ask = partial(httpx.post, f"{site.url}{CHAT}", json=chat_body(LARGE), headers=ACCEPTED, timeout=120)
+            answer = pool.submit(ask)
+            wait_until(lambda: replicas() == [0, 1], 60, "it to be started")
+            backend.start()
+            assert answer.result().status_code == 200
+    finally:
+        backend.stop()
+        api_server.close()
 
 
 def _at(site: Cluster, name: str) -> list[str] | None:

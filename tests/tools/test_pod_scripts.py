@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import ssl
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shared import keys
+from tests.support.kubernetes_api import ApiServer
 from tests.support.processes import ROOT, Process, RedisServer
-from tests.support.tls import make_authority, make_certificate
+from tests.support.tls import make_authority
 
 HERE = os.uname().nodename
 MODEL = "org/name"
@@ -51,54 +47,6 @@ def test_a_worker_is_well_by_its_own_heartbeat_and_no_others(own_redis: RedisSer
     assert (health("worker"), health("alive")) == (1, 1), "a worker of another host is taken for this one's"
     own_redis.stop()
     assert (health("worker"), health("alive")) == (1, 0), "a Redis that is away is not the worker's fault"
-
-
-class ApiServer:
-    """Kubernetes' part of it: HTTPS with the cluster's own certificate; keeps what it is sent."""
-
-    def __init__(self, folder: Path) -> None:
-        authority = make_authority(folder)
-        pair = make_certificate(folder, authority)
-        self.account = folder / "account"
-        self.account.mkdir()
-        (self.account / "ca.crt").write_bytes(authority.certificate.read_bytes())
-        (self.account / "namespace").write_text("llm")
-        (self.account / "token").write_text("of-the-pod\n")
-        self.status = 200
-        self.heard: list[tuple[str, str, str, str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_PATCH(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                given = self.headers["authorization"], self.headers["content-type"]
-                outer.heard.append((self.command, self.path, *given, body))
-                self.send_response(outer.status)
-                self.end_headers()
-                self.wfile.write(b'{"message": "no rights"}')
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(pair.certificate, pair.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        port = str(self._server.server_address[1])
-        return {
-            "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port,
-            "SERVICE_ACCOUNT_DIR": str(self.account),
-        }  # fmt: skip
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture
