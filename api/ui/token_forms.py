@@ -17,6 +17,7 @@ from shared.token_settings import GroupSettings, TokenSettings
 
 Result = TypeVar("Result")
 Desk = TypeVar("Desk", TokenDesk, GroupDesk)
+Kind = TypeVar("Kind", TokenSettings, GroupSettings)
 
 LIMITS: Final = (*LimitSettings.model_fields,)
 BATCH_LIMITS: Final = ("max_open_batches", "max_enqueued_batch_tokens", "max_stored_bytes")
@@ -84,6 +85,13 @@ def settings_of(form: FormData, kind: type[TokenSettings] | type[GroupSettings])
         fields["group"] = given.get("group") or None
         fields["expires_at"] = f"{expires}Z" if expires and not expires.endswith("Z") else expires or None
     return fields
+
+
+def changed(record: Mapping[str, Any], fields: Mapping[str, Any], kind: type[Kind]) -> dict[str, Any]:
+    """Return which of the settings of a form differ from a token's or group's; raises ValidationError."""
+    needed = {"sha256": record["sha256"]} if "sha256" in record else {}
+    meant = kind.model_validate({**fields, **needed, "name": record["name"]}).model_dump(mode="json")
+    return {name: value for name, value in fields.items() if meant[name] != record[name]}
 
 
 async def attempt(

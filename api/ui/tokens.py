@@ -9,7 +9,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from api.ui.page import Action, Page, Visit
-from api.ui.token_forms import LIMITS, FormErrors, against, attempt, number_fields, settings_of
+from api.ui.token_forms import LIMITS, FormErrors, against, attempt, changed, number_fields, settings_of
+from shared.control.groups import GroupDesk
+from shared.control.tokens import TokenDesk
 from shared.lanes import LANES
 from shared.roles import ROLES
 from shared.room.limits_used import limits_used
@@ -91,8 +93,15 @@ async def _create(visit: Visit) -> Response:
 
 async def _set(visit: Visit) -> Response:
     name, fields = _name(visit), settings_of(visit.form, TokenSettings)
+
+    def change(desk: TokenDesk) -> None:
+        known = [one for one in desk.list() if one["name"] == name]
+        meant = changed(known[0], fields, TokenSettings) if known else fields
+        if meant:  # so that the audit log names what was changed, and no more
+            desk.change(name, meant, visit.actor)
+
     try:
-        await attempt(visit.gateway.admin.tokens, lambda desk: desk.change(name, fields, visit.actor))
+        await attempt(visit.gateway.admin.tokens, change)
     except FormErrors as wrong:
         return await _page(visit, what="token", values={"name": name, **fields}, errors=wrong.errors)
     return await visit.done(f"The token {name} is changed. It takes effect within 5 seconds.")
@@ -121,8 +130,15 @@ async def _create_group(visit: Visit) -> Response:
 
 async def _set_group(visit: Visit) -> Response:
     name, fields = _name(visit), settings_of(visit.form, GroupSettings)
+
+    def change(desk: GroupDesk) -> None:
+        known = [one.model_dump(mode="json") for one in desk.store.list() if one.name == name]
+        meant = changed(known[0], fields, GroupSettings) if known else fields
+        if meant:
+            desk.change(name, meant, visit.actor)
+
     try:
-        await attempt(visit.gateway.admin.groups, lambda desk: desk.change(name, fields, visit.actor))
+        await attempt(visit.gateway.admin.groups, change)
     except FormErrors as wrong:
         return await _page(visit, what="group", values={"name": name, **fields}, errors=wrong.errors)
     return await visit.done(f"The group {name} is changed. It takes effect within 5 seconds.")

@@ -71,6 +71,11 @@ def operator(system: System) -> Iterator[Visitor]:
         yield visitor
 
 
+def outcome_of_last(system: System) -> str:
+    with system.client(system.tokens["op"]) as client:
+        return str(client.get("/admin/v1/audit?limit=1").json()["data"][0]["outcome"])
+
+
 def audited(system: System, count: int) -> list[tuple[str, str, str, str]]:
     with system.client(system.tokens["op"]) as client:
         rows = client.get(f"/admin/v1/audit?limit={count}").json()["data"]
@@ -180,6 +185,7 @@ def test_a_token_is_made_changed_and_revoked(system: System, operator: Visitor) 
     changed = operator.post("/ui/tokens/set", {"name": "carla", "role": "user", "models": "*", "weight": ""})
     assert (changed.status_code, changed.headers["location"]) == (303, "/ui/tokens")
     assert "carla is changed" in operator.get("/ui/tokens")
+    assert outcome_of_last(system) == "expires_at, group, models, role, tokens_per_minute, weight"
     with system.client(system.tokens["op"]) as client:
         (told,) = [one for one in client.get("/admin/v1/tokens").json()["data"] if one["name"] == "carla"]
     wanted = {"role": "user", "models": ["*"], "tokens_per_minute": None, "group": None, "weight": 1.0}
@@ -231,6 +237,7 @@ def test_a_group_is_made_changed_and_deleted(system: System, operator: Visitor) 
     form = operator.get("/ui/tokens?edit_group=lab")
     assert re.search(r'name="tokens_per_day" type="number" value="900"', form)
     assert operator.post("/ui/tokens/set-group", {"name": "lab", "lane": "priority"}).status_code == 303
+    assert outcome_of_last(system) == "lane, tokens_per_day"
     with system.client(system.tokens["op"]) as client:
         (told,) = [one for one in client.get("/admin/v1/groups").json()["data"] if one["name"] == "lab"]
     assert (told["lane"], told["tokens_per_day"], told["tokens"]) == ("priority", None, ["eve"])
