@@ -316,7 +316,7 @@ def test_a_model_that_sleeps_is_scaled_by_its_workers_and_its_last_worker_outlas
                               "verbs": ["get", "patch"]}]  # fmt: skip
     (scaled,) = found.of("ScaledObject").values()
     assert scaled["spec"]["minReplicaCount"] == 0
-    assert scaled["spec"]["cooldownPeriod"] == 960, "the last worker, who calls `sleep`, would go before"
+    assert scaled["spec"]["cooldownPeriod"] == 900 + 180, "the last worker, who calls `sleep`, would go before"
     assert scaled["spec"]["fallback"]["replicas"] == 1
     assert settings.models["small"].when_absent == "fail"
 
