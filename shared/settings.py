@@ -126,7 +126,7 @@ class ModelSettings(Section):
         caps = [auto.most if auto else backend.concurrency for auto, backend in given]
         return min(self.most, sum(cap for cap in caps if isinstance(cap, int))) if all(caps) else self.most
 
-    @property
+    @cached_property
     def most(self) -> int:
         """`concurrency`, or the most that `auto` may find."""
         return self.concurrency.most if isinstance(self.concurrency, Auto) else self.concurrency

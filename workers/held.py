@@ -92,4 +92,9 @@ class HeldJob:
     def gone(self) -> bool:
         """Take note that Redis knows all of it; False if that was known already."""
         was, self.state = self.state, State.GONE
+        self.output.on_refused = _nobody  # else job and output lead to each other, and only a collection would free them
         return was is not State.GONE
+
+
+def _nobody(_: Why) -> None:
+    """Hear that Redis takes no more of a job that is gone."""

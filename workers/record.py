@@ -64,6 +64,9 @@ class RunRecord:
 def write_log(record: RunRecord) -> None:
     """Write the line of a run that has ended; of one that went well only on request, as the API's tells more."""
     job, end = record.job, record.end
+    went_well = record.why is None and end is not None and end.status == 200
+    if went_well and not log.isEnabledFor(logging.DEBUG):
+        return
     fields = {
         "request_id": request_id(job.id), "kind": job.spec.kind, "model": job.model, "tenant": job.spec.tenant,
         **({"group": job.spec.group} if job.spec.group else {}),
@@ -72,7 +75,7 @@ def write_log(record: RunRecord) -> None:
     }  # fmt: skip
     if record.why is not None or end is None:
         log.info("job stopped: %s", record.why, extra=fields)
-    elif end.status == 200:
+    elif went_well:
         log.debug("job completed", extra=fields)
     else:
         log.warning("job failed: %s", end.code, extra={**fields, "status": end.status})

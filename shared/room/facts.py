@@ -42,4 +42,4 @@ def with_facts(asked: AdmitArguments, limits: AdmitLimits) -> AdmitArguments:
         facts["kind"] = asked.kind
     if limits.uncounted:
         facts["uncounted"] = True
-    return asked._replace(facts=orjson.dumps(facts)[:-1])
+    return AdmitArguments._make((*asked[:-1], orjson.dumps(facts)[:-1]))  # the last field; `_replace` takes a microsecond
