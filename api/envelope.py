@@ -73,7 +73,7 @@ class Envelope:
             if not record.answered:
                 await Exchange(scope, receive, send_with_headers).fail(AqueductError())
         finally:
-            # It leads to uvicorn's cycle, and that to this state: a ring of objects, which only a collection would free.
+            # It leads to uvicorn's cycle, and that to this state: a ring, which only a garbage collection would free.
             del state["send"]
             if scope["path"] not in _QUIET_PATHS:
                 record.ended()

@@ -92,7 +92,7 @@ class HeldJob:
     def gone(self) -> bool:
         """Take note that Redis knows all of it; False if that was known already."""
         was, self.state = self.state, State.GONE
-        self.output.on_refused = _nobody  # else job and output lead to each other, and only a collection would free them
+        self.output.on_refused = _nobody  # else job and output are a ring, which only a garbage collection would free
         return was is not State.GONE
 
 

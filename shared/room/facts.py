@@ -42,4 +42,5 @@ def with_facts(asked: AdmitArguments, limits: AdmitLimits) -> AdmitArguments:
         facts["kind"] = asked.kind
     if limits.uncounted:
         facts["uncounted"] = True
-    return AdmitArguments._make((*asked[:-1], orjson.dumps(facts)[:-1]))  # the last field; `_replace` takes a microsecond
+    # The last field is put behind the others: `_replace` takes a microsecond.
+    return AdmitArguments._make((*asked[:-1], orjson.dumps(facts)[:-1]))
