@@ -318,7 +318,10 @@ def test_a_browser_is_led_on_and_asks_nobody_else(system: System, path: str) -> 
     assert "//" not in answer.text  # no address of anybody else
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     links = re.findall(r'href="(/[^"]*)"', answer.text)
-    assert [httpx.get(system.base_url + link).status_code for link in links] == [200] * len(links)
+    with httpx.Client(base_url=system.base_url, headers=BROWSER, follow_redirects=True) as browser:
+        led_to = [browser.get(link) for link in links]  # the status page leads to its login
+    assert [page.status_code for page in led_to] == [200] * len(links)
+    assert all(str(page.url).startswith(system.base_url) for page in led_to)
 
 
 def test_a_program_is_led_on_in_json(system: System) -> None:

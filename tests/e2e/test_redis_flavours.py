@@ -32,7 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "steady": model(f"tokens={TOKENS}&token_seconds=0.1"),
 }
 PASSWORD = "secret-of-the-acl-user"
-HOW_TO = ROOT / "docs" / "how-to" / "redis.md"
+HOW_TO = ROOT / "docs" / "operate" / "redis.md"
 
 StartRedis = Callable[..., RedisServer]
 
