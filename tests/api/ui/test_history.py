@@ -77,6 +77,7 @@ async def test_an_hour_is_all_that_is_kept_and_each_process_reads_a_point_once(m
         read = len((await hour.read())["m"])
         assert len((await hour.read())["m"]) == read  # asked again at once: nothing is read
         now[0] += 15
+        await bench.wait_ms(2)  # points are told apart by their millisecond
         assert await writer.write()
         assert len((await hour.read())["m"]) == min(HISTORY_POINTS, read) + 1
         now[0] += 3600
