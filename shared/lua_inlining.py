@@ -86,7 +86,19 @@ def _put(function: _Function, given: list[str]) -> str:
         value = values[name].strip()
         return f"{value if _SIMPLE.fullmatch(value) else f'({value})'}{dot}{field}"
 
-    return f"({_TOKEN.sub(put, function.expression)})"
+    text = _TOKEN.sub(put, function.expression)
+    return text if _is_call(text) else f"({text})"
+
+
+def _is_call(text: str) -> bool:
+    """Whether an expression is one call and no more: brackets around it would leave only the first of its values."""
+    if not re.match(r"[A-Za-z_][\w.]*\(", text):
+        return False
+    depth, ends = 0, 0
+    for match in _TOKEN.finditer(text):
+        depth += _BRACKETS.get(match[0], 0)
+        ends += depth == 0 and match[0] == ")"
+    return ends == 1 and text.endswith(")")
 
 
 def _split(text: str) -> list[str]:

@@ -38,6 +38,12 @@ CASES = {
         "for w in words('a b') do return w end",
         True,
     ),
+    "all of a call's values": (
+        "local function parts(a) return struct.unpack('BB', a) end",
+        "local _, b = parts('xy')\nreturn b",
+        True,
+    ),
+    "two calls": ("local function both(a) return tonumber(a) + tonumber('1') end", "return 9 - both('3')", True),
     # What cannot be put in its place:
     "looked at twice": ("local function twice(a) return a + a end", "return twice(tonumber('4'))", False),
     "handed on": ("local function more(a) return a + 1 end", "local f = more\nreturn f(1)", False),
