@@ -92,9 +92,9 @@ def _waiting(settings: ModelSettings, depth: Depth, slots: int, lately: Span) ->
     waiting = sum(depth.waiting.values())
     if not waiting:
         return None
-    oldest = depth.oldest_ms / 1000
-    is_long = oldest > LONG_SHARE * settings.max_wait_seconds and waiting > depth.waiting["batch"]
-    many = f"{_many(waiting, 'request')} wait{'s' if waiting == 1 else ''}, the oldest for {seconds(oldest)}"
+    is_long = depth.oldest_request_ms / 1000 > LONG_SHARE * settings.max_wait_seconds
+    oldest = seconds(depth.oldest_ms / 1000)
+    many = f"{_many(waiting, 'request')} wait{'s' if waiting == 1 else ''}, the oldest for {oldest}"
     if depth.running < slots:
         why = _reason(depth, lately)
         return Verdict("warn" if is_long else "good", "waiting", f"{many}, though slots are free{why}.")

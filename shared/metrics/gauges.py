@@ -45,7 +45,7 @@ def gauges(whole: Whole) -> Iterator[tuple[Metric, Rows]]:
     depths = whole.depths.items()
     waits = (((model, lane), depth.waiting[lane]) for model, depth in depths for lane in LANES)
     yield names.WAITING, waits
-    yield names.OLDEST, (((model,), depth.oldest_ms / 1000) for model, depth in depths)
+    yield names.OLDEST, (((model,), depth.oldest_request_ms / 1000) for model, depth in depths)
     yield names.RUNNING, (((model,), depth.running) for model, depth in depths)
     yield names.WORKERS, (((model,), depth.workers) for model, depth in depths)
     held = ((model, hold.value, depth.held) for model, depth in depths for hold in WHOLE_MODEL)

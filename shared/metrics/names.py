@@ -161,7 +161,9 @@ COUNTED: Final = (
 """What processes count."""
 
 WAITING: Final = Metric("jobs_waiting", "gauge", "Jobs that wait.", ("lane",))
-OLDEST: Final = Metric("oldest_waiting_seconds", "gauge", "How long the oldest waiting job has waited.")
+OLDEST: Final = Metric(
+    "oldest_waiting_seconds", "gauge", "How long the oldest waiting request has waited; lines of batches apart."
+)
 RUNNING: Final = Metric("jobs_running", "gauge", "Jobs that run.")
 SLOTS: Final = Metric("slots", "gauge", "How many jobs may run at once; of `concurrency: auto` as found by now.")
 WORKERS: Final = Metric("workers", "gauge", "Live worker processes that serve the model.")

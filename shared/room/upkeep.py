@@ -54,6 +54,8 @@ class Depth:
     running: int
     workers: int
     oldest_ms: int
+    oldest_request_ms: int
+    """The same without lines of batches, which may wait for long."""
     ends: int
     """How many ended within the last minute."""
     held: str = ""
@@ -160,7 +162,7 @@ class Upkeep:
             name: Depth(
                 waiting=dict(zip(LANES, map(int, row[:4]), strict=True)), running=int(row[4]), workers=int(row[5]),
                 oldest_ms=int(row[6]), ends=int(row[7]), held=first_hold(row[8].decode()), state=row[9].decode(),
-                backends_off=frozenset(row[10].decode().split()),
+                backends_off=frozenset(row[10].decode().split()), oldest_request_ms=int(row[11]),
             )
             for name, row in zip(names, reply, strict=True)
         }  # fmt: skip

@@ -60,7 +60,7 @@ def full() -> Counts:
 
 
 def test_every_declared_metric_is_told_with_its_labels_and_nothing_else_is() -> None:
-    depth = Depth(waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=1500, ends=0)
+    depth = Depth(waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=1500, oldest_request_ms=1500, ends=0)
     families = {family.name: family for family in text_string_to_metric_families(text_of(full(), {"m": depth}))}
     declared = (*names.COUNTED, *names.READ, *names.TOLD, names.TOKENS_TOTAL)
     own = {metric.name.removesuffix("_total"): metric for metric in declared}
@@ -80,11 +80,18 @@ def test_every_declared_metric_is_told_with_its_labels_and_nothing_else_is() -> 
 
 
 def test_a_model_that_is_held_says_why_and_one_that_is_not_says_so() -> None:
-    depth = Depth(waiting=dict.fromkeys(LANES, 0), running=0, workers=1, oldest_ms=0, ends=0)
+    depth = Depth(waiting=dict.fromkeys(LANES, 0), running=0, workers=1, oldest_ms=0, oldest_request_ms=0, ends=0)
     words = ("paused", "starting", "backend")
     found = samples(text_of(Counts(), {"": depth} | {word: replace(depth, held=word) for word in words}))
     told = {key[1:]: value for key, value in found.items() if key[0] == "aqueduct_model_held"}
     assert told == {(model, word): float(model == word) for model in ("", *words) for word in words}
+
+
+def test_how_long_people_wait_is_told_without_lines_of_batches() -> None:
+    depth = Depth(
+        waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=9_000_000, oldest_request_ms=1500, ends=0
+    )
+    assert samples(text_of(Counts(), {"m": depth}))["aqueduct_oldest_waiting_seconds", "m"] == 1.5
 
 
 def test_a_reader_of_open_metrics_understands_it_too() -> None:
@@ -98,7 +105,7 @@ def test_a_reader_of_open_metrics_understands_it_too() -> None:
 
 @pytest.mark.full("promtool")
 def test_prometheus_own_tool_finds_nothing_to_mend() -> None:
-    depth = Depth(waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=1500, ends=0)
+    depth = Depth(waiting=dict.fromkeys(LANES, 1), running=2, workers=1, oldest_ms=1500, oldest_request_ms=1500, ends=0)
     text = text_of(full(), {"m": depth})
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30, check=False

@@ -226,7 +226,30 @@ async def test_the_oldest_wait_is_seen_behind_requests_with_shorter_limits(room_
         await bench.admit(client_seconds=2)  # its deadline is nearer
         (seconds, micros) = await bench.redis("TIME")
         waited = int(seconds) * 1000 + int(micros) // 1000 - admitted
-        assert (await bench.upkeep.depth())["m"].oldest_ms >= waited >= 30
+        depth = (await bench.upkeep.depth())["m"]
+        assert depth.oldest_request_ms == depth.oldest_ms >= waited >= 30
+
+
+@asynchronous
+async def test_the_oldest_request_is_told_apart_from_older_lines_of_batches(room_redis: RedisServer) -> None:
+    async with open_bench(room_redis.url) as bench:
+
+        async def oldest() -> tuple[int, int]:
+            depth = (await bench.upkeep.depth())["m"]
+            return depth.oldest_ms, depth.oldest_request_ms
+
+        assert await oldest() == (0, 0)
+        line = await bench.admit(lane="batch", must_finish=True)
+        await bench.wait_ms(50)
+        of_line, of_request = await oldest()
+        assert of_line >= 50
+        assert of_request == 0  # nobody waits
+        request = await bench.admit()
+        await bench.wait_ms(20)
+        between = int((await bench.record(request))["admitted"]) - int((await bench.record(line))["admitted"])
+        of_line, of_request = await oldest()
+        assert of_request >= 20
+        assert of_line - of_request == between >= 50
 
 
 @asynchronous

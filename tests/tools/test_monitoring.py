@@ -132,15 +132,8 @@ def silent(name: str, at: str) -> dict[str, Any]:
 
 TIMINGS = [
     (
-        [series('aqueduct_oldest_waiting_seconds{model="m"}', "90+60x10"),
-         series('aqueduct_jobs_waiting{model="m",lane="default"}', "1+0x10")],
+        [series('aqueduct_oldest_waiting_seconds{model="m"}', "90+60x10")],
         [silent("AqueductQueueWaits", "4m"), fires("AqueductQueueWaits", "6m", model="m")],
-    ),
-    (  # lines of a batch may wait
-        [series('aqueduct_oldest_waiting_seconds{model="m"}', "90+60x10"),
-         series('aqueduct_jobs_waiting{model="m",lane="batch"}', "1+0x10"),
-         series('aqueduct_jobs_waiting{model="m",lane="default"}', "0+0x10")],
-        [silent("AqueductQueueWaits", "8m")],
     ),
     (  # a queue that is long, and becomes shorter
         [series('aqueduct_jobs_waiting{model="m",lane="default"}', "100-1x60"),

@@ -106,7 +106,7 @@ ALERTS: Final = (
     Alert(
         "AqueductQueueWaits",
         "aqueduct_oldest_waiting_seconds",
-        f"> {{60}} and on (model) sum by (model) (aqueduct_jobs_waiting{PEOPLE}) > 0",
+        "> {60}",
         "5m",
         "warning",
         "{{ $labels.model }}: the oldest request has waited for {{ $value | humanizeDuration }}",

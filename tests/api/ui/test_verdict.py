@@ -17,7 +17,8 @@ QUIET: dict[str, int] = {}
 def told(new: dict[str, int] | None = None, calls: dict[str, Calls] | None = None, **more: Any) -> tuple[str, str, str]:
     settings = {name: more.pop(name) for name in list(more) if name in ModelSettings.model_fields}
     waiting = {"priority": 0, "default": 0, "flex": 0, "batch": 0, **more.pop("waiting", {})}
-    depth = Depth(**{"waiting": waiting, "running": 0, "workers": 1, "oldest_ms": 0, "ends": 0, **more})
+    none = {"running": 0, "workers": 1, "oldest_ms": 0, "oldest_request_ms": 0, "ends": 0}
+    depth = Depth(**{"waiting": waiting, **none, **more})
     model = ModelSettings.model_validate({"backends": [{"url": "http://127.0.0.1:1/v1"}], **settings})
     return verdict(model, depth, 4, Span(300, new or {}), calls)
 
@@ -44,8 +45,15 @@ def told(new: dict[str, int] | None = None, calls: dict[str, Calls] | None = Non
             "All 4 slots are busy. 5 requests wait, the oldest for 9.0 s. At 30 ends a minute the last of them begins "
             "in about 10 s.",
         ),
-        ({"running": 4, "oldest_ms": 31_000, "waiting": {"default": 1}}, "warn", "busy", "1 request waits"),
+        (
+            {"running": 4, "oldest_ms": 31_000, "oldest_request_ms": 31_000, "waiting": {"default": 1}},
+            "warn", "busy", "1 request waits",
+        ),
         ({"running": 4, "oldest_ms": 9e6, "waiting": {"batch": 9}}, "good", "busy", "9 requests wait"),
+        (  # a line of a batch that is old is no reason to worry about who has only just come
+            {"running": 4, "oldest_ms": 9e6, "oldest_request_ms": 900, "waiting": {"batch": 9, "default": 1}},
+            "good", "busy", "10 requests wait",
+        ),
         ({"waiting": {"batch": 2}}, "good", "waiting", "though slots are free: batch work is outside its hours"),
         ({"waiting": {"default": 2}, "new": {"htenant": 3}}, "good", "waiting", "may have no more running"),
         ({"new": {"q200": 97, "q503 no_worker": 3}}, "", "idle", ""),
