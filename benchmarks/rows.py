@@ -1,4 +1,6 @@
-"""`python rows.py FOLDER` in a tree's root: start its gateway, measure what standard input names, a JSON line each.
+"""`python rows.py FOLDER [GATEWAY]` in a tree's root: start its gateway, measure what standard input names.
+
+A JSON line each. GATEWAY, an object, holds arguments of `Stack.start_gateway`, where it is not the usual one.
 
 The figures come from the tree's own `benchmarks`, so that an older one can be measured beside this one (`versus`).
 """
@@ -39,7 +41,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with Stack(Path(sys.argv[1])) as stack:
-        stack.start_gateway()
+        stack.start_gateway(**json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}"))
         run = Runner(stack, rounds=1, seconds=1.5, quick=True)
         target = stack.target("aqueduct")
         assert target is not None

@@ -19,6 +19,7 @@ from benchmarks.report import Table, errors_text
 from benchmarks.runner import Row, Runner, cpu_each, median
 from benchmarks.shares import shares
 from benchmarks.standing import standing
+from benchmarks.versus import Side, side_by_side
 
 Rows = dict[str, Row]
 
@@ -227,14 +228,12 @@ def flower(run: Runner) -> dict[str, Any]:
 
 def job_events(run: Runner) -> dict[str, Any]:
     """What telling of every job costs while Flower does not run."""
-    gateway = run.stack.start_gateway
-    return _compare(run, "Job events", {"off": partial(gateway, job_events=False), "on": gateway})
+    return _beside(run, Side("no events", gateway={"job_events": False}), Side("events"))
 
 
 def metrics(run: Runner) -> dict[str, Any]:
     """What counting for `/metrics` costs."""
-    gateway = run.stack.start_gateway
-    return _compare(run, "Metrics", {"off": partial(gateway, changes={"metrics": False}), "on": gateway})
+    return _beside(run, Side("no metrics", gateway={"changes": {"metrics": False}}), Side("metrics"))
 
 
 def models(run: Runner) -> dict[str, Any]:
@@ -248,6 +247,14 @@ def worker_processes(run: Runner) -> dict[str, Any]:
     gateway = run.stack.start_gateway
     ways = {f"{n} worker{'s' * (n > 1)}": partial(gateway, worker_models=[()] * n) for n in (1, 2, 4)}
     return _compare(run, "Worker processes", ways)
+
+
+def _beside(run: Runner, first: Side, second: Side) -> dict[str, Any]:
+    """Measure plain requests at 64 clients, by pairs of neighbours: what costs little is lost in a machine's moods."""
+    run.stack.stop_gateway()
+    data = side_by_side(first, second, ["plain"], rounds=2 if run.quick else 8)
+    run.stack.start_gateway()
+    return data
 
 
 def _compare(run: Runner, title: str, ways: Mapping[str, Callable[[], None]]) -> dict[str, Any]:
