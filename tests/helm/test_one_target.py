@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -40,6 +41,7 @@ def test_every_pod_tells_the_whole_and_is_counted_once(
             wait_until(lambda: _slots(url) == ["7"], 40, "the slots of the one model to be counted once")
             targets = httpx.get(f"{url}/targets").json()["data"]["activeTargets"]
             assert len({target["discoveredLabels"]["pod"] for target in targets}) == 1 == len(targets), targets
+            assert re.fullmatch(".*aqueduct.*", targets[0]["labels"]["job"])  # as AqueductScrapeFails looks for it
         finally:
             prometheus.stop()
             second.stop()
@@ -67,7 +69,7 @@ def _scraping(system: System, endpoint: dict[str, object], ports: list[int]) -> 
     return {
         "global": {"scrape_interval": "1s"},
         "scrape_configs": [{
-            "job_name": "aqueduct",
+            "job_name": "the-service-by-another-name",
             "metrics_path": endpoint["path"],
             "authorization": {"credentials": system.tokens["look"]},
             "static_configs": pods,
