@@ -160,7 +160,9 @@ class Delivery:
 
 
 def _times(queue_ms: int | None, run_ms: int | None) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-aqueduct-queue-ms", b"%d" % (queue_ms or 0))]
+    headers = []
+    if queue_ms is not None:  # of a stream whose headers went while it still waited it is not known
+        headers.append((b"x-aqueduct-queue-ms", b"%d" % queue_ms))
     if run_ms is not None:
         headers.append((b"x-aqueduct-run-ms", b"%d" % run_ms))
     return headers

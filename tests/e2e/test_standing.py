@@ -131,6 +131,7 @@ def test_a_held_stream_is_told_within_a_second_and_again_with_each_comment(site:
             assert read_comment(one.first)[0] == number
             assert int(one.answer.headers[POSITION]) == number
             assert int(one.answer.headers[WAIT]) > 0
+            assert "x-aqueduct-queue-ms" not in one.answer.headers  # it is not known yet
         lines = [line for line, _ in zip(streams[2].lines, range(6), strict=False) if line]
         assert len(lines) == 3
         assert {read_comment(line)[0] for line in lines} == {2}
