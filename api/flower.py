@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from typing import Final, cast
+from typing import Final
 
 import httpx
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.exchange import Receive, Scope, Send
 from api.gateway import Gateway
-from api.ui.frame import HEADERS, NO_STORE, LoggedOut, entered, failed, to_login
+from api.small_bodies import read_within
+from api.ui.frame import LoggedOut, entered, serve, to_login
 from api.ui.origin import require_same_origin
-from shared.errors import BackendUnreachable, MethodNotAllowed, RequestTooLarge
+from shared.errors import BackendUnreachable, MethodNotAllowed, UnknownUrl
 from shared.flower import PASS_HEADER, PASS_SECONDS, PATH, PREFIX_HEADER, pass_key
 from shared.tls_files import system_context
 
@@ -40,17 +40,7 @@ class Flower:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
-        gateway = cast(Gateway, scope["state"]["gateway"])
-        try:
-            response = await self._answer(request, gateway)
-        except Exception as error:  # every failure becomes a page here, before anything is sent
-            response = failed(request, error)
-        headers = MutableHeaders(raw=response.raw_headers)
-        for name, value in HEADERS.items():
-            headers.setdefault(name, value)
-        headers.setdefault("cache-control", NO_STORE)
-        await response(scope, receive, send)
+        await serve(scope, receive, send, self._answer)
 
     async def _answer(self, request: Request, gateway: Gateway) -> Response:
         path = request.scope["path"]
@@ -66,16 +56,14 @@ class Flower:
             await entered(request, gateway)
         except LoggedOut:
             return to_login(request, is_page=not is_posted)
-        return await self._fetched(request, gateway, await _body(request) if is_posted else b"")
+        return await self._fetched(request, gateway, await read_within(request, _MAX_POSTED) if is_posted else b"")
 
     async def _fetched(self, request: Request, gateway: Gateway, body: bytes) -> Response:
+        url = self._url(request)
         word = secrets.token_urlsafe(24)
         await gateway.client.call("SET", pass_key(word), "1", "EX", str(PASS_SECONDS))
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
         headers |= {PASS_HEADER: word, PREFIX_HEADER: PATH, "accept-encoding": "identity"}
-        target = request.scope.get("raw_path", request.scope["path"].encode()).partition(b"?")[0][len(PATH) :] or b"/"
-        query = request.scope.get("query_string", b"")
-        url = httpx.URL(self._upstream, raw_path=target + (b"?" + query if query else b""))
         try:
             async with (
                 httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=30) as client,
@@ -86,7 +74,7 @@ class Flower:
                     content += piece
                     if len(content) > _MAX_ANSWER:
                         raise BackendUnreachable("Flower answered too much.")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             raise BackendUnreachable(
                 f"Flower does not answer ({type(error).__name__}). Is it running where flower.upstream says?"
             ) from None
@@ -95,11 +83,12 @@ class Flower:
         kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
         return Response(bytes(content), answer.status_code, kept)
 
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_POSTED:
-            raise RequestTooLarge("Flower is posted no more than 64 KB.")
-    return body
+    def _url(self, request: Request) -> httpx.URL:
+        """Return where Flower has what is asked for; raises UnknownUrl for an address that can be none of its."""
+        path = request.scope.get("raw_path", request.scope["path"].encode()).partition(b"?")[0]
+        query = request.scope.get("query_string", b"")
+        target = path[len(PATH) :] or b"/"  # of `/%66lower` no path is left, and httpx says so
+        try:
+            return httpx.URL(self._upstream, raw_path=target + (b"?" + query if query else b""))
+        except (httpx.InvalidURL, UnicodeDecodeError):
+            raise UnknownUrl("Flower has no page of this address.") from None

@@ -1,10 +1,10 @@
-"""Small JSON bodies of ordinary routes: read whole within a limit, from clients that send them as JSON, in time."""
+"""Small bodies of ordinary routes and pages: read whole within a limit, in time; JSON from who says that it is."""
 
 from __future__ import annotations
 
 import asyncio
 
-from fastapi import Request
+from starlette.requests import Request
 
 from shared.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
@@ -17,13 +17,18 @@ async def read_small_body(request: Request) -> bytes:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaType
+    return await read_within(request, MAX_BYTES)
+
+
+async def read_within(request: Request, max_bytes: int) -> bytes:
+    """Return a body of any type; raises RequestTooLarge, or InvalidRequest when it comes too slowly."""
     parts, size = [], 0
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BYTES:
-                    raise RequestTooLarge(f"The request body is larger than {MAX_BYTES} bytes. Send a smaller one.")
+                if size > max_bytes:
+                    raise RequestTooLarge(f"The request body is larger than {max_bytes} bytes. Send a smaller one.")
                 parts.append(part)
     except TimeoutError:
         message = f"The request body did not arrive within {TIMEOUT_SECONDS:g} s."

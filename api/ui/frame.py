@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
@@ -15,9 +14,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from api.exchange import Receive, Scope, Send
 from api.gateway import Gateway
 from api.record import record_of
+from api.small_bodies import read_within
 from api.store_errors import store_error
 from api.ui import session as sessions
-from api.ui.login import COOKIE_PATH, LoginDesk, cookie_name, is_secure
+from api.ui.login import COOKIE_PATH, FIRST, LoginDesk, cookie_name, is_secure
 from api.ui.origin import require_same_origin
 from api.ui.page import Action, Page, Visit
 from api.ui.pages import PAGES
@@ -27,7 +27,6 @@ from shared.errors import (
     InvalidRequest,
     MethodNotAllowed,
     PermissionDenied,
-    RequestTooLarge,
     Unauthenticated,
     UnknownUrl,
 )
@@ -39,10 +38,8 @@ from shared.token_settings import TokenSettings
 
 log = logging.getLogger("aqueduct.ui")
 
-FIRST: Final = "/ui/now"
 CAME: Final = "came"
 """Stands in an address that a page of ours has led to from a link on another site."""
-BODY_SECONDS: Final = 30.0
 MAX_FIELDS: Final = 1000
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -70,17 +67,23 @@ class Frame:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
-        gateway = cast(Gateway, scope["state"]["gateway"])
-        try:
-            response = await _answer(request, gateway)
-        except Exception as error:  # every failure becomes a page here, before anything is sent
-            response = failed(request, error)
-        headers = MutableHeaders(raw=response.raw_headers)
-        for name, value in HEADERS.items():
-            headers.setdefault(name, value)
-        headers.setdefault("cache-control", NO_STORE)
-        await response(scope, receive, send)
+        await serve(scope, receive, send, _answer)
+
+
+async def serve(
+    scope: Scope, receive: Receive, send: Send, answer: Callable[[Request, Gateway], Awaitable[Response]]
+) -> None:
+    """Answer one request with the headers of all pages; what fails becomes a page too."""
+    request = Request(scope, receive)
+    try:
+        response = await answer(request, cast(Gateway, scope["state"]["gateway"]))
+    except Exception as error:  # every failure becomes a page here, before anything is sent
+        response = failed(request, error)
+    headers = MutableHeaders(raw=response.raw_headers)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("cache-control", NO_STORE)
+    await response(scope, receive, send)
 
 
 async def _answer(request: Request, gateway: Gateway) -> Response:
@@ -131,13 +134,13 @@ async def _login(request: Request, gateway: Gateway) -> Response:
         return desk.form()
     _require(request, "POST")
     require_same_origin(request)
-    return await desk.enter(_form(await _body(request, 8 * 1024)))
+    return await desk.enter(_form(await read_within(request, 8 * 1024)))
 
 
 async def _logout(request: Request, gateway: Gateway) -> Response:
     _require(request, "POST")
     require_same_origin(request)
-    form = _form(await _body(request, 8 * 1024))
+    form = _form(await read_within(request, 8 * 1024))
     found = await sessions.find(gateway.client, request.cookies.get(cookie_name(request), ""))
     if found is not None:
         if not found.is_csrf(form.get("csrf")):
@@ -204,7 +207,7 @@ async def _act(request: Request, gateway: Gateway, page: Page, action: Action) -
         return to_login(request, is_page=not _wants_json(request))
     if not is_allowed(visit.token.role, action.role):
         raise PermissionDenied(f"This needs a token with the role `{action.role}`; yours has `{visit.token.role}`.")
-    visit.body = await _body(request, action.max_bytes)
+    visit.body = await read_within(request, action.max_bytes)
     if _media_type(request) == "application/x-www-form-urlencoded":
         visit.form = _form(visit.body)
     if not visit.session.is_csrf(request.headers.get("x-csrf-token") or visit.form.get("csrf")):
@@ -251,21 +254,6 @@ def _require_get(request: Request) -> None:
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > max_bytes:
-                    raise RequestTooLarge(f"What was sent is larger than {max_bytes} bytes.")
-                parts.append(part)
-    except TimeoutError:
-        message = f"What was sent did not arrive within {BODY_SECONDS:g} s."
-        raise InvalidRequest(message, code="request_timeout") from None
-    return b"".join(parts)
 
 
 def _form(body: bytes) -> FormData:

@@ -77,5 +77,6 @@ class LoginDesk:
 
 def _onward(given: str) -> str:
     """Return where a login leads: below `/ui/` or to Flower, and nowhere else."""
-    is_ours = given.startswith(("/ui/", f"{PATH}/")) and "\\" not in given and given.isprintable() and "//" not in given
+    is_below = f"{given}/".startswith(("/ui/", f"{PATH}/"))
+    is_ours = is_below and "\\" not in given and given.isprintable() and "//" not in given
     return given if is_ours else FIRST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +297,7 @@ def test_flower_behind_the_api_wants_a_session_and_leads_to_the_login_and_back(v
         answer = visitor.login(view.system.tokens["look"], "/flower/tasks")
         assert answer.headers["location"] == "/flower/tasks"
         visitor.get("/flower/tasks")
+        assert visitor.login(view.system.tokens["look"], "/flower").headers["location"] == "/flower"
     with Visitor(view.system) as visitor:
         assert "role `viewer`" in visitor.login(view.system.tokens["user"], "/flower/").text
         assert visitor.client.get("/flower/").status_code == 303
@@ -310,6 +312,26 @@ def test_nothing_is_changed_through_the_api_and_no_other_page_posts(view: View) 
         assert visitor.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=evil).status_code == 403
         assert visitor.client.get("/flower/../admin/v1/tokens").status_code != 200
     assert len(view.workers()) == 2
+
+
+def test_an_odd_address_below_flower_is_a_page_that_is_not_there(view: View) -> None:
+    port = int(view.system.base_url.rpartition(":")[2])
+    with Visitor(view.system, "look") as visitor:
+        cookie = "; ".join(f"{name}={value}" for name, value in visitor.client.cookies.items())
+        for target in (b"/%66lower/tasks", b"/flower/tasks?name=\xff"):
+            head = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: %b\r\n\r\n" % (target, cookie.encode())
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
+                wire.sendall(head)
+                status = wire.makefile("rb").readline()
+            assert status.split()[1] in (b"400", b"404"), (target, status)
+    assert view.system.api is not None and "Traceback" not in view.system.api.log()
+
+
+def test_a_list_of_tasks_is_asked_for_within_64_kb(view: View) -> None:
+    with Visitor(view.system, "look") as visitor:
+        asked = {"draw": "1", "x": "x" * 70_000}
+        answer = visitor.client.post("/flower/tasks/datatable", data=asked, headers={"origin": visitor.origin})
+        assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("given", ["", "x", "x" * 5000])
