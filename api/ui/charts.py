@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from api.ui.filters import number, seconds
+from api.ui.wait_words import waited_for
 from shared.metrics.history import Point, Span, span
 
 HOUR_SECONDS: Final = 3600
@@ -232,7 +233,8 @@ def _refused(lately: Span) -> int:
 
 def _by_reason(points: Sequence[Point], part: Callable[..., Values], minutes: int) -> list[Series]:
     reasons = list(span(points).held())[:MOST_REASONS] or ["none"]
-    return [Series(reason, place, part(_held_for(reason), minutes)) for place, reason in enumerate(reasons, 1)]
+    values = {reason: part(_held_for(reason), minutes) for reason in reasons}
+    return [Series(waited_for(reason), place, values[reason]) for place, reason in enumerate(reasons, 1)]
 
 
 def _held_for(reason: str) -> Callable[[list[Point]], float | None]:

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from api.admin.schemas import JobFilterBody, JobListQuery
 from api.ui.page import Action, Page, Visit
 from api.ui.timeline import end_text, steps_of
+from api.ui.wait_words import WAITS_FOR
 from shared.control.listing import OUTCOMES
-from shared.control.story import NO_WORKER, Story
+from shared.control.story import Story
 from shared.errors import InvalidRequest, NotFound, RequestError
 from shared.holds import Hold
 from shared.lanes import LANES
@@ -24,14 +25,6 @@ ROWS: Final = 50
 FIELDS: Final = ("model", "token", "group", "lane", "state", "outcome", "older")
 """Of the filter's form, and of links that lead here."""
 STATES: Final = {"waiting": "waiting", "held": "held", "running": "running", "ended": "ended lately"}
-WAITS_FOR: Final = {
-    Hold.PAUSED: "an operator holds the model",
-    Hold.STARTING: "no backend is there yet",
-    Hold.BACKEND: "all its backends are held",
-    Hold.LANE: "batch work may not begin now",
-    Hold.ROOM: "all slots are busy",
-    NO_WORKER: "no worker serves the model",
-}
 _TOLD: Final = "Whoever waits for it is told 410 cancelled_by_operator, and does not try again by itself."
 
 

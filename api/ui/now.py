@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.ui.now_models import ModelNow, Viewing, backends_now, who_waits
 from api.ui.page import Action, Page, Visit
+from api.ui.wait_words import waited_for
 from shared.config_problems import suggestion
 from shared.control.audit import Entry, entries
 from shared.control.models import ACTIONS, BACKEND_ACTIONS
@@ -18,14 +19,6 @@ LOOKED_THROUGH: Final = 200
 """Entries of the audit log among which who holds a model is looked for."""
 MANY: Final = 40
 """More models than that are rows of a table, without charts, and asked for less often."""
-_HOLD_WORDS: Final = {
-    "room": "all slots were busy",
-    "tenant": "its token or group may have no more running",
-    "lane": "batch work outside its hours or share",
-    "backend": "the backends took fewer",
-    "paused": "an operator held it",
-    "starting": "no backend was there yet",
-}
 _DONE: Final = {"active": "takes work", "paused": "is paused", "draining": "drains", "retired": "is retired"}
 _WARNINGS: Final = {
     "pause": "New requests wait until it is resumed; what runs ends. Whoever waits may run into their time limit.",
@@ -68,7 +61,7 @@ async def _shown(visit: Visit, template: str, *, fresh: bool) -> Response:
     return visit.page(
         template, model=model, held_by=await _held_by(visit, model), hour=hour, charts=charts,
         backends=backends_now(model, seen.found.get(name, {})), who=await who_waits(visit.gateway.client, name),
-        hold_words=_HOLD_WORDS, has_metrics=_counts(visit), actions=_offered(model),
+        waited_for=waited_for, has_metrics=_counts(visit), actions=_offered(model),
         backend_actions=BACKEND_ACTIONS, warnings=_WARNINGS,
     )  # fmt: skip
 

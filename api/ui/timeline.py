@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from api.ui.wait_words import waited_for, waits_for
+from shared.holds import Hold
+
 WIDTH: Final = 1000
 """Of the picture, in units of its own."""
 LEAST: Final = 6
@@ -71,7 +74,7 @@ def _middle(told: Mapping[str, Any], begin: float, end: float) -> Iterator[Step]
         yield from _run(run)
     if state == "waiting":
         place = f", {told['position']} before it" if told["position"] is not None else ""
-        yield Step("Waits", f"{reason or 'room'}{place}", at, max(0.0, end - at), "wait")
+        yield Step("Waits", f"{waits_for(reason or Hold.ROOM)}{place}", at, max(0.0, end - at), "wait")
     elif state in ("running", "cancelled") and taken:
         yield from _lost(number + 1, told["attempts"], at)
         yield from _wait(at, taken, None)
@@ -87,7 +90,7 @@ def _middle(told: Mapping[str, Any], begin: float, end: float) -> Iterator[Step]
 
 def _wait(since: float, until: float, reason: str | None) -> Iterator[Step]:
     if until - since >= 0.001:
-        yield Step("Waited", reason or "", since, until - since, "wait")
+        yield Step("Waited", waited_for(reason), since, until - since, "wait")
 
 
 def _lost(first: int, before: int, at: float) -> Iterator[Step]:

@@ -33,12 +33,12 @@ def system(
     }
     tokens: dict[str, dict[str, Any]] = {
         "op": {"role": "operator"},
-        "two": {"role": "operator"},
+        "two": {"role": "operator", "group": "team-a"},
         "look": {"role": "viewer"},
     }
     with System(
         tmp_path_factory.mktemp("ui-jobs"), redis_url=module_redis.url, backend_url=demo_backend.url, models=models,
-        tokens=tokens, workers=((),), settings={"testing": {"tell_seconds": 0.2}},
+        tokens=tokens, workers=((),), settings={"testing": {"tell_seconds": 0.2}, "groups": [{"name": "team-a"}]},
     ) as running:  # fmt: skip
         yield running
 
@@ -189,6 +189,15 @@ def test_what_became_of_a_request_is_shown_by_the_id_of_its_answer(system: Syste
         assert "400 bad_thing" in page and "&lt;b&gt;a&amp;b&lt;/b&gt;" in page
         assert HOSTILE not in page and PROMPT not in page
     assert "cancel" not in listed.replace("cancelled", "")
+
+
+def test_a_group_is_told_from_a_token(system: System, operator: Visitor) -> None:
+    with system.client(system.tokens["two"]) as client:
+        request_id = client.post(CHAT, json=chat_body("m", PROMPT)).headers["x-request-id"]
+    listed = "/ui/jobs?state=ended&token=two"
+    wait_until(lambda: request_id in rows(operator.get(listed)), 20, "it in the list")
+    for path in (listed, f"/ui/jobs?id={request_id}"):
+        assert re.search(r"two(</a>)? <small[^>]*>group team-a</small>", operator.get(path)), path
 
 
 @pytest.mark.parametrize(

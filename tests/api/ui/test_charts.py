@@ -47,5 +47,7 @@ def test_of_nothing_there_is_nothing_to_draw() -> None:
 
 def test_reasons_and_rates_have_their_lines() -> None:
     charts = {one.id: one for one in model_charts([point(1, 2, 1, q200=5, hroom=2, htenant=9)], NOW)}
-    assert [line.name for line in charts["held"].lines] == ["tenant", "room"]
+    assert [line.name for line in charts["held"].lines] == [
+        "its token or group may have no more running", "all slots were busy",
+    ]  # fmt: skip
     assert "answered: 20 at last" in charts["rate"].said and "failed: 0 at last" in charts["rate"].said
