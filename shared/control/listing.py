@@ -9,6 +9,7 @@ be short, or empty, and more may follow: `next` says where.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,9 @@ LOOKED: Final = 2_000
 ENDED: Final = "ended"
 OUTCOMES: Final = {"succeeded": GOOD, "refused": REFUSED, "failed": FAILED}
 """What ended jobs can be asked for by: 200; 4xx and clients that left; 5xx and streams that broke."""
+_MS: Final = re.compile(r"[0-9]{1,15}")
+_SCORE: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?|inf")
+"""As Redis writes one, without the plus of an exponent. Python and Redis read more than that, and not the same."""
 
 
 @dataclass(slots=True)
@@ -128,7 +132,7 @@ class Listing:
         kind, _, rest = after.partition("~")
         if rest:
             score, _, job_id = rest.partition("~")
-            if kind not in ("running", "waiting") or (score and not _is_number(score)):
+            if kind not in ("running", "waiting") or (score and not _SCORE.fullmatch(score)):
                 raise _bad_cursor()
             return kind, score, job_id_of(job_id) if job_id else ""
         job_id = job_id_of(after)
@@ -149,7 +153,7 @@ class Listing:
         if after:
             kind, _, rest = after.partition("~")
             at, _, name = rest.partition("~")
-            if kind != ENDED or not at.isdigit():
+            if kind != ENDED or not _MS.fullmatch(at):
                 raise _bad_cursor()
             job_id_of(name.partition("/")[0])
             before = (int(at), name)
@@ -184,13 +188,6 @@ def _has_ended_as(job: Job, wanted: JobFilter, model: str | None, now: int) -> b
 
 def _cursor(kind: str, score: str, job_id: str) -> str:
     return f"{kind}~{score.replace('+', '')}~{job_id}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return float(text) >= 0
-    except ValueError:
-        return False
 
 
 def _bad_cursor() -> BadFilter:
