@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from shared.debugging import DEFAULT_BYTES, LEAST_BYTES, MOST_BYTES, MOST_SECOND
 from shared.lanes import LANES
 from shared.logging import escaped
 from shared.roles import ROLES
+from shared.spans import span_seconds
 from shared.token_settings import TokenSettings
 from shared.tokens import MIRROR_NAME, StoredToken, TokenNameTaken, read_mirror
 
@@ -175,11 +177,10 @@ def debug(desk: Desk, name: str, span: str, max_bytes: int, *, off: bool, as_jso
 
 
 def _seconds(span: str) -> int:
-    found = re.fullmatch(r"(\d{1,5})([smh])", span)
-    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+    seconds = span_seconds(span) or 0
     if not 0 < seconds <= MOST_SECONDS:
         raise click.UsageError(f"--for: {span!r} is no span such as 30s, 10m or 2h, of a day at most")
-    return seconds
+    return math.ceil(seconds)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +144,13 @@ def test_operators_switch_it_over_http_and_others_may_not(system: System) -> Non
         assert [(one["action"], one["by"], one["outcome"]) for one in entries[:2]] == [
             ("token.debug", "boss", "off"), ("token.debug", "boss", "on for 60 s, 100 bytes a line"),
         ]  # fmt: skip
+
+
+def test_a_span_is_written_as_elsewhere(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    for span, least in (("0.2s", 0), ("1.5h", 5000), ("1d", 80_000)):
+        assert run(system, "token", "debug", "seen", "--for", span, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["until"] >= int(time.time()) + least
+    assert run(system, "token", "debug", "seen", "--off") == 0
 
 
 @pytest.mark.parametrize("span", ["10", "0m", "2d", "25h", "x"])
