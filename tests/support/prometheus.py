@@ -75,6 +75,10 @@ class Prometheus(Startable):
         alerts = self._client.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
         return [Firing(one["labels"]["alertname"], one["labels"]) for one in alerts if one["state"] == "firing"]
 
+    def fired(self) -> set[str]:
+        """Return the names of the alerts that fire or did, however shortly."""
+        return {labels["alertname"] for labels, _ in self.query('last_over_time(ALERTS{alertstate="firing"}[1h])')}
+
     def stop(self) -> None:
         """End it."""
         self._client.close()
