@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tools.monitoring.panels import OF_MODEL, RATE, Board, Panel, Query, percentile, rate
+from tools.monitoring.panels import OF_MODEL, RATE, Board, Panel, Query, percentile, percentiles, rate
 
 OVERVIEW: Final = Board(
     "aqueduct-overview",
@@ -76,50 +76,26 @@ MODEL: Final = Board(
         Panel(
             "Wait",
             "s",
-            tuple(
-                Query(
-                    percentile(quantile, "aqueduct_wait_seconds", f"{{{OF_MODEL}}}", "lane"),
-                    f"{{{{lane}}}} {quantile * 100:g} %",
-                )
-                for quantile in (0.5, 0.95)
-            ),
+            percentiles("aqueduct_wait_seconds", f"{{{OF_MODEL}}}", "lane"),
             "From admission to a slot.",
         ),
         Panel("Oldest that waits", "s", (Query(f"max(aqueduct_oldest_waiting_seconds{{{OF_MODEL}}})", "oldest"),)),
         Panel(
             "First token",
             "s",
-            tuple(
-                Query(
-                    percentile(quantile, "aqueduct_time_to_first_token_seconds", f"{{{OF_MODEL}}}", "lane"),
-                    f"{{{{lane}}}} {quantile * 100:g} %",
-                )
-                for quantile in (0.5, 0.95)
-            ),
+            percentiles("aqueduct_time_to_first_token_seconds", f"{{{OF_MODEL}}}", "lane"),
             "Less the wait it is the backend's own.",
         ),
         Panel(
             "Time per output token",
             "s",
-            tuple(
-                Query(
-                    percentile(quantile, "aqueduct_time_per_output_token_seconds", f"{{{OF_MODEL}}}", "lane"),
-                    f"{{{{lane}}}} {quantile * 100:g} %",
-                )
-                for quantile in (0.5, 0.95)
-            ),
+            percentiles("aqueduct_time_per_output_token_seconds", f"{{{OF_MODEL}}}", "lane"),
             "It grows where the backend has more at once than suits it.",
         ),
         Panel(
             "Whole requests",
             "s",
-            tuple(
-                Query(
-                    percentile(quantile, "aqueduct_request_seconds", f"{{{OF_MODEL}}}", "kind"),
-                    f"{{{{kind}}}} {quantile * 100:g} %",
-                )
-                for quantile in (0.5, 0.95)
-            ),
+            percentiles("aqueduct_request_seconds", f"{{{OF_MODEL}}}", "kind"),
         ),
         Panel(
             "Outcomes",

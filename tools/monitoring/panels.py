@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 Kind = Literal["timeseries", "stat", "bargauge"]
@@ -47,7 +48,16 @@ OF_MODEL: Final = 'model=~"$model"'
 
 def percentile(quantile: float, metric: str, labels: str = "", by: str = "model") -> str:
     """Return the query of a histogram's quantile, by some labels."""
-    return f"histogram_quantile({quantile}, sum by ({by}, le) (rate({metric}_bucket{labels}[{RATE}])))"
+    of = f"{by}, le" if by else "le"
+    return f"histogram_quantile({quantile}, sum by ({of}) (rate({metric}_bucket{labels}[{RATE}])))"
+
+
+def percentiles(
+    metric: str, labels: str = "", by: str = "", quantiles: Sequence[float] = (0.5, 0.95)
+) -> tuple[Query, ...]:
+    """Return a histogram's quantiles, each a line of its own for each value of the label `by`."""
+    lead = f"{{{{{by}}}}} " if by else ""
+    return tuple(Query(percentile(one, metric, labels, by), f"{lead}{one * 100:g} %") for one in quantiles)
 
 
 def rate(metric: str, labels: str = "", by: str = "model") -> str:

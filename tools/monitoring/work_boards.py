@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tools.monitoring.panels import OF_MODEL, RATE, Board, Panel, Query, percentile, rate
+from tools.monitoring.panels import OF_MODEL, RATE, Board, Panel, Query, percentile, percentiles, rate
 
 BATCHES: Final = Board(
     "aqueduct-batches",
@@ -162,13 +162,7 @@ REDIS: Final = Board(
         Panel(
             "A round trip",
             "s",
-            tuple(
-                Query(
-                    percentile(quantile, "aqueduct_redis_seconds", "", "le").replace("(le, le)", "(le)"),
-                    f"{quantile * 100:g} %",
-                )
-                for quantile in (0.5, 0.9, 0.99)
-            ),
+            percentiles("aqueduct_redis_seconds", quantiles=(0.5, 0.9, 0.99)),
             "Measured by each process every two seconds.",
         ),
         Panel(
