@@ -23,7 +23,7 @@ README: Final = CHART / "README.md"
 SCHEMA: Final = CHART / "values.schema.json"
 MONITORING: Final = ROOT / "deploy" / "monitoring"
 COPIES: Final = CHART / "monitoring"
-BEGIN: Final = "<!-- values: written by `make docs`, not by hand -->"
+BEGIN: Final = "<!-- values: written by `make docs-reference`, not by hand -->"
 END: Final = "<!-- end of values -->"
 _TYPES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 _SECRET: Final = {
@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> int:
             continue
         found = 1
         if "--check" in arguments:
-            print(f"{path.relative_to(ROOT)} is out of date: run `make docs`", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} is out of date: run `make docs-reference`", file=sys.stderr)
         elif text is None:
             path.unlink()
         else:

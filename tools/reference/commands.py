@@ -10,7 +10,7 @@ from aqueduct.cli import cli
 
 HEAD = """# Commands
 
-Written by `make docs` from what `--help` says. Exit status: 0 done, 1 failed or refused, 2 wrong usage or
+Written by `make docs-reference` from what `--help` says. Exit status: 0 done, 1 failed or refused, 2 wrong usage or
 configuration; where a command has others, its text says so.
 """
 _WIDTH = 100

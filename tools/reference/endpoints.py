@@ -15,9 +15,9 @@ from tools.reference.tables import table
 
 HEAD = """# HTTP endpoints
 
-Written by `make docs` from `/openapi.json`, which every API process serves; `/docs` there is the same with every
-member of every request and answer. Each path stands at the root and behind `/v1` (those under `/admin/v1` and of the
-process itself as they stand here). A `HEAD` goes wherever a `GET` does, `OPTIONS` everywhere. Errors: [all
+Written by `make docs-reference` from `/openapi.json`, which every API process serves; `/docs` there is the same with
+every member of every request and answer. Each path stands at the root and behind `/v1` (those under `/admin/v1` and of
+the process itself as they stand here). A `HEAD` goes wherever a `GET` does, `OPTIONS` everywhere. Errors: [all
 codes](errors.md).
 
 """

@@ -7,10 +7,10 @@ from tools.reference.tables import table
 
 HEAD = """# Errors
 
-Written by `make docs` from `tools/reference/error_codes.py`; a test holds it against the code. Always `{"error":
-{"message", "type", "param", "code"}}`; after the first byte of a stream the same as a `data:` event before `[DONE]`,
-behind status 200. `retry-after`, `retry-after-ms` and `x-should-retry` say whether and when another try can help; the
-OpenAI SDKs obey.
+Written by `make docs-reference` from `tools/reference/error_codes.py`; a test holds it against the code. Always
+`{"error": {"message", "type", "param", "code"}}`; after the first byte of a stream the same as a `data:` event before
+`[DONE]`, behind status 200. `retry-after`, `retry-after-ms` and `x-should-retry` say whether and when another try can
+help; the OpenAI SDKs obey.
 
 A backend's own 4xx keeps its status, message and code, so that further codes come from there; its 401, 403 and 404
 are the operator's to mend and become 500 `backend_error`. Faults in a batch's file have codes of their own: [run

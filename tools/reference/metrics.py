@@ -7,7 +7,7 @@ from tools.reference.tables import table
 
 HEAD = """# Metrics
 
-Written by `make docs` from `shared/metrics/names.py`. How to read them: [metrics](../how-to/metrics.md).
+Written by `make docs-reference` from `shared/metrics/names.py`. How to read them: [metrics](../how-to/metrics.md).
 
 """
 

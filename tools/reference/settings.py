@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from shared.config import SettingRow, describe_settings
 from tools.reference.tables import table
 
-BEGIN = "<!-- settings: written by `make docs`, not by hand -->"
+BEGIN = "<!-- settings: written by `make docs-reference`, not by hand -->"
 END = "<!-- end of settings -->"
 HIDDEN = "testing."
 """Switches for tests only."""
 HEAD = """# Settings
 
-Written by `make docs` from `shared/settings.py` and what it holds. How the file is made, and how `${NAME}` is filled:
-the [README](../../README.md#configuration). An unknown name, or a value out of its bounds, is refused at the start
-with file, line and reason; `aqueduct check` tells before.
+Written by `make docs-reference` from `shared/settings.py` and what it holds. How the file is made, and how `${NAME}` is
+filled: the [README](../../README.md#configuration). An unknown name, or a value out of its bounds, is refused at the
+start with file, line and reason; `aqueduct check` tells before.
 
 """
 SECTIONS = {
