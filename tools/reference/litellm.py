@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from aqueduct.importing.providers import NOT_SPOKEN, PROVIDERS
 from aqueduct.importing.rules import DEPLOYMENT, GENERAL, LITELLM, MODEL_INFO, PARAMETERS, ROUTER, TOP, Rule
+from tools.reference.tables import table
 
 _HEAD = """# What becomes of a LiteLLM configuration
 
@@ -15,25 +16,19 @@ not named here is left out and told so; a setting that is off needs nothing."""
 _VERDICTS = {"taken": "taken", "changed": "taken, look at it", "left": "left out", "needless": "needs nothing"}
 
 
-def _table(rules: Mapping[str, Rule]) -> Iterator[str]:
-    yield "| LiteLLM | here | setting | why, and what to do |\n| --- | --- | --- | --- |"
-    for name, rule in rules.items():
-        setting = f"`{rule.to}`" if rule.to else ""
-        yield f"| `{name}` | {_VERDICTS[rule.verdict]} | {setting} | {rule.text.replace('|', chr(92) + '|')} |"
+def _rules(rules: Mapping[str, Rule]) -> str:
+    rows = [
+        (f"`{name}`", _VERDICTS[rule.verdict], f"`{rule.to}`" if rule.to else "", rule.text)
+        for name, rule in rules.items()
+    ]
+    return table(("LiteLLM", "here", "setting", "why, and what to do"), rows)
 
 
-def _providers() -> Iterator[str]:
-    yield "| provider | base URL | key, where none is given |\n| --- | --- | --- |"
+def _providers() -> Iterator[tuple[str, str, str]]:
     for name, one in PROVIDERS.items():
         url = f"`{one.url}{one.path}`" if one.url else f"`api_base`{f' and `{one.path}`' if one.path else ''}"
         header = f", in the header `{one.key_header}`" if one.key_header else ""
-        yield f"| `{name}` | {url} | {f'`${{{one.key}}}`' if one.key else 'none'}{header} |"
-
-
-def _not_spoken() -> Iterator[str]:
-    yield "| provider | why, and what to do |\n| --- | --- |"
-    for name, text in NOT_SPOKEN.items():
-        yield f"| `{name}` | {text} |"
+        yield f"`{name}`", url, f"{f'`${{{one.key}}}`' if one.key else 'none'}{header}"
 
 
 def page() -> str:
@@ -42,14 +37,16 @@ def page() -> str:
     parts = [
         _HEAD,
         "## The file",
-        *("\n".join(_table(TOP)), "## A deployment: litellm_params", "\n".join(_table(DEPLOYMENT))),
+        *(_rules(TOP), "## A deployment: litellm_params", _rules(DEPLOYMENT)),
         f"Parameters of requests become `backends[].parameters.defaults`: {parameters}. Prices, and what belongs to "
         "providers that are not called directly, need nothing.",
-        *("## A deployment: model_info", "\n".join(_table(MODEL_INFO))),
-        *("## router_settings", "\n".join(_table(ROUTER))),
-        *("## litellm_settings", "\n".join(_table(LITELLM))),
-        *("## general_settings", "\n".join(_table(GENERAL))),
+        *("## A deployment: model_info", _rules(MODEL_INFO)),
+        *("## router_settings", _rules(ROUTER)),
+        *("## litellm_settings", _rules(LITELLM)),
+        *("## general_settings", _rules(GENERAL)),
         "## Providers that speak OpenAI's protocol",
-        *("\n".join(_providers()), "## Providers that do not", "\n".join(_not_spoken())),
+        table(("provider", "base URL", "key, where none is given"), _providers()),
+        "## Providers that do not",
+        table(("provider", "why, and what to do"), [(f"`{name}`", text) for name, text in NOT_SPOKEN.items()]),
     ]
     return "\n\n".join(parts) + "\n"
