@@ -28,7 +28,7 @@ log = logging.getLogger("aqueduct.api.requests")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _LISTENERS: tuple[Listener, ...] = (write_log,)
 """Before the process is open."""
-_LIVE = ("now", "jobs", "batches", "use", "playground", "tokens")
+_LIVE = ("now", "jobs", "batches")
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", *(f"/ui/{page}/live" for page in _LIVE)})
 
 
