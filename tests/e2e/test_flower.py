@@ -310,7 +310,6 @@ def test_nothing_is_changed_through_the_api_and_no_other_page_posts(view: View) 
             assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD"), path
         evil = {"origin": "https://evil.example"}
         assert visitor.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=evil).status_code == 403
-        assert visitor.client.get("/flower/../admin/v1/tokens").status_code != 200
     assert len(view.workers()) == 2
 
 
@@ -318,7 +317,8 @@ def test_an_odd_address_below_flower_is_a_page_that_is_not_there(view: View) -> 
     port = int(view.system.base_url.rpartition(":")[2])
     with Visitor(view.system, "look") as visitor:
         cookie = "; ".join(f"{name}={value}" for name, value in visitor.client.cookies.items())
-        for target in (b"/%66lower/tasks", b"/flower/tasks?name=\xff"):
+        # A client of Python's would have made the last one shorter before it sends it.
+        for target in (b"/%66lower/tasks", b"/flower/tasks?name=\xff", b"/flower/../admin/v1/tokens"):
             head = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: %b\r\n\r\n" % (target, cookie.encode())
             with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
                 wire.sendall(head)
