@@ -128,13 +128,17 @@ def test_each_alert_fires_for_its_cause(site: Site) -> None:
     store = site.folder / "store" / "open"
     store.mkdir(parents=True, exist_ok=True)
     (store / "batch_0123456789abcdef0123456789abcdef").write_text("{}")  # nobody can carry it
-    site.system.add_worker(*SERVED)  # looks into the store at its start
     site.load()
-    site.wait_for("AqueductBatchNotCarried")
+    told = "sum(aqueduct_deadline_margin_seconds_count) == 2"  # who is killed takes two seconds of its counts along
+    wait_until(lambda: site.prometheus.query(told), 30, "the batches' ends to be told")
     with site.system.client() as client, client.stream("POST", CHAT, json=chat_body("long", stream=True)) as answer:
-        next(answer.iter_raw())
-        for worker in site.system.workers[:2]:
+        parts = answer.iter_raw()
+        next(parts)
+        for worker in site.system.workers:
             worker.kill()
+        site.system.add_worker(*SERVED)  # looks into the store at its start
+        assert b"job_lost" in b"".join(parts)
+    site.wait_for("AqueductBatchNotCarried")
     site.second.kill()
     paused = subprocess.run(
         [*AQUEDUCT, "model", "pause", "paused", "--config", str(site.system.config_file)],
