@@ -91,6 +91,17 @@ def test_every_alert_leads_to_a_part_of_the_runbook_that_names_it() -> None:
         assert f"`{alert.name}`" in page, alert.name
 
 
+def test_the_runbook_names_boards_and_panels_as_they_are() -> None:
+    page = re.sub(r"`[^`]*`", "", (ROOT / RUNBOOK).read_text())
+    looks = re.findall(r"\*\*Look:\*\*(.+?)\n\n", page, re.DOTALL)
+    named = set(re.findall(r"\*([^*]+)\*", " ".join(looks)))
+    assert len(named) > 20
+    titles = {panel["title"] for board in BOARDS.values() for panel in board["panels"]}
+    titles |= {board["title"].removeprefix("Aqueduct: ") for board in BOARDS.values()}
+    # The runbook leaves out what is behind a comma: "Time of a call, 95 %".
+    assert named - titles - {title.partition(",")[0] for title in titles} == set()
+
+
 def test_times_are_made_shorter_and_nothing_else_is() -> None:
     assert rendered('rate(a{lane!="batch"}[<5m>]) > {60}') == 'rate(a{lane!="batch"}[5m]) > 60'
     assert rendered("rate(a[<5m>]) > {60}", 1 / 60) == "rate(a[5s]) > 1"
