@@ -90,7 +90,7 @@ async def test_what_redis_did_not_take_is_told_later(own_redis: RedisServer) -> 
         reader, tells = EndedReader(bench.client), teller(bench)
         first, second = an_end(), an_end()
         tells.add(GOOD, "a", first)
-        await bench.redis("CONFIG", "SET", "maxmemory", "1mb")
+        await bench.redis("CONFIG", "SET", "maxmemory", "1")
         try:
             with pytest.raises(RedisRefused, match="OOM"):
                 await tells.flush()
