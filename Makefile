@@ -55,7 +55,7 @@ chaos-short: install ## the same with fewer requests, each fault once (5 minutes
 attack: install ## send hostile inputs from clients and backends at a running stack, and print what came of them
 	@$(RUN) tests.attack $(ARGS)
 
-bench: install ## measure what the gateway adds on this machine
+bench: install ## measure what the gateway adds; ARGS="--peer ferrogw,nemo-switchyard --only targets" tells what is met
 	@$(RUN) benchmarks $(ARGS)
 
 mutants: install ## break the code in known ways; each break must fail a test

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peer import PEERS, start_peer, version
+from benchmarks import lone_network, peers
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.profile import profiled
 from benchmarks.runner import Runner
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import ON_DEMAND, SCENARIOS
 from benchmarks.stack import Stack
 from benchmarks.versus import known_loads, versus
 
@@ -30,23 +30,24 @@ def main() -> int:
     args = _parser().parse_args()
     if args.against:
         return _against(args)
-    names = args.only.split(",") if args.only else list(SCENARIOS)
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        print(f"--only: no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr)
-        return 2
+    names = args.only.split(",") if args.only else [name for name in SCENARIOS if name not in ON_DEMAND]
+    chosen = args.peer.split(",") if args.peer else []
+    for option, given, known in (("--only", names, SCENARIOS), ("--peer", chosen, peers.PEERS)):
+        if unknown := [name for name in given if name not in known]:
+            print(f"{option}: no {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+            return 2
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     seconds = args.seconds or (1.5 if args.quick else 3.0)
     data: dict[str, Any] = {}
     try:
+        versions = peers.install(chosen, FOLDER)
+        if any(peers.PEERS[name].everywhere for name in chosen):
+            lone_network.enter()
         with Stack(FOLDER / "run") as stack:
             stack.start_gateway()
-            if args.peer:
-                start_peer(stack, args.peer, FOLDER)
-            data["machine"] = _machine(stack)
-            if args.peer:
-                data["machine"][args.peer] = version(FOLDER)
+            peers.start(chosen, stack, FOLDER)
+            data["machine"] = {**_machine(stack), **versions}
             print("  ".join(f"{key} {value}" for key, value in data["machine"].items()), flush=True)
             run = Runner(stack, rounds=2 if args.quick else 5, seconds=seconds, quick=args.quick)
             for name in names:
@@ -90,7 +91,8 @@ def _profile(run: Runner, name: str, seconds: float) -> None:
     print(f"\n=== profile of {name}")
     profiled(
         lambda: run.once(target, seconds=length + 1, warmup_seconds=1, **loads[name]),
-        {process: run.stack.pid(process) for process in ("api", "worker")}, run.stack.folder, seconds=length,
+        {f"{part}-{pid}": pid for part in ("api", "worker") for pid in run.stack.meter.pids(part)},
+        run.stack.folder, seconds=length,
     )  # fmt: skip
 
 
@@ -120,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
-        "--peer", choices=PEERS, help="measure this gateway in the same run; installed into .bench/ at first"
+        "--peer",
+        metavar="NAME,…",
+        help=f"measure these gateways in the same run, of {', '.join(peers.PEERS)}; installed into .bench/ at first",
     )
     parser.add_argument(
         "--against", type=Path, metavar="TREE", help="compare with another installed tree of this project, in turns"

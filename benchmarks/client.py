@@ -31,9 +31,10 @@ def _expected(tokens: int) -> bytes:
 class Exchange:
     """A request's fate; times are of `time.monotonic`, 0 means never."""
 
-    __slots__ = ("begun_at", "ended_at", "failure", "first_at", "last_at", "longest_gap", "pieces", "status")
+    __slots__ = ("begun_at", "ended_at", "failure", "first_at", "last_at", "longest_gap", "pieces", "status", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
         self.begun_at = time.monotonic()
         self.first_at = 0.0
         self.last_at = 0.0
@@ -43,21 +44,21 @@ class Exchange:
         self.pieces: list[bytes] = []
         self.failure = ""
 
-    def verify_plain(self, tokens: int) -> str:
+    def verify_plain(self) -> str:
         """Return what is wrong with a plain answer, or nothing."""
         if problem := self._problem():
             return problem
         found = _CONTENT.search(b"".join(self.pieces))
-        return "" if found and found.group(1) == _expected(tokens) else "altered content"
+        return "" if found and found.group(1) == _expected(self.tokens) else "altered content"
 
-    def verify_stream(self, tokens: int) -> str:
+    def verify_stream(self) -> str:
         """Return what is wrong with a stream: contents out of order, missing, another id, no end."""
         if problem := self._problem():
             return problem
         whole = b"".join(self.pieces)
         if not whole.rstrip().endswith(b"data: [DONE]"):
             return "no [DONE]: " + whole[-200:].decode(errors="replace")
-        if b"".join(_CONTENT.findall(whole)) != _expected(tokens):
+        if b"".join(_CONTENT.findall(whole)) != _expected(self.tokens):
             return "altered content"
         return "" if len(set(_ID.findall(whole))) == 1 else "more than one id"
 
@@ -70,12 +71,14 @@ class Exchange:
 
 
 class Counter:
-    """Chunks seen so far by all connections."""
+    """Chunks seen so far by all its connections, and the pauses between them while somebody wants to know."""
 
-    __slots__ = ("chunks",)
+    __slots__ = ("chunks", "gaps")
 
     def __init__(self) -> None:
         self.chunks = 0
+        self.gaps: list[tuple[float, float]] | None = None
+        """When each ended, and how long it was."""
 
 
 class Connection(asyncio.Protocol):
@@ -100,9 +103,11 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def request(self, data: bytes, *, first: asyncio.Future[None] | None = None) -> asyncio.Future[Exchange]:
-        """Send a whole request; the future never raises. `first` is resolved by the first content."""
-        self._exchange = Exchange()
+    def request(
+        self, data: bytes, tokens: int, *, first: asyncio.Future[None] | None = None
+    ) -> asyncio.Future[Exchange]:
+        """Send a request for so many tokens; the future never raises. `first` is resolved by the first content."""
+        self._exchange = Exchange(tokens)
         self._done = asyncio.get_running_loop().create_future()
         self._first = first
         if self._transport is None:
@@ -135,6 +140,8 @@ class Connection(asyncio.Protocol):
             exchange.longest_gap = max(exchange.longest_gap, gap)
             exchange.last_at = self._now
             self._counter.chunks += body.count(CONTENT_KEY)
+            if self._counter.gaps is not None:
+                self._counter.gaps.append((self._now, gap))
         elif CONTENT_KEY in body and _FIRST.search(body):
             exchange.first_at = exchange.last_at = self._now
             self._counter.chunks += body.count(CONTENT_KEY)

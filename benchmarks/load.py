@@ -1,13 +1,14 @@
 """The load generator, a process of its own: `python -m benchmarks.load`.
 
-In: one JSON object a line, `{"op": "plain" | "streams" | "burst" | "cancel", "target": {…}, …}`, the keyword arguments
-of the method of that name. Out, a line each: `{"event": "window"}` at the begin and at the end of the time that counts
-(so that the parent reads the CPU clocks then), and `{"event": "result", …}`. Contents are verified, all of them.
+In: one JSON object a line, `{"op": "plain" | "streams" | "burst" | "crowd" | "cancel", "target": {…}, …}`, the keyword
+arguments of the method of that name. Out, a line each: `{"event": "window"}` at the begin and at the end of the time
+that counts (so that the parent reads the CPU clocks then), and `{"event": "result", …}`. All contents are verified.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import random
@@ -40,19 +41,26 @@ def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
+def _asked(target: dict[str, Any], model: str, tokens: int, *, staggered: bool) -> list[tuple[bytes, int]]:
+    """Return requests for streams with their tokens, of which clients begin with one each and go on with the last."""
+    lengths = range(1, tokens + 1) if staggered else [tokens]
+    return [(chat_request(target, model, tokens=length, stream=True), length) for length in lengths]
+
+
 class Load:
     """The operations; each opens its connections first, outside the time that counts."""
 
     def __init__(self) -> None:
         self._counter = Counter()
 
-    async def _connect(self, target: dict[str, Any], number: int) -> list[Connection]:
+    async def _connect(self, target: dict[str, Any], number: int, counter: Counter | None = None) -> list[Connection]:
+        counter = counter or self._counter
         loop = asyncio.get_running_loop()
         connections: list[Connection] = []
         for start in range(0, number, 50):  # more at once would overflow the peer's accept queue
             made = await asyncio.gather(
                 *(
-                    loop.create_connection(lambda: Connection(self._counter), target["host"], target["port"])
+                    loop.create_connection(lambda: Connection(counter), target["host"], target["port"])
                     for _ in range(min(50, number - start))
                 )
             )
@@ -74,8 +82,8 @@ class Load:
     async def _closed_loop(
         self,
         target: dict[str, Any],
-        request: bytes,
         *,
+        asked: Sequence[tuple[bytes, int]],
         clients: int,
         warmup_seconds: float,
         seconds: float,
@@ -83,16 +91,21 @@ class Load:
         pause_seconds: float,
         drain_seconds: float,
     ) -> tuple[list[Exchange], tuple[float, float, int], int]:
-        """Run `clients` loops until the window's end; returns the exchanges, the window and how many hung."""
+        """Run `clients` loops until the window's end; returns the exchanges, the window and how many hung.
+
+        `asked` are requests and their tokens: the last one over and over, by each client one before it at first.
+        """
         connections = await self._connect(target, clients)
         exchanges: list[Exchange] = []
         ends_at = time.monotonic() + warmup_seconds + seconds
 
         async def client(index: int, connection: Connection) -> None:
             await asyncio.sleep(ramp_seconds * index / clients)
+            request, tokens = asked[index * len(asked) // clients]
             while time.monotonic() < ends_at:
                 connection = await self._reconnected(target, connection)
-                exchange = await connection.request(request)
+                exchange = await connection.request(request, tokens)
+                request, tokens = asked[-1]
                 exchanges.append(exchange)
                 if pause_seconds:
                     await asyncio.sleep(random.uniform(0.5, 1.5) * pause_seconds)
@@ -127,10 +140,10 @@ class Load:
         """Closed loop of plain requests."""
         request = chat_request(target, model, tokens=tokens, stream=False, body_bytes=body_bytes)
         exchanges, (begin, end, _), hung = await self._closed_loop(
-            target, request, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds, ramp_seconds=0,
-            pause_seconds=pause_seconds, drain_seconds=10,
+            target, asked=[(request, tokens)], clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
+            ramp_seconds=0, pause_seconds=pause_seconds, drain_seconds=10,
         )  # fmt: skip
-        errors = Tally(filter(None, (exchange.verify_plain(tokens) for exchange in exchanges)))
+        errors = Tally(filter(None, (exchange.verify_plain() for exchange in exchanges)))
         if hung:
             errors["no end"] = hung
         good = [e for e in exchanges if begin <= e.ended_at < end and e.status == 200]
@@ -152,31 +165,36 @@ class Load:
         warmup_seconds: float = 0.5,
         ramp_seconds: float = 0,
         drain_seconds: float = 15,
+        staggered: bool = False,
     ) -> dict[str, Any]:
-        """Closed loop of streams, the clients' first ones spread over `ramp_seconds`."""
-        request = chat_request(target, model, tokens=tokens, stream=True)
+        """Closed loop of streams, the clients' first ones spread over `ramp_seconds`.
+
+        `staggered`: the first ones are of all lengths, so that ends and begins are spread evenly from then on.
+        """
+        asked = _asked(target, model, tokens, staggered=staggered)
         exchanges, (begin, end, chunks), hung = await self._closed_loop(
-            target, request, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
+            target, asked=asked, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
             ramp_seconds=ramp_seconds, pause_seconds=0, drain_seconds=drain_seconds,
         )  # fmt: skip
-        return self._stream_result(exchanges, tokens, (begin, end), chunks, hung)
+        return self._stream_result(exchanges, (begin, end), chunks, hung)
 
     @staticmethod
     def _stream_result(
-        exchanges: list[Exchange], tokens: int, window: tuple[float, float], chunks: int, hung: int
+        exchanges: list[Exchange], window: tuple[float, float], chunks: int, hung: int
     ) -> dict[str, Any]:
         begin, end = window
-        errors = Tally(filter(None, (exchange.verify_stream(tokens) for exchange in exchanges)))
+        errors = Tally(filter(None, (exchange.verify_stream() for exchange in exchanges)))
         if hung:
             errors["no end"] = hung
         begun = [e for e in exchanges if begin <= e.begun_at < end and e.first_at]
+        most = max((e.tokens for e in exchanges), default=0)  # a short one may come in one piece, without a silence
         return {
             "streams": sum(begin <= e.ended_at < end for e in exchanges),
             "verified": len(exchanges) - sum(errors.values()) + hung,
             "chunks": chunks,
             "chunks_per_second": chunks / (end - begin),
             "first_ms": spread([e.first_at - e.begun_at for e in begun]),
-            "stall_ms": spread([e.longest_gap for e in exchanges if e.ended_at >= begin]),
+            "stall_ms": spread([e.longest_gap for e in exchanges if e.ended_at >= begin and e.tokens == most]),
             "errors": dict(errors),
         }
 
@@ -188,15 +206,72 @@ class Load:
         chunks = self._counter.chunks
         say(event="window")
         begin = time.monotonic()
-        done, hung = await asyncio.wait([connection.request(request) for connection in connections], timeout=60)
+        done, hung = await asyncio.wait([one.request(request, tokens) for one in connections], timeout=60)
         end = time.monotonic()
         say(event="window")
         for connection in connections:
             connection.close()
         exchanges = [future.result() for future in done]
-        result = self._stream_result(exchanges, tokens, (begin - 1, end + 1), self._counter.chunks - chunks, len(hung))
+        result = self._stream_result(exchanges, (begin - 1, end + 1), self._counter.chunks - chunks, len(hung))
         first = [exchange.first_at - begin for exchange in exchanges if exchange.first_at]
         return {**result, "first_ms": spread(first)}
+
+    async def crowd(
+        self, target: dict[str, Any], *, model: str, others: int, others_tokens: int, clients: int, tokens: int,
+        settle_seconds: float,
+    ) -> dict[str, Any]:  # fmt: skip
+        """`clients` streams that all begin at one moment, while `others` flow; the window ends with their first tokens.
+
+        `gap_ms` is of the others' pauses until then, `gap_after_ms` of those in the second that follows.
+        """
+        flow = Counter()
+        ending = asyncio.Event()
+        exchanges: list[Exchange] = []
+        asked = _asked(target, model, others_tokens, staggered=True)
+
+        async def other(index: int, connection: Connection) -> None:
+            await asyncio.sleep(settle_seconds / 2 * index / others)
+            request, asked_tokens = asked[index * len(asked) // others]
+            while not ending.is_set() and connection.usable:
+                exchanges.append(await connection.request(request, asked_tokens))
+                request, asked_tokens = asked[-1]
+            connection.close()
+
+        connected = await self._connect(target, others, flow)
+        connections = await self._connect(target, clients)
+        tasks = [asyncio.ensure_future(other(*pair)) for pair in enumerate(connected)]
+        await asyncio.sleep(settle_seconds)
+        loop = asyncio.get_running_loop()
+        firsts = [loop.create_future() for _ in connections]
+        request = chat_request(target, model, tokens=tokens, stream=True)
+        gaps: list[tuple[float, float]] = []
+        flow.gaps = gaps
+        say(event="window")
+        begin, chunks = time.monotonic(), flow.chunks + self._counter.chunks
+        answers = [one.request(request, tokens, first=first) for one, first in zip(connections, firsts, strict=True)]
+        await asyncio.wait(firsts, timeout=30)
+        # However soon they came, each of the others has had the time for some pauses.
+        await asyncio.sleep(max(0.0, begin + 0.4 - time.monotonic()))
+        end, chunks = time.monotonic(), flow.chunks + self._counter.chunks - chunks
+        say(event="window")
+        await asyncio.sleep(1)
+        flow.gaps = None
+        ending.set()
+        everything: list[asyncio.Future[Any]] = [*answers, *tasks]
+        done, hung = await asyncio.wait(everything, timeout=60)
+        for late in hung:
+            late.cancel()
+        for connection in (*connected, *connections):
+            connection.close()
+        burst = [future.result() for future in answers if future in done]
+        result = self._stream_result([*burst, *exchanges], (begin - 1, end + 1), chunks, len(hung))
+        first = [exchange.first_at - begin for exchange in burst if exchange.first_at]
+        return {
+            **result,
+            "first_ms": spread(first),
+            "gap_ms": spread([gap for at, gap in gaps if at <= end]),
+            "gap_after_ms": spread([gap for at, gap in gaps if at > end]),
+        }
 
     async def cancel(
         self, target: dict[str, Any], *, model: str, clients: int, seconds: float, tokens: int = 100_000
@@ -207,7 +282,7 @@ class Load:
         firsts = [loop.create_future() for _ in connections]
         for index, connection in enumerate(connections):
             connection.request(
-                chat_request(target, model, tokens=tokens, stream=True, tag=f"n{index}"), first=firsts[index]
+                chat_request(target, model, tokens=tokens, stream=True, tag=f"n{index}"), tokens, first=firsts[index]
             )
             if index % 10 == 9:
                 await asyncio.sleep(0.02)
@@ -231,7 +306,10 @@ async def serve() -> None:
     """Read commands until standard input ends."""
     load = Load()
     loop = asyncio.get_running_loop()
+    # The collector's pauses would count as the gateway's; what is kept of an answer has no cycles.
+    gc.disable()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
+        gc.collect()
         command = json.loads(line)
         operation = getattr(load, command.pop("op"))
         begin = time.process_time()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,47 +25,61 @@ class Moment:
     commands: dict[str, tuple[int, float]]
     """Calls and seconds of each command, also of those called inside scripts."""
     redis: dict[str, int]
+    at: float
+    """Of `time.monotonic`."""
 
 
 class Meter:
-    """Reads the clocks of named processes, their children included, and of one Redis."""
+    """Reads the clocks of named processes, their children included, and of one Redis; a name may have several."""
 
     def __init__(self, processes: Mapping[str, int], redis_url: str) -> None:
-        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
+        self._processes = {name: [psutil.Process(pid)] for name, pid in processes.items()}
+        self._alone: set[str] = set()
         self._redis = redis.Redis.from_url(redis_url)
 
-    def add(self, name: str, pid: int) -> None:
-        """Watch one more process."""
-        self._processes[name] = psutil.Process(pid)
+    def add(self, name: str, pid: int, *, alone: bool = False) -> None:
+        """Watch one more process under this name; `alone`: its children are others' or have names of their own."""
+        self._processes.setdefault(name, []).append(psutil.Process(pid))
+        if alone:
+            self._alone.add(name)
 
     def remove(self, name: str) -> None:
-        """Watch a process no longer."""
+        """Watch those of this name no longer."""
         self._processes.pop(name, None)
+
+    def pids(self, name: str) -> list[int]:
+        """Return the process ids under a name."""
+        return [process.pid for process in self._processes[name]]
+
+    def _all(self, name: str) -> Iterator[psutil.Process]:
+        for process in self._processes[name]:
+            yield process
+            if name not in self._alone:
+                yield from process.children(recursive=True)
 
     def read(self) -> Moment:
         """Return the present moment."""
         stats: dict[str, Any] = self._redis.info("commandstats")
         info: dict[str, Any] = self._redis.info("stats")
         return Moment(
-            {name: _cpu_seconds(process) for name, process in self._processes.items()},
+            {name: _cpu_seconds(self._all(name)) for name in self._processes},
             {name.removeprefix("cmdstat_"): (row["calls"], row["usec"] / 1e6) for name, row in stats.items()},
             {name: info.get(name, 0) for name in _COUNTERS},
+            time.monotonic(),
         )
 
     def rss_bytes(self) -> dict[str, int]:
         """Return each process's resident memory."""
-        return {
-            name: sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
-            for name, process in self._processes.items()
-        }
+        return {name: sum(process.memory_info().rss for process in self._all(name)) for name in self._processes}
 
     def connections(self) -> dict[str, int]:
         """Return how many connections to Redis each process has."""
         owners: Counter[str] = Counter()
         ports = {
             connection.laddr.port: name
-            for name, process in self._processes.items()
+            for name, processes in self._processes.items()
             if name != "redis"
+            for process in processes
             for connection in process.net_connections("tcp")
         }
         for client in self._redis.client_list():
@@ -73,9 +88,9 @@ class Meter:
         return dict(owners)
 
 
-def _cpu_seconds(process: psutil.Process) -> dict[int, float]:
+def _cpu_seconds(processes: Iterable[psutil.Process]) -> dict[int, float]:
     seconds = {}
-    for part in (process, *process.children(recursive=True)):
+    for part in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = part.cpu_times()
             seconds[part.pid] = times.user + times.system
@@ -89,6 +104,7 @@ def between(before: Moment, after: Moment) -> dict[str, Any]:
         for name, (calls, seconds) in after.commands.items()
     }
     return {
+        "window_seconds": after.at - before.at,
         "cpu_seconds": {
             name: sum(spent - before.cpu_seconds.get(name, {}).get(pid, 0.0) for pid, spent in pids.items())
             for name, pids in after.cpu_seconds.items()

@@ -7,6 +7,7 @@ The figures come from the tree's own `benchmarks`, so that an older one can be m
 
 from __future__ import annotations
 
+import inspect
 import json
 import resource
 import sys
@@ -28,20 +29,39 @@ LOADS: dict[str, dict[str, Any]] = {
         "operation": "streams", "model": "bench-20", "clients": 500, "tokens": 40, "seconds": 2.0, "ramp_seconds": 2,
         "warmup_seconds": 2.5, "drain_seconds": 17,
     },
+    "paced1000": {
+        "operation": "streams", "model": "bench-20", "clients": 1000, "tokens": 40, "seconds": 2.0, "ramp_seconds": 2,
+        "warmup_seconds": 2.5, "drain_seconds": 17,
+    },
+    "fast": {
+        "operation": "streams", "model": "bench-100", "clients": 500, "tokens": 200, "seconds": 3.0, "ramp_seconds": 2,
+        "warmup_seconds": 2.5, "drain_seconds": 30,
+    },
 }  # fmt: skip
 """By name, what one measurement is."""
+
+ON_DEMAND = ("paced1000", "fast")
+"""Only measured by name: they take long."""
 
 
 def main() -> None:
     """Measure until standard input ends."""
     sys.path.insert(0, "")  # the tree, not the folder of this file
-    from benchmarks.runner import Runner  # noqa: PLC0415 - the other tree's
+    from benchmarks import stack as stack_module  # noqa: PLC0415 - the other tree's
+    from benchmarks.runner import Runner  # noqa: PLC0415
     from benchmarks.stack import Stack  # noqa: PLC0415
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    stack_module.MODELS.setdefault("bench-100", "bench?token_seconds=0.01")
+    stack: Any
     with Stack(Path(sys.argv[1])) as stack:
-        stack.start_gateway(**json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}"))
+        given = json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}")
+        if "flower" in inspect.signature(stack.start_gateway).parameters:
+            stack.start_gateway(**given)
+        else:  # an older tree, which has the log and Flower off unless told
+            stack.start_gateway(**{"changes": {"log_level": "info"}, **given})
+            stack.start_flower()
         run = Runner(stack, rounds=1, seconds=1.5, quick=True)
         target = stack.target("aqueduct")
         assert target is not None

@@ -43,9 +43,8 @@ class Runner:
         result = self.stack.load.run(command, at_window)
         if result.get("failed"):
             raise BenchmarkError(f"{target.name} cannot be reached: {errors_text(result['errors'])}")
-        spent = (
-            between(moments[0], moments[1]) if len(moments) == 2 else {"cpu_seconds": {}, "commands": {}, "redis": {}}
-        )
+        nothing: dict[str, Any] = {"cpu_seconds": {}, "commands": {}, "redis": {}}
+        spent = between(moments[0], moments[1]) if len(moments) == 2 else nothing
         return {**result, **extra, **spent, "target": target.name, "processes": target.processes}
 
     def interleaved(

@@ -1,4 +1,8 @@
-"""What runs during a benchmark: the backend, the gateway (Redis, API, worker, Flower), the peer, the load generator."""
+"""What runs during a benchmark: the backend, the gateway (`aqueduct up`), the peers, the load generator.
+
+The gateway is what users get: `aqueduct up` with its request log into a file, job events, metrics and Flower. Only
+where a measure needs another number of processes than that gives, they are started one by one.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,16 @@ import redis
 import yaml
 
 from aqueduct.embedded_redis import EmbeddedRedis
+from benchmarks.gateway import Gateway
 from benchmarks.meters import Meter
-from benchmarks.processes import Child, LoadGenerator, free_port, wait_for
+from benchmarks.processes import Child, LoadGenerator, free_port
 from shared.tokens import hash_token, new_token
 
 MODELS = {
     "bench": "bench",
     "bench-20": "bench?token_seconds=0.05",  # 20 chunks a second
     "bench-2": "bench?token_seconds=0.5",
+    "bench-100": "bench?token_seconds=0.01",
 }
 """The public names, and what the backend is asked for."""
 
@@ -35,7 +41,9 @@ class Target:
     models: Mapping[str, str]
     """What this target calls each of `MODELS`."""
     processes: tuple[str, ...]
-    """Names in the meter of the processes that serve it, without Flower."""
+    """Names in the meter of the processes that serve it, without Flower and `aqueduct up` itself."""
+    many_streams: bool = True
+    """Whether it is worth asking for a thousand streams at a time."""
 
     def address(self) -> dict[str, Any]:
         """Return it as the load generator wants it."""
@@ -49,8 +57,7 @@ class Stack:
         self.folder = folder
         self._stopping = contextlib.ExitStack()
         self._embedded = EmbeddedRedis(folder / "data")
-        self._gateway: dict[str, Child] = {}
-        self._flower: Child | None = None
+        self._gateway: Gateway | None = None
         self.targets: list[Target] = []
 
     def __enter__(self) -> Stack:
@@ -99,73 +106,50 @@ class Stack:
         self,
         *,
         further_models: int = 0,
-        worker_models: Sequence[Sequence[str]] = ((),),
+        worker_models: Sequence[Sequence[str]] | None = None,
+        api_processes: int = 1,
+        flower: bool = True,
         job_events: bool = True,
         changes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start the API, workers and Flower with an empty Redis; a running gateway is stopped first.
+        """Start the gateway with an empty Redis; a running one is stopped first.
 
-        `changes` are sections of the settings that stand in the place of the usual ones.
+        `worker_models` are the models of each worker, where they are not to be as `aqueduct up` has them; `changes` are
+        sections of the settings that stand in the place of the usual ones.
         """
         self.stop_gateway()
         self.redis.flushall()
-        token, port = new_token(), free_port()
+        token, port, flower_port = new_token(), free_port(), free_port()
         config = self.folder / "aqueduct.yaml"
-        settings = {**self._settings(token, further_models, job_events), **(changes or {})}
+        settings = {**self._settings(token, further_models, job_events, flower_port), **(changes or {})}
         config.write_text(yaml.safe_dump(settings, sort_keys=False))
-        options = ("--config", config)
-        self._gateway["api"] = self._start("api", "--port", str(port), *options)
-        for index, models in enumerate(worker_models):
-            name = "worker" if not index else f"worker-{index + 1}"
-            self._gateway[name] = self._start("worker", *models, *options, name=name)
-        wait_for(list(self._gateway.values()), f"http://127.0.0.1:{port}/readyz", seconds=30)
-        for name, child in self._gateway.items():
-            self.meter.add(name, child.pid)
-        self.targets.insert(1, Target("aqueduct", port, token, {n: n for n in MODELS}, (*self._gateway, "redis")))
-
-    def start_flower(self) -> None:
-        """Start Flower beside the gateway."""
-        if self._flower is None:
-            port = free_port()
-            self._flower = self._start("flower", "--port", str(port), "--config", self.folder / "aqueduct.yaml")
-            wait_for([self._flower], f"http://127.0.0.1:{port}/healthcheck", seconds=30)
-            self.meter.add("flower", self._flower.pid)
-
-    def stop_flower(self) -> None:
-        """Stop Flower if it runs."""
-        if self._flower is not None:
-            self.meter.remove("flower")
-            self._flower.stop()
-            self._flower = None
+        self._gateway = gateway = Gateway(self.folder, self.meter, config, port)
+        given = flower_port if flower else None
+        if worker_models is None:
+            gateway.start_up(api_processes=api_processes, flower_port=given)
+        else:
+            gateway.start_parts(worker_models, flower_port=given)
+        models = {name: name for name in MODELS}
+        self.targets.insert(1, Target("aqueduct", port, token, models, ("api", "worker", "redis")))
 
     def stop_gateway(self) -> None:
         """Stop the gateway's processes if they run."""
-        self.stop_flower()
-        for name, child in reversed(self._gateway.items()):
-            self.meter.remove(name)
-            child.stop(timeout_seconds=10)
-        self._gateway.clear()
+        if self._gateway is not None:
+            self._gateway.stop()
+            self._gateway = None
         self.targets = [target for target in self.targets if target.name != "aqueduct"]
 
-    def pid(self, name: str) -> int:
-        """Return the process id of `api` or `worker`."""
-        return self._gateway[name].pid
-
-    def _start(self, *arguments: str | Path, name: str = "") -> Child:
-        return Child.python("aqueduct", *arguments, log_file=self.folder / f"{name or arguments[0]}.log")
-
-    def _settings(self, token: str, further_models: int, job_events: bool) -> dict[str, Any]:
+    def _settings(self, token: str, further_models: int, job_events: bool, flower_port: int) -> dict[str, Any]:
         names = {**MODELS, **{f"idle-{number}": "bench" for number in range(further_models)}}
         url = f"http://127.0.0.1:{self.backend_port}/v1"
         room = {"concurrency": 2048, "max_queue": 200_000}
         return {
             "redis_url": self.redis_url,
             "data_dir": str(self.folder / "data"),
-            "log_level": "warning",
             "tenant_share": 1,
             "worker": {"slots": 4096, "drain_seconds": 1, "job_events": job_events},
             "api": {"drain_seconds": 1},
-            "flower": {"password": secrets.token_urlsafe(12)},
+            "flower": {"port": flower_port, "password": secrets.token_urlsafe(12)},
             "models": {name: {**room, "backends": [{"url": url, "model": inner}]} for name, inner in names.items()},
             # Limits are on, they are only never met.
             "tokens": [

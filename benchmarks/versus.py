@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.report import Table
-from benchmarks.rows import LOADS
+from benchmarks.rows import LOADS, ON_DEMAND
 from benchmarks.runner import Row
 
 LAPS = 2
@@ -140,7 +140,7 @@ def compared(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, str, s
 
 def known_loads(names: str | None) -> list[str]:
     """Return the loads of a comma-separated list, by default all; raises BenchmarkError for an unknown one."""
-    chosen = names.split(",") if names else list(LOADS)
+    chosen = names.split(",") if names else [name for name in LOADS if name not in ON_DEMAND]
     if unknown := [name for name in chosen if name not in LOADS]:
         raise BenchmarkError(f"--only: no load {', '.join(unknown)}; beside --against there are {', '.join(LOADS)}")
     return chosen
