@@ -4,7 +4,7 @@
 pace (`bench?token_seconds=0.05`, `bench?delay_seconds=0.1` for a plain answer). Out: numbered contents ("0 1 2 …") in
 the form of vLLM, as one body or as SSE. A paced stream sends its first token at once; all paced streams share the ticks
 of one timer. An unpaced stream sends one chunk a pass of the event loop, each in its own write, as a server does that
-has many streams. `GET /stats` tells what was seen, `/stats?clear` also forgets it.
+has many streams. `GET /stats` tells what was seen, `/stats?clear` also forgets it; `/v1/models` is answered too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ STAND_INS = {
 """For gateways that ask a backend only for models that they know: such names, and what each stands for."""
 _TAG = re.compile(r"tag:(\w+)")
 _CREATED = 1_700_000_000
+_MODELS = b'{"object":"list","data":[{"id":"bench","object":"model","created":%d,"owned_by":"bench"}]}' % _CREATED
 _DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -306,6 +307,9 @@ class Connection(asyncio.Protocol):
         self._body = []
         if url.startswith(b"/stats"):
             self.write_json(self._server.stats(clear=url.endswith(b"?clear")))
+            return
+        if url.endswith(b"/models"):
+            self.write_json(_MODELS)
             return
         server = self._server
         server.requests += 1

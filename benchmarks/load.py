@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import math
 import random
 import sys
 import time
 from collections import Counter as Tally
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import uvloop
 
 from benchmarks.client import Connection, Counter, Exchange, chat_request
+
+Ask = Callable[[int, int], tuple[bytes, int]]
+"""A client's number, and how many requests it has had, to its next request and the tokens that this asks for."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -41,10 +45,12 @@ def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
-def _asked(target: dict[str, Any], model: str, tokens: int, *, staggered: bool) -> list[tuple[bytes, int]]:
-    """Return requests for streams with their tokens, of which clients begin with one each and go on with the last."""
-    lengths = range(1, tokens + 1) if staggered else [tokens]
-    return [(chat_request(target, model, tokens=length, stream=True), length) for length in lengths]
+def _streams(target: dict[str, Any], model: str, tokens: int, staggered_clients: int) -> Ask:
+    """Return what asks for streams of so many tokens; of so many clients each begins with one of another length."""
+    requests = [(chat_request(target, model, tokens=length, stream=True), length) for length in range(1, tokens + 1)]
+    if not staggered_clients:
+        return lambda _index, _number: requests[-1]
+    return lambda index, number: requests[-1 if number else index * tokens // staggered_clients]
 
 
 class Load:
@@ -83,7 +89,7 @@ class Load:
         self,
         target: dict[str, Any],
         *,
-        asked: Sequence[tuple[bytes, int]],
+        ask: Ask,
         clients: int,
         warmup_seconds: float,
         seconds: float,
@@ -91,21 +97,18 @@ class Load:
         pause_seconds: float,
         drain_seconds: float,
     ) -> tuple[list[Exchange], tuple[float, float, int], int]:
-        """Run `clients` loops until the window's end; returns the exchanges, the window and how many hung.
-
-        `asked` are requests and their tokens: the last one over and over, by each client one before it at first.
-        """
+        """Run `clients` loops until the window's end; returns the exchanges, the window and how many hung."""
         connections = await self._connect(target, clients)
         exchanges: list[Exchange] = []
         ends_at = time.monotonic() + warmup_seconds + seconds
 
         async def client(index: int, connection: Connection) -> None:
             await asyncio.sleep(ramp_seconds * index / clients)
-            request, tokens = asked[index * len(asked) // clients]
-            while time.monotonic() < ends_at:
+            for number in itertools.count():
+                if time.monotonic() >= ends_at:
+                    break
                 connection = await self._reconnected(target, connection)
-                exchange = await connection.request(request, tokens)
-                request, tokens = asked[-1]
+                exchange = await connection.request(*ask(index, number))
                 exchanges.append(exchange)
                 if pause_seconds:
                     await asyncio.sleep(random.uniform(0.5, 1.5) * pause_seconds)
@@ -136,12 +139,17 @@ class Load:
         warmup_seconds: float = 0.5,
         body_bytes: int = 0,
         pause_seconds: float = 0,
+        models: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Closed loop of plain requests."""
-        request = chat_request(target, model, tokens=tokens, stream=False, body_bytes=body_bytes)
+        """Closed loop of plain requests; `models` are asked in turns, instead of `model`."""
+        requests = [
+            (chat_request(target, name, tokens=tokens, stream=False, body_bytes=body_bytes), tokens)
+            for name in models or [model]
+        ]
         exchanges, (begin, end, _), hung = await self._closed_loop(
-            target, asked=[(request, tokens)], clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
-            ramp_seconds=0, pause_seconds=pause_seconds, drain_seconds=10,
+            target, ask=lambda index, number: requests[(index + number) % len(requests)], clients=clients,
+            warmup_seconds=warmup_seconds, seconds=seconds, ramp_seconds=0, pause_seconds=pause_seconds,
+            drain_seconds=10,
         )  # fmt: skip
         errors = Tally(filter(None, (exchange.verify_plain() for exchange in exchanges)))
         if hung:
@@ -171,9 +179,9 @@ class Load:
 
         `staggered`: the first ones are of all lengths, so that ends and begins are spread evenly from then on.
         """
-        asked = _asked(target, model, tokens, staggered=staggered)
+        ask = _streams(target, model, tokens, clients if staggered else 0)
         exchanges, (begin, end, chunks), hung = await self._closed_loop(
-            target, asked=asked, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
+            target, ask=ask, clients=clients, warmup_seconds=warmup_seconds, seconds=seconds,
             ramp_seconds=ramp_seconds, pause_seconds=0, drain_seconds=drain_seconds,
         )  # fmt: skip
         return self._stream_result(exchanges, (begin, end), chunks, hung)
@@ -227,14 +235,14 @@ class Load:
         flow = Counter()
         ending = asyncio.Event()
         exchanges: list[Exchange] = []
-        asked = _asked(target, model, others_tokens, staggered=True)
+        ask = _streams(target, model, others_tokens, others)
 
         async def other(index: int, connection: Connection) -> None:
             await asyncio.sleep(settle_seconds / 2 * index / others)
-            request, asked_tokens = asked[index * len(asked) // others]
-            while not ending.is_set() and connection.usable:
-                exchanges.append(await connection.request(request, asked_tokens))
-                request, asked_tokens = asked[-1]
+            for number in itertools.count():
+                if ending.is_set() or not connection.usable:
+                    break
+                exchanges.append(await connection.request(*ask(index, number)))
             connection.close()
 
         connected = await self._connect(target, others, flow)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,6 +36,7 @@ class Meter:
         self._processes = {name: [psutil.Process(pid)] for name, pid in processes.items()}
         self._alone: set[str] = set()
         self._redis = redis.Redis.from_url(redis_url)
+        self._socket = self._redis.connection_pool.connection_kwargs["path"]
 
     def add(self, name: str, pid: int, *, alone: bool = False) -> None:
         """Watch one more process under this name; `alone`: its children are others' or have names of their own."""
@@ -73,19 +74,26 @@ class Meter:
         return {name: sum(process.memory_info().rss for process in self._all(name)) for name in self._processes}
 
     def connections(self) -> dict[str, int]:
-        """Return how many connections to Redis each process has."""
-        owners: Counter[str] = Counter()
-        ports = {
-            connection.laddr.port: name
-            for name, processes in self._processes.items()
+        """Return how many connections to Redis each process has; empty where `ss` is not installed."""
+        try:
+            listed = subprocess.run(["ss", "-xH"], check=True, capture_output=True, text=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return {}
+        # Of a unix socket only the server's end bears the path; the other end is known by its inode.
+        ends = {f"socket:[{line.split()[-1]}]" for line in listed.splitlines() if self._socket in line.split()}
+        return {
+            name: sum(_ends(process.pid, ends) for process in self._all(name))
+            for name in self._processes
             if name != "redis"
-            for process in processes
-            for connection in process.net_connections("tcp")
         }
-        for client in self._redis.client_list():
-            owners[ports.get(int(re.sub(r".*:", "", client["addr"])), "")] += 1
-        owners.pop("", None)
-        return dict(owners)
+
+
+def _ends(pid: int, ends: set[str]) -> int:
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += str(descriptor.readlink()) in ends
+    return found
 
 
 def _cpu_seconds(processes: Iterable[psutil.Process]) -> dict[int, float]:

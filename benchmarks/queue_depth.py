@@ -35,13 +35,7 @@ CALLS = 200
 def queue(run: Runner) -> dict[str, Any]:
     """Cost of admit, take and append at 100 and at 100,000 waiting jobs."""
     deep = 10_000 if run.quick else 100_000
-    settings = load_settings(run.stack.folder / "aqueduct.yaml")
-    run.stack.stop_gateway()
-    run.stack.redis.flushall()
-    try:
-        data = asyncio.run(_measure(run, settings, {SHALLOW: 100, DEEP: deep}))
-    finally:
-        run.stack.start_gateway()
+    data = steps_at(run, {SHALLOW: 100, DEEP: deep})
     table = Table(
         "Redis us for each script call, by its own clock",
         ["call", "100 waiting", f"{deep:,} waiting", "ratio", "commands inside"],
@@ -51,6 +45,17 @@ def queue(run: Runner) -> dict[str, Any]:
         table.add(name, few["us"], many["us"], many["us"] / few["us"], many["commands"])
     table.print()
     return data
+
+
+def steps_at(run: Runner, depths: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what each step costs, by model, each with so many jobs waiting."""
+    settings = load_settings(run.stack.folder / "aqueduct.yaml")
+    run.stack.stop_gateway()
+    run.stack.redis.flushall()
+    try:
+        return asyncio.run(_measure(run, settings, depths))
+    finally:
+        run.stack.start_gateway()
 
 
 async def _measure(run: Runner, settings: Settings, depths: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
@@ -78,9 +83,9 @@ class _Bench:
         try:
             await self._upkeep.open()
             for model, depth in depths.items():
-                for _ in range(depth // 100):
+                for start in range(0, depth, 100):
                     await self._stay_alive()
-                    await self._admit(model, 100)
+                    await self._admit(model, min(100, depth - start))
             steps: dict[str, Callable[[str], Awaitable[int]]] = {
                 "admit": self._admit,
                 "take, 1 free slot": self._take_one,

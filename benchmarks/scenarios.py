@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.auto import auto
 from benchmarks.batches import batches
 from benchmarks.beside import beside
+from benchmarks.growth import CURVES, growth
 from benchmarks.queue_depth import queue
 from benchmarks.requests import bodies, latency, plain
 from benchmarks.runner import Runner
@@ -42,7 +43,9 @@ SCENARIOS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "auto": auto,
     "shares": shares,
     "targets": targets,
+    "growth": growth,
+    **CURVES,
 }
 
-ON_DEMAND = ("targets",)
-"""Only run by name: the others measure the same."""
+ON_DEMAND = ("targets", "growth", *CURVES)
+"""Only run by name: what the others measure, in another order."""

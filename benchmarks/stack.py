@@ -108,14 +108,16 @@ class Stack:
         further_models: int = 0,
         worker_models: Sequence[Sequence[str]] | None = None,
         api_processes: int = 1,
+        more_workers: int = 0,
         flower: bool = True,
         job_events: bool = True,
         changes: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the gateway with an empty Redis; a running one is stopped first.
 
-        `worker_models` are the models of each worker, where they are not to be as `aqueduct up` has them; `changes` are
-        sections of the settings that stand in the place of the usual ones.
+        `worker_models` are the models of each worker, where they are not to be as `aqueduct up` has them; beside that
+        `more_workers` are started, each for all models. `changes` are sections of the settings that stand in the place
+        of the usual ones.
         """
         self.stop_gateway()
         self.redis.flushall()
@@ -126,7 +128,7 @@ class Stack:
         self._gateway = gateway = Gateway(self.folder, self.meter, config, port)
         given = flower_port if flower else None
         if worker_models is None:
-            gateway.start_up(api_processes=api_processes, flower_port=given)
+            gateway.start_up(api_processes=api_processes, more_workers=more_workers, flower_port=given)
         else:
             gateway.start_parts(worker_models, flower_port=given)
         models = {name: name for name in MODELS}
@@ -142,12 +144,12 @@ class Stack:
     def _settings(self, token: str, further_models: int, job_events: bool, flower_port: int) -> dict[str, Any]:
         names = {**MODELS, **{f"idle-{number}": "bench" for number in range(further_models)}}
         url = f"http://127.0.0.1:{self.backend_port}/v1"
-        room = {"concurrency": 2048, "max_queue": 200_000}
+        room = {"concurrency": 8192, "max_queue": 200_000}
         return {
             "redis_url": self.redis_url,
             "data_dir": str(self.folder / "data"),
             "tenant_share": 1,
-            "worker": {"slots": 4096, "drain_seconds": 1, "job_events": job_events},
+            "worker": {"slots": 8192, "drain_seconds": 1, "job_events": job_events},
             "api": {"drain_seconds": 1},
             "flower": {"port": flower_port, "password": secrets.token_urlsafe(12)},
             "models": {name: {**room, "backends": [{"url": url, "model": inner}]} for name, inner in names.items()},

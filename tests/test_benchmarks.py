@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,9 @@ from typing import Any
 import pytest
 
 from benchmarks.client import Exchange
+from benchmarks.growth import written
 from benchmarks.load import spread
-from benchmarks.processes import Child, LoadGenerator
+from benchmarks.processes import ROOT, Child, LoadGenerator
 from benchmarks.targets import Aim
 
 
@@ -80,3 +85,34 @@ def test_a_target_is_met_up_to_its_bound_and_neither_met_nor_missed_without_a_fi
     assert Aim("", 1.49, ">=", 1.5, "of a peer").met == "NO"
     assert Aim("", None, ">=", 1.5, "of a peer").met == "-"
     assert Aim("", spread([])["p50"], "<=", 50, "ms").met == "NO"
+
+
+def test_a_curve_is_written_with_how_its_cost_stands_to_the_first_of_its_kind(tmp_path: Path) -> None:
+    points: list[dict[str, Any]] = [
+        {"streams": 1, "target": "direct", "cost": None},
+        {"streams": 1, "target": "aqueduct", "cost": 20.0},
+        {"streams": 2, "target": "aqueduct", "cost": 30.0},
+    ]
+    written(tmp_path / "curves", "streams", points, "cost", by="target")
+    rows = list(csv.DictReader((tmp_path / "curves/streams.csv").read_text().splitlines()))
+    assert [row["times"] for row in rows] == ["", "1.0", "1.5"]
+    assert json.loads((tmp_path / "curves/streams.json").read_text())[2]["times"] == 1.5
+
+
+_ALONE = """
+import socket
+from benchmarks import lone_network
+from benchmarks.processes import BenchmarkError
+try:
+    lone_network.enter()
+except BenchmarkError as error:
+    assert "leave it out of --peer" in str(error)
+else:
+    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    with socket.create_server(("", 0)) as server:
+        socket.create_connection(("127.0.0.1", server.getsockname()[1])).close()
+"""
+
+
+def test_what_listens_on_every_address_runs_in_a_network_that_has_loopback_alone_or_not_at_all() -> None:
+    subprocess.run([sys.executable, "-c", _ALONE], check=True, cwd=ROOT, timeout=30)
