@@ -30,9 +30,9 @@ ID_PLACEHOLDER = "@ID@"
 
 def broker_url(redis_url: str) -> tuple[str, dict[str, Any]]:
     """Return kombu's URL and transport options for a Redis URL of ours."""
-    parts = urlparse(redis_url)
-    if parts.scheme == "sentinel":
+    if redis_url.startswith("sentinel:"):
         return _sentinel_url(redis_url)
+    parts = urlparse(redis_url)
     if parts.scheme == "rediss":
         return with_certificate_check(redis_url, lambda check: f"CERT_{check.upper()}"), {}
     if parts.scheme == "unix":
@@ -54,9 +54,9 @@ def _sentinel_url(redis_url: str) -> tuple[str, dict[str, Any]]:
 
 
 def _database(redis_url: str) -> int:
-    parts = urlparse(redis_url)
-    if parts.scheme == "sentinel":
+    if redis_url.startswith("sentinel:"):
         return parse_sentinel_url(redis_url).db
+    parts = urlparse(redis_url)
     if parts.scheme == "unix":
         return int(dict(parse_qsl(parts.query)).get("db", "0"))
     return int(parts.path.strip("/") or 0)

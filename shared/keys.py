@@ -29,9 +29,10 @@ PREFIXES: dict[str, str] = {
     "owned": "aq2:owned:",  # set, an API process: ids of its jobs. Cleared with its owner; at most a day
     "token_jobs": "aq2:token_jobs:",  # sorted set, a subject: ids of its jobs by latest end. While it has jobs
     "subject_waits": "aq2:subject_waits:",  # sorted set, a subject: its waiting jobs by deadline. While they wait
-    "window": "aq2:window:",  # hash, a subject: what the last 61 seconds hold, each. Some minutes
+    "minute": "aq2:minute:",  # string, a subject: what the last 61 seconds hold together, packed. Some minutes
+    "window": "aq2:window:",  # hash, a subject: what each of them holds but the last, and is promised. As long
     "promise": "aq2:promise:",  # string, token and body: the places promised to it. Until they fall due
-    "budget": "aq2:budget:",  # hash, a subject: what is used of this day and month. Until the next month is over
+    "spent": "aq2:spent:",  # string, a subject: what is spent of this day and month, packed. Till the next is over
     "idempotency": "aq2:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job
     "results": "aq2:results:",  # list, a batch or "stored": ids of its jobs that have ended. A day after the last
     "feeder": "aq2:feeder:",  # string, a batch or "stored": which process carries it. 15 s, renewed every 3 s

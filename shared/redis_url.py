@@ -7,10 +7,11 @@ The forms are `redis://[user:password@]host:port/db`, the same with `rediss://` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 SENTINEL_PORT = 26379
@@ -48,7 +49,7 @@ def redis_url_problem(url: str) -> str | None:
     if scheme not in SCHEMES:
         return f"must begin with {', '.join(f'{name}://' for name in SCHEMES[:-1])} or {SCHEMES[-1]}://"
     try:
-        query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+        query = parse_qs(_split(url)[0].query, keep_blank_values=True)
         if any("cluster" in name.lower() for name in query):
             return _NO_CLUSTER
         return _sentinel_problem(url) if scheme == "sentinel" else _plain_problem(url, query)
@@ -58,8 +59,17 @@ def redis_url_problem(url: str) -> str | None:
 
 def shown_url(url: str) -> str:
     """Return where a URL leads, for people: without user, password and options."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    parts, hosts = _split(url)
+    return f"{parts.scheme}://{hosts}{parts.path}"
+
+
+def _split(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of a URL, with a word for its hosts, and these: urlsplit refuses `[::1]` behind another host."""
+    scheme, _, rest = url.partition("://")
+    login, at, hosts = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if not url.startswith("sentinel:"):
+        return urlsplit(url), hosts
+    return urlsplit(f"{scheme}://{login}{at}hosts{rest[len(login + at + hosts) :]}"), hosts
 
 
 def _plain_problem(url: str, query: dict[str, list[str]]) -> str | None:
@@ -79,7 +89,7 @@ def _plain_problem(url: str, query: dict[str, list[str]]) -> str | None:
 
 
 def _sentinel_problem(url: str) -> str | None:
-    path = urlsplit(url).path.strip("/").split("/")
+    path = _split(url)[0].path.strip("/").split("/")
     if not path[0] or len(path) > 2 or (len(path) == 2 and not path[1].isdigit()):
         return "must end in the master's name and the database, as sentinel://host1:26379,host2:26379/mymaster/0"
     if not all(host for host, _ in parse_sentinel_url(url).hosts):
@@ -89,11 +99,11 @@ def _sentinel_problem(url: str) -> str | None:
 
 def parse_sentinel_url(url: str) -> SentinelUrl:
     """Return the parts of a `sentinel://` URL; ValueError if it has none."""
-    parts = urlsplit(url)
+    parts, hosts = _split(url)
     path = parts.path.strip("/").split("/")
     query = parse_qs(parts.query)
     return SentinelUrl(
-        hosts=tuple(_host_and_port(text) for text in parts.netloc.rpartition("@")[2].split(",")),
+        hosts=tuple(_host_and_port(text) for text in hosts.split(",")),
         master_name=unquote(path[0]),
         db=int(path[1]) if len(path) > 1 else 0,
         username=unquote(parts.username) if parts.username else None,

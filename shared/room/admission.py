@@ -114,23 +114,32 @@ class Line(NamedTuple):
     """What holds the whole model (`shared/holds.py`); empty where it moves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """An accepted job's place, and its limits a minute where it has some."""
 
     job_id: str
     """Another id than was asked for: the job that this Idempotency-Key stands for."""
     ahead: int
-    requests: Rate | None = None
-    tokens: Rate | None = None
+    rates: Sequence[int] = ()
+    """What is told of its limits a minute (`AdmitReply.rates`)."""
     before: int | None = None
     """Jobs that go before it, where it must wait; None where a free slot takes it at once."""
     line: Line | None = None
     """How fast the line moves, where it must wait and no more run than could be looked at."""
 
+    @property
+    def requests(self) -> Rate | None:
+        """The limit of requests, as it stands."""
+        return rates_of(self.rates)[0]
+
+    @property
+    def tokens(self) -> Rate | None:
+        """The limit of tokens, as it stands."""
+        return rates_of(self.rates)[1]
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the `x-ratelimit-*` headers."""
-        return rate_headers(self.requests, self.tokens)
+        return rate_headers(self.rates)
 
 
 class Missed(NamedTuple):
@@ -331,11 +340,11 @@ def _admitted(job: Admission, reply: AdmitReply) -> Admitted:
     verdict = reply.verdict
     if verdict == b"ok":
         before = reply.before if reply.before >= 0 else None
-        return Admitted(job.id, reply.number, *rates_of(reply), before, _line(reply.line))
+        return Admitted(job.id, reply.number, reply.rates, before, _line(reply.line))
     if verdict == b"join":
         return Admitted(reply.joined.decode(), reply.number)
     refusal = limit_error(reply) or _refusal(job, reply)
-    refusal.headers |= {key.decode(): value.decode() for key, value in rate_headers(*rates_of(reply))}
+    refusal.headers |= {key.decode(): value.decode() for key, value in rate_headers(reply.rates)}
     raise refusal
 
 

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from shared.errors import InsufficientQuota, RateLimited
 from shared.keys import PREFIXES
-from shared.protocol import DAY_MS
 from shared.redis import RedisClient
+from shared.room.limits_used import spent_of
 from shared.room.scripts import ADMIT, AdmitReply, LimitRow
 from shared.token_settings import TokenSettings
 
@@ -84,25 +84,46 @@ def promised_to(token: TokenSettings, body: bytes) -> str:
     return f"{token.name}:{zlib.crc32(body):08x}{len(body):x}"
 
 
-def rates_of(reply: AdmitReply) -> tuple[Rate | None, Rate | None]:
-    """Return the limits a minute that a reply tells, of requests and of tokens."""
-    if not reply.rates:
+def rates_of(told: Sequence[int]) -> tuple[Rate | None, Rate | None]:
+    """Return the limits a minute that a reply's `rates` tell, of requests and of tokens."""
+    if not told:
         return None, None
-    requests, tokens = Rate(*reply.rates[:3]), Rate(*reply.rates[3:])
+    requests, tokens = Rate(*told[:3]), Rate(*told[3:])
     return requests if requests.limit else None, tokens if tokens.limit else None
 
 
-def rate_headers(requests: Rate | None, tokens: Rate | None) -> list[tuple[bytes, bytes]]:
-    """Return the `x-ratelimit-*` headers; durations as OpenAI writes them (`1s`, `6m0s`)."""
+def rate_headers(told: Sequence[int]) -> list[tuple[bytes, bytes]]:
+    """Return the `x-ratelimit-*` headers of a reply's `rates`; durations as OpenAI writes them (`1s`, `6m0s`).
+
+    Straight on, as it is a part of each answer where there are limits: what seldom differs is kept.
+    """
     headers = list[tuple[bytes, bytes]]()
-    for kind, rate in ((b"requests", requests), (b"tokens", tokens)):
-        if rate is not None:
-            headers += [
-                (b"x-ratelimit-limit-" + kind, b"%d" % rate.limit),
-                (b"x-ratelimit-remaining-" + kind, b"%d" % rate.remaining),
-                (b"x-ratelimit-reset-" + kind, duration(rate.reset_ms).encode()),
-            ]
+    if not told:
+        return headers
+    limit, remaining, reset_ms, token_limit, remaining_tokens, tokens_reset_ms = told
+    if limit:
+        headers += (
+            (b"x-ratelimit-limit-requests", _number(limit)),
+            (b"x-ratelimit-remaining-requests", b"%d" % remaining),
+            (b"x-ratelimit-reset-requests", _duration(reset_ms)),
+        )
+    if token_limit:
+        headers += (
+            (b"x-ratelimit-limit-tokens", _number(token_limit)),
+            (b"x-ratelimit-remaining-tokens", b"%d" % remaining_tokens),
+            (b"x-ratelimit-reset-tokens", _duration(tokens_reset_ms)),
+        )
     return headers
+
+
+@lru_cache(maxsize=4096)
+def _number(number: int) -> bytes:
+    return b"%d" % number
+
+
+@lru_cache(maxsize=4096)  # within a second all are of the same thousand milliseconds
+def _duration(milliseconds: int) -> bytes:
+    return duration(milliseconds).encode()
 
 
 def duration(milliseconds: int) -> str:
@@ -172,14 +193,11 @@ async def budget_uses(client: RedisClient, rows: Sequence[LimitRow]) -> list[Bud
         return []
     seconds, micros = await client.call("TIME")
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    now = datetime.fromtimestamp(int(seconds), UTC)
-    day, month = f"d{now_ms // DAY_MS}", f"m{now.year * 12 + now.month - 1}"
-    fields = (day + "t", month + "t", day + "s", month + "s")
-    replies = await asyncio.gather(*(client.call("HMGET", PREFIXES["budget"] + row.subject, *fields) for row in rows))
+    replies = await asyncio.gather(*(client.call("GET", PREFIXES["spent"] + row.subject) for row in rows))
     return [
-        BudgetUse(row.subject, name, int(most), int(number or 0), now_ms)
-        for row, used in zip(rows, replies, strict=True)
-        for name, most, number in zip(_BUDGETS, row[1 + _BUDGETS_FROM :], used, strict=True)
+        BudgetUse(row.subject, name, int(most), number, now_ms)
+        for row, packed in zip(rows, replies, strict=True)
+        for name, most, number in zip(_BUDGETS, row[1 + _BUDGETS_FROM :], spent_of(packed, now_ms), strict=True)
         if isinstance(most, int) and most > 0
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -11,6 +12,9 @@ from shared.keys import PREFIXES
 from shared.protocol import DAY_MS
 from shared.redis import RedisClient
 
+_MINUTE: Final = struct.Struct(">6d")
+"""Its second; requests and tokens of the 61 up to it; until when places are promised; requests and tokens of it."""
+_PERIOD: Final = struct.Struct(">3d")
 WINDOW_SECONDS: Final = 61
 """A window has so many whole seconds (`shared/scripts/lib/limits.lua`)."""
 
@@ -30,16 +34,15 @@ async def limits_used(client: RedisClient, subjects: Sequence[str]) -> dict[str,
 
 
 async def _used(client: RedisClient, subject: str, now_ms: int) -> dict[str, int]:
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    day, month = f"d{now_ms // DAY_MS}", f"m{now.year * 12 + now.month - 1}"
-    window, jobs, waits, budget = await asyncio.gather(
+    minute, window, jobs, waits, spent = await asyncio.gather(
+        client.call("GET", PREFIXES["minute"] + subject),
         client.call("HGETALL", PREFIXES["window"] + subject),
         client.call("ZCOUNT", PREFIXES["token_jobs"] + subject, now_ms, "+inf"),
         client.call("ZCOUNT", PREFIXES["subject_waits"] + subject, now_ms, "+inf"),
-        client.call("HMGET", PREFIXES["budget"] + subject, day + "t", month + "t", day + "s", month + "s"),
+        client.call("GET", PREFIXES["spent"] + subject),
     )
-    requests, tokens = _of_window(_fields(window), now_ms // 1000)
-    day_tokens, month_tokens, day_ms, month_ms = (int(one or 0) for one in budget)
+    requests, tokens = _of_window(minute, _fields(window), now_ms // 1000)
+    day_tokens, month_tokens, day_ms, month_ms = spent_of(spent, now_ms)
     return {
         "requests_per_minute": requests, "tokens_per_minute": tokens,
         "concurrent_jobs": int(jobs), "waiting_jobs": int(waits),
@@ -48,20 +51,33 @@ async def _used(client: RedisClient, subject: str, now_ms: int) -> dict[str, int
     }  # fmt: skip
 
 
+def spent_of(packed: bytes | None, now_ms: int) -> tuple[int, int, int, int]:
+    """Return what is spent of budgets: tokens of this day and month (UTC), slot milliseconds of both.
+
+    `packed` is what stands in Redis: periods, each with its tokens and slot ms. A month is below zero (`limits.lua`).
+    """
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    known = {int(period): used for period, *used in _PERIOD.iter_unpack(packed or b"")}
+    (day_tokens, day_ms), (month_tokens, month_ms) = (
+        map(int, known.get(period, (0, 0))) for period in (now_ms // DAY_MS, 1 - now.year * 12 - now.month)
+    )
+    return day_tokens, month_tokens, day_ms, month_ms
+
+
 def _fields(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, int]:
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return {name.decode(): int(value) for name, value in pairs if name[:1] != b"p"}
+    return {name.decode(): int(value) for name, value in pairs if name[:1] in (b"r", b"t")}
 
 
-def _of_window(fields: Mapping[str, int], second: int) -> tuple[int, int]:
+def _of_window(minute: bytes | None, fields: Mapping[str, int], second: int) -> tuple[int, int]:
     """Return the requests and tokens of a window's last 61 seconds, as the script that lets requests in counts them."""
-    at = fields.get("at")
-    if at is None:
+    if minute is None:
         return 0, 0
+    at, _, _, _, *own = map(int, _MINUTE.unpack(minute))
     used = {"r": 0, "t": 0}
     for place in range(WINDOW_SECONDS):
         counted_at = at - (at - place) % WINDOW_SECONDS
         if counted_at > second - WINDOW_SECONDS:  # a clock that was set back counts all of it, as the script does
-            for kind in used:
-                used[kind] += fields.get(f"{kind}{place}", 0)
+            for kind, of_last in zip(used, own, strict=True):
+                used[kind] += of_last if counted_at == at else fields.get(f"{kind}{place}", 0)
     return used["r"], used["t"]

@@ -44,18 +44,21 @@ if idempotency ~= '' then
   end
 end
 
-local limits, tokens, claim, gate = {}, 0, nil, nil
+local limits, tokens = {}, 0
+local judge, kept, charge
 for subject, requests, tokens_a_minute, jobs, waits, day_tokens, month_tokens, day_slot_ms, month_slot_ms in rows() do
   limits[#limits + 1] = {subject = subject, requests = requests, tokens = tokens_a_minute, jobs = jobs, waits = waits,
     budgets = {day_tokens, month_tokens, day_slot_ms, month_slot_ms}}
 end
-if limits[1] then gate = gatekeeper() end
+if limits[1] then judge, kept, charge = gatekeeper() end
 -- A batch's line was let in with its batch: it is charged to the budgets, and never refused.
 if limits[1] and not is_line(sink) then
   tokens = math.ceil(cost)
-  local verdict, number
-  verdict, number, claim = gate.judge(limits, promised_to, is_retry, tokens, now, rates, breach)
-  if verdict then return refuse(verdict, number) end
+  local verdict, number, broken = judge(limits, promised_to, is_retry, tokens, now, rates)
+  if verdict then
+    breach = broken
+    return refuse(verdict, number)
+  end
 end
 local live = live_workers(model, now, LIVE_WORKER_MS)
 -- A batch's line has its whole window to wait for a worker.
@@ -82,10 +85,12 @@ if is_bounded(lane, must_finish, sink) then
   if at_once and ahead >= open then return refuse('busy', until_free(room[3])) end
 end
 if limits[1] and ahead >= open and not is_line(sink) then
-  local full = gate.waits_breach(limits, now)
-  if full then
-    breach = full
-    return refuse('waits', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms')))
+  for _, limit in ipairs(limits) do
+    local number = limit.waits > 0 and redis.call('ZCOUNT', NAMES.subject_waits .. limit.subject, now + 1, '+inf') or 0
+    if limit.waits > 0 and number >= limit.waits then
+      breach = {limit.subject, 'waiting_jobs', limit.waits, number, 1}
+      return refuse('waits', until_free(redis.call('HGET', NAMES.room .. model, 'every_ms')))
+    end
   end
 end
 if room then
@@ -111,14 +116,14 @@ local job = {model = model, lane = lane, tenant = tenant, cost = cost, weight = 
 -- The first write is one that grows memory: at maxmemory nothing is let in by a first that does not. Each write costs as
 -- much as five reads, since it goes into the append-only file too; so the record is one.
 facts = facts .. ',"admitted":' .. now
-if limits[1] then facts = facts .. gate.kept(limits, is_line(sink)) end
+if limits[1] then facts = facts .. kept(limits, is_line(sink)) end
 local deadline = is_line(sink) and math.huge or now + max_wait_ms
 local tag = enter_lane(id, job)
 count_waiting(job, 1)
 redis.call('HSET', NAMES.job .. id, 'facts', facts .. '}', 'spec', spec, 'body', body, 'owners', owner,
   'state', 'waiting', 'attempt', '', 'tries', 0, 'cancelled', '', 'tag', tag, 'deadline', deadline)
 if apart then redis.call('PEXPIRE', body_key, life_ms) end
-if limits[1] and not is_line(sink) then gate.charge(id, limits, claim, tokens, now, life_ms, deadline, ahead >= open, rates) end
+if limits[1] and not is_line(sink) then charge(id, limits, tokens, now, life_ms, deadline, ahead >= open, rates) end
 redis.call('PEXPIRE', NAMES.job .. id, life_ms)
 if key ~= '' then redis.call('SET', key, id .. ' ' .. body_hash, 'PX', life_ms) end
 redis.call('ZADD', NAMES.waits .. model, deadline, id)

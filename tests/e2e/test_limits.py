@@ -109,7 +109,7 @@ def test_a_token_that_is_revoked_with_a_job_in_flight_is_charged_and_leaves_no_p
     assert call.wait(30).status == 200
     with module_redis.client() as client:
         wait_until(lambda: not client.exists(keys.PREFIXES["token_jobs"] + "gone"), 10, "its place to be free")
-        assert client.exists(keys.PREFIXES["budget"] + "gone")
+        assert client.exists(keys.PREFIXES["spent"] + "gone")
 
 
 # Crowds ---------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ end}}, {{__index = plain}})
 """
 _TAIL: Final = (
     f"""
-local USAGE = '{keys.PREFIXES["usage"]}'
+local USAGE, MINUTE, SPENT = '{keys.PREFIXES["usage"]}', '{keys.PREFIXES["minute"]}', '{keys.PREFIXES["spent"]}'
 """
     + """
 local t = redis.call('TIME')
@@ -54,7 +54,13 @@ local ttl_now = ttl_clock()
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local value
-  if kind == 'string' then value = redis.call('GET', key)
+  if kind == 'string' then
+    value = redis.call('GET', key)
+    if string.find(key, MINUTE, 1, true) or string.find(key, SPENT, 1, true) then
+      local numbers = {}
+      for at = 1, #value, 8 do numbers[#numbers + 1] = string.format('%.0f', (struct.unpack('>d', value, at))) end
+      value = table.concat(numbers, ' ')
+    end
   elseif kind == 'hash' then
     value = redis.call('HGETALL', key)
     if string.find(key, USAGE, 1, true) then
@@ -100,12 +106,16 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     for i = 1, #all, 2 do
       local name, value = all[i], all[i + 1]
       local kind, number = string.match(name, '^([rtp])(%d+)$')
-      if name == 'at' or name == 'until' then value = moved_second(value)
-      elseif kind == 'p' then name = 'p' .. moved_second(number)
+      if kind == 'p' then name = 'p' .. moved_second(number)
       elseif kind then name = kind .. (number - by_s) % 61 end
       redis.call('HSET', key, name, value)
     end
     redis.call('PEXPIRE', key, left)
+  elseif string.find(key, MINUTE, 1, true) then
+    local minute = redis.call('GET', key)
+    local at, _, _, promised = struct.unpack('>dddd', minute)
+    redis.call('SETRANGE', key, 0, struct.pack('>d', at - by_s))
+    redis.call('SETRANGE', key, 24, struct.pack('>d', promised - by_s))
   elseif string.find(key, PROMISE, 1, true) then
     local function moved(due, tokens) return moved_second(due) .. ':' .. tokens end
     redis.call('SET', key, (string.gsub(redis.call('GET', key), '(%d+):(%d+)', moved)), 'KEEPTTL')
@@ -229,7 +239,7 @@ def _wrapped(script: Script[Any, Any, Any]) -> str:
 def _shift() -> str:
     text = _TTL_CLOCK + _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
-    for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "WINDOW", "PROMISE", "SWEPT"):
+    for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "WINDOW", "MINUTE", "PROMISE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")
     return text
 

@@ -78,7 +78,7 @@ def finish(world: World) -> None:
     world.let_pass(1_200_000)
     world.compare(world.probe.look())
     allowed = {keys.AUDIT, keys.SWEPT, keys.RUN, keys.PROCESSES, *map(keys.queue, MODELS), *map(keys.room, MODELS)}
-    kept = (keys.PREFIXES["budget"], keys.PREFIXES["usage"])
+    kept = (keys.PREFIXES["spent"], keys.PREFIXES["usage"])
     left = {key for key in world.probe.look().keys.keys() - allowed if not key.startswith(kept)}
     if left:
         raise Broken(f"left behind: {sorted(left)}")

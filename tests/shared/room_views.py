@@ -25,7 +25,7 @@ Wanted = tuple[Any, float | None]
 def differences(model: Model, seen: Seen, moved: int) -> list[str]:
     """Return where Redis is not as the model says; `moved` is by how much the model's clock is ahead."""
     wanted = dict(_wanted(model, moved))
-    seen = replace(seen, keys=_with_usage_summed(seen.keys))
+    seen = replace(seen, keys=_with_windows_whole(_with_usage_summed(seen.keys)))
     problems = [f"{key} is missing" for key in wanted.keys() - seen.keys.keys() if wanted[key][0] != {}]
     for key, shown in seen.keys.items():
         if key == keys.AUDIT:
@@ -54,6 +54,22 @@ def _with_usage_summed(shown: Mapping[str, Shown]) -> dict[str, Shown]:
                 sums[name] = [old + new for old, new in zip(sums.get(name, [0] * len(counts)), counts, strict=True)]
     others = {key: one for key, one in shown.items() if not key.startswith(NAMES["usage"])}
     return {**others, NAMES["usage"]: Shown("hash", 0, sums)} if sums else others
+
+
+def _with_windows_whole(shown: Mapping[str, Shown]) -> dict[str, Shown]:
+    """Return the keys, a subject's minute as part of its window, with the last second as one of all."""
+    out = dict(shown)
+    for key, minute in shown.items():
+        if key.startswith(NAMES["minute"]):
+            at, requests, tokens, _, own_requests, own_tokens = out.pop(key).value.split(" ")
+            name = NAMES["window"] + key.removeprefix(NAMES["minute"])
+            seconds = out[name].value if name in out else {}
+            place = int(at) % 61
+            if f"r{place}" in seconds or f"t{place}" in seconds:
+                raise AssertionError(f"{name} tells of the last second too: {seconds}")
+            whole = {"at": at, "r": requests, "t": tokens, f"r{place}": own_requests, f"t{place}": own_tokens}
+            out[name] = Shown("hash", minute.left_ms, {**seconds, **whole})
+    return out
 
 
 def _wanted(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
@@ -90,7 +106,7 @@ def _of_limits(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
     for key, promises in model.promises.items():
         yield NAMES["promise"] + key, (promises.places, promises.expires)
     for subject, (used, expires) in model.budgets.items():
-        yield NAMES["budget"] + subject, (used, expires)
+        yield NAMES["spent"] + subject, (used, expires)
 
 
 def _of_processes(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
@@ -194,14 +210,25 @@ def _window(value: Mapping[str, str], moved_s: int) -> dict[str, int]:
     return {"at": at, **{name: number for name, number in out.items() if number}}
 
 
+def _spent(value: str) -> dict[str, int]:
+    """Return what budgets have counted, as the model names it: of days and of months."""
+    numbers, out = [int(one) for one in value.split(" ")], dict[str, int]()
+    for period, tokens, slot_ms in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True):
+        name = f"d{period}" if period > 0 else f"m{-period}"
+        if f"{name}t" in out:
+            raise AssertionError(f"{name} is counted twice: {value}")
+        out |= {f"{name}t": tokens, f"{name}s": slot_ms}
+    return out
+
+
 def _normal(key: str, shown: Shown, moved_s: int) -> Any:
     value = shown.value
     if key.startswith(NAMES["window"]):
         return _window(value, moved_s)
     if key.startswith(NAMES["promise"]):
         return tuple((int(due) + moved_s, int(tokens)) for due, tokens in (one.split(":") for one in value.split()))
-    if key.startswith(NAMES["budget"]):
-        return {name: int(number) for name, number in value.items()}
+    if key.startswith(NAMES["spent"]):
+        return _spent(value)
     if key.startswith(NAMES["job"]):
         return {
             "owners": sorted(value["owners"].split()),

@@ -10,7 +10,7 @@ import pytest
 from shared.broker import event_topic
 from shared.config import config_path, describe_settings, load_settings
 from shared.config_problems import ConfigError
-from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem
+from shared.redis_url import certificate_check, parse_sentinel_url, redis_url_problem, shown_url
 from shared.settings import ModelSettings
 
 GOOD = """\
@@ -369,6 +369,9 @@ def test_unusable_redis_urls_say_why(url: str, said: str) -> None:
 
 
 def test_the_parts_of_redis_urls() -> None:
+    assert redis_url_problem("sentinel://u:p%2F@a:1,[::1]/mymaster/3") is None
+    assert shown_url("sentinel://u:p%2F@a:1,[::1]/mymaster/3?sentinel_password=s") == "sentinel://a:1,[::1]/mymaster/3"
+    assert shown_url("redis://u:p%2F@a:1/3?x=s") == "redis://a:1/3"
     parts = parse_sentinel_url("sentinel://u:p%2F@a:1,[::1]/mymaster/3?sentinel_password=s")
     assert parts.hosts == (("a", 1), ("::1", 26379))
     assert (parts.master_name, parts.db, parts.username, parts.password) == ("mymaster", 3, "u", "p/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 
 from shared import keys
@@ -142,9 +143,8 @@ def test_budgets_stand_at_ok_near_or_spent() -> None:
 async def test_budgets_are_counted_without_names(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url) as bench:
         seconds = int((await bench.redis("TIME"))[0])
-        day = f"d{seconds // 86_400}t"
         for subject, used in (("alice", 80), ("bob", 100), ("group:team", 10)):
-            await bench.redis("HSET", keys.PREFIXES["budget"] + subject, day, used)
+            await bench.redis("SET", keys.PREFIXES["spent"] + subject, struct.pack(">3d", seconds // 86_400, used, 0))
         none = (0, 0, 0, 0)
         rows = [LimitRow(name, *none, 100, 0, 0, 0) for name in ("alice", "bob", "new", "group:team")]
         look, asked = BudgetLook(bench.client), list[int]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import struct
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from shared.jobs import End, new_id
 from shared.room.admission import Admission
 from shared.room.leases import How, append_parts
 from shared.room.limits import Rate, limits_of, spent_budget
+from shared.room.limits_used import limits_used
 from shared.room.lines import LineJob, Lines
 from shared.room.scripts import AppendRow
 from shared.token_settings import GroupSettings, TokenSettings
@@ -176,7 +178,7 @@ async def test_an_estimate_is_put_right_by_every_end(room_redis: RedisServer) ->
         given: dict[str, Any] = {"tokens_per_minute": 10_000, "cost": 1000}
 
         async def remaining() -> int:
-            return int(await bench.redis("HGET", keys.PREFIXES["window"] + "a", "t"))
+            return (await limits_used(bench.client, ["a"]))["a"]["tokens_per_minute"]
 
         await bench.admit(**given)
         assert await remaining() == 1000
@@ -322,12 +324,32 @@ async def test_a_spent_budget_refuses_until_it_begins_anew(room_redis: RedisServ
         headers = error.response_headers()
         assert headers.get("x-should-retry") == "false" or "retry-after" in headers  # the last minute of a day
         assert await bench.take_ids() == [third]
-        # A budget's fields bear the day and the month: those of another are not looked at.
-        key = keys.PREFIXES["budget"] + "a"
-        for field in await bench.redis("HKEYS", key):
-            await bench.redis("HSET", key, field[:1] + b"1" + field[1:], await bench.redis("HGET", key, field))
-            await bench.redis("HDEL", key, field)
+        # A budget bears its day and its month: those of another are not looked at.
+        key = keys.PREFIXES["spent"] + "a"
+        spent = list(struct.unpack(">6d", await bench.redis("GET", key)))
+        spent[0], spent[3] = spent[0] - 40, spent[3] + 2
+        await bench.redis("SET", key, struct.pack(">6d", *spent), "KEEPTTL")
         await bench.admit(**given)
+
+
+@asynchronous
+async def test_a_budget_finds_what_it_had_counted_when_the_clock_steps_back_over_midnight(
+    room_redis: RedisServer,
+) -> None:
+    async with open_bench(room_redis.url) as bench:
+        key = keys.PREFIXES["spent"] + "a"
+        given: dict[str, Any] = {"tokens_per_day": 500}
+        await bench.admit(**given)
+        await bench.end((await bench.take())[0], used=490)
+        day, *today, month, month_tokens, month_ms = struct.unpack(">6d", await bench.redis("GET", key))
+        ahead = (day + 1, 7, 0, month, month_tokens, month_ms, day, *today)
+        await bench.redis("SET", key, struct.pack(">9d", *ahead), "KEEPTTL")
+        await bench.admit(**given)
+        await bench.end((await bench.take())[0], used=10)
+        day_now, used, _, month_now, month_used, _, *others = struct.unpack(">9d", await bench.redis("GET", key))
+        assert (day_now, used, month_now, month_used) == (day, 500, month, month_tokens + 10)
+        assert others == [day + 1, 7, 0]
+        assert isinstance(await refusal(bench, **given), InsufficientQuota)
 
 
 @asynchronous
@@ -343,14 +365,14 @@ async def test_slot_seconds_are_charged_for_every_run(room_redis: RedisServer) -
             (job,) = await bench.take()
             await bench.wait_ms(300)
             await bench.end(job)
-            fields = await bench.redis("HGETALL", keys.PREFIXES["budget"] + "a")
-            used = {name[-1:]: int(number) for name, number in zip(fields[::2], fields[1::2], strict=True)}
-            assert 600 <= used[b"s"] < 5000
+            spent = await bench.redis("GET", keys.PREFIXES["spent"] + "a")
+            day, _, day_ms, month, _, month_ms = struct.unpack(">6d", spent)
+            assert day > 0 > month
+            assert 600 <= day_ms == month_ms < 5000
             await clock.on(0)
             waiting = await bench.admit(**given)
             await bench.cancel(waiting)
-            after = await bench.redis("HGETALL", keys.PREFIXES["budget"] + "a")
-            assert after == fields  # who waits holds no slot
+            assert await bench.redis("GET", keys.PREFIXES["spent"] + "a") == spent  # who waits holds no slot
 
 
 @asynchronous
@@ -364,7 +386,7 @@ async def test_a_batchs_line_is_charged_to_budgets_and_refused_by_no_limit(room_
         assert await lines.admit("batch_1", "m", token, jobs, life_seconds=60) == [True] * 3
         for job in await bench.take(3):
             await bench.end(job, used=20)
-        assert await bench.redis("EXISTS", keys.PREFIXES["window"] + "a", keys.PREFIXES["token_jobs"] + "a") == 0
+        assert await bench.redis("EXISTS", keys.PREFIXES["minute"] + "a", keys.PREFIXES["token_jobs"] + "a") == 0
         with pytest.raises(InsufficientQuota, match="60 of its 10"):
             await bench.admit(cost=5, **limits)
         spent = await spent_budget(bench.client, limits_of(token).rows)  # so another batch is refused
@@ -383,7 +405,7 @@ async def test_without_limits_nothing_is_counted(room_redis: RedisServer) -> Non
         (job,) = await bench.take()
         await bench.end(job)
         kinds = {key.split(b":")[1].decode() for key in await bench.redis("KEYS", "aq2:*")}
-        assert not kinds & {"window", "promise", "budget", "token_jobs", "subject_waits"}
+        assert not kinds & {"minute", "window", "promise", "spent", "token_jobs", "subject_waits"}
         admitted = (await bench.admitted())[1]
         assert admitted.headers() == []
 

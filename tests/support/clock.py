@@ -40,11 +40,14 @@ local function shift_window(key)
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
     local kind, number = string.match(name, '^([rtp])(%d+)$')
-    if name == 'at' or name == 'until' then value = string.format('%.0f', value - seconds)
-    elseif kind == 'p' then name = string.format('p%.0f', number - seconds)
+    if kind == 'p' then name = string.format('p%.0f', number - seconds)
     elseif kind then name = kind .. (number - seconds) % 61 end
     redis.call('HSET', key, name, value)
   end
+end
+local function shift_minute(key)
+  local at, r, t, promised, own_r, own_t = struct.unpack('>dddddd', redis.call('GET', key))
+  redis.call('SETRANGE', key, 0, struct.pack('>dddddd', at - seconds, r, t, promised - seconds, own_r, own_t))
 end
 local function shift_promises(key)
   local function moved(due, tokens) return string.format('%.0f:', due - seconds) .. tokens end
@@ -66,6 +69,7 @@ for _, key in ipairs(redis.call('KEYS', 'aq*')) do
   if times[kind] then shift_scores(key)
   elseif kind == 'swept' then shift_string(key)
   elseif kind == 'window' then shift_window(key)
+  elseif kind == 'minute' then shift_minute(key)
   elseif kind == 'promise' then shift_promises(key)
   elseif kind == 'job' then shift_job(key)
   elseif kind == 'room' then

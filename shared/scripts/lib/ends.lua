@@ -29,7 +29,10 @@ end
 -- stream began, where that is now.
 local function conclude(id, job, keep_ms, begun)
   for owner in each_owner(job.owners) do redis.call('SREM', NAMES.owned .. owner, id) end
-  if job.limits then pcall(limiter().settle, id, job) end
+  if job.limits then
+    local settle_limits = limiter()
+    pcall(settle_limits, id, job)
+  end
   if holds_key(id, job) then
     if keep_ms > 0 then redis.call('PEXPIRE', job.idempotency, keep_ms) else redis.call('DEL', job.idempotency) end
   end
@@ -99,7 +102,10 @@ local function wait_again(id, job, now, tries, keeps_deadline)
   redis.call('ZADD', NAMES.waits .. job.model, deadline, id)
   if job.apart then redis.call('PEXPIRE', NAMES.body .. id, life) end
   if holds_key(id, job) then redis.call('PEXPIRE', job.idempotency, life) end
-  if job.limits then limiter().begin_again(id, job, now, life, deadline) end
+  if job.limits then
+    local _, limit_again = limiter()
+    limit_again(id, job, now, life, deadline)
+  end
 end
 
 -- The running mean of the time between two ends, from which Retry-After is told, and how many there were lately, which

@@ -2,29 +2,31 @@
 -- the second in which it falls due, counts there as if it were used, and is dropped when nobody has come for 2 s.
 
 local function gatekeeper()
-  local counting = make_limiter()
-  local periods, open_window, charge_window, hold_place = counting.periods, counting.open_window, counting.charge_window, counting.hold_place
+  local spent_now, hold_place, count_now, window_tools = limit_tools()
 
-  -- What is looked at only where somebody was refused lately, or is now.
-  local function promiser(charge_window)
+  -- What is made only where a second begins, or somebody was refused lately or is now.
+  local function place_tools()
+    local open_window, charge_window = window_tools()
+
     -- What each second of a window holds, and what is promised in the seconds to come.
     local function read_window(window)
-      window.seconds, window.promises = {}, {}
-      if window.is_anew then
-        window.seconds[window.second] = {window.own_requests, window.own_tokens}
-        return
-      end
-      local flat = redis.call('HGETALL', window.key)
+      window.seconds, window.promises = {[window.second] = {window.own_requests, window.own_tokens}}, {}
+      if window.is_anew then return end
+      if window.at < window.second then window.seconds[window.at] = {window.past_requests, window.past_tokens} end
+      local flat = redis.call('HGETALL', NAMES.window .. window.subject)
       for j = 1, #flat, 2 do
         local kind, number = string.match(flat[j], '^([rtp])(%d+)$')
         number = tonumber(number)
         if kind == 'p' then
           local requests, tokens = string.match(flat[j + 1], '^(%d+) (%d+)$')
           if number + PROMISE_KEPT_S >= window.second then window.promises[number] = {tonumber(requests), tonumber(tokens)}
-          else window.old[#window.old + 1] = flat[j] end
+          else
+            window.broken = window.broken or {}
+            window.broken[#window.broken + 1] = flat[j]
+          end
         elseif kind then
           local second = window.second - (window.second - number) % 61
-          if second <= window.at then
+          if second < window.at then
             local held = window.seconds[second] or {0, 0}
             held[kind == 'r' and 1 or 2] = tonumber(flat[j + 1])
             window.seconds[second] = held
@@ -89,8 +91,9 @@ local function gatekeeper()
 
     local function write_promised(window, second)
       local promised = window.promises[second]
-      if promised[1] > 0 then redis.call('HSET', window.key, 'p' .. second, string.format('%.0f %.0f', promised[1], promised[2]))
-      else redis.call('HDEL', window.key, 'p' .. second) end
+      local key = NAMES.window .. window.subject
+      if promised[1] > 0 then redis.call('HSET', key, 'p' .. second, string.format('%.0f %.0f', promised[1], promised[2]))
+      else redis.call('HDEL', key, 'p' .. second) end
     end
 
     -- Promises a place from a second on, in place of the one that was claimed, if any.
@@ -100,134 +103,144 @@ local function gatekeeper()
       write_promises(key, promises, now)
       for _, limit in ipairs(limits) do
         local window = limit.window
+        window.promised_until = math.max(window.promised_until, due)
         charge_window(window, 0, 0)
-        redis.call('PEXPIRE', window.key, WINDOW_MS)
         if claimed then write_promised(window, claimed[1]) end
         count_promise(window, due, 1, tokens)
         write_promised(window, due)
-        redis.call('HSET', window.key, 'until', math.max(window.promised_until, due))
+        redis.call('PEXPIRE', NAMES.window .. window.subject, WINDOW_MS)
+        redis.call('PEXPIRE', NAMES.minute .. window.subject, WINDOW_MS)
       end
     end
 
-    return {read_window = read_window, first_fit = first_fit, read = read_promises, write = write_promises, count = count_promise,
-      write_promised = write_promised, promise_place = promise_place}
-  end
-
-  -- How many ms until a request may come in, 0 for now; and what it claims, to be handed to `take_place` when it is let in.
-  local function wait_for_place(limits, promised_to, is_retry, tokens, now)
-    local present, is_free, is_promised = 0, true, false
-    for _, limit in ipairs(limits) do
-      local window = open_window(limit.subject, now)
-      limit.window = window
-      present = math.max(present, window.second)
-      is_promised = is_promised or window.promised_until + PROMISE_KEPT_S >= window.second
-      is_free = is_free and (limit.requests == 0 or window.requests < limit.requests)
-        and (limit.tokens == 0 or window.tokens + tokens <= limit.tokens)
-    end
-    if is_free and not is_promised then return 0, nil end
-    local places, key = promiser(charge_window), NAMES.promise .. promised_to
-    for _, limit in ipairs(limits) do places.read_window(limit.window) end
-    local promises = places.read(key, present)
-    local claimed = promises[1] and (is_retry or promises[1][1] <= present) and table.remove(promises, 1) or nil
-    if claimed then
-      for _, limit in ipairs(limits) do places.count(limit.window, claimed[1], -1, claimed[2]) end
-    end
-    local due = places.first_fit(limits, present, tokens)
-    if due == present then return 0, {key = key, claimed = claimed, promises = promises, places = places} end
-    -- Who comes back too early keeps its place; equal bodies of other clients get one each.
-    if claimed and claimed[1] > present then return claimed[1] * 1000 - now, nil end
-    if not due then return PROMISE_S * 1000, nil end
-    places.promise_place(limits, key, promises, claimed, due, tokens, now)
-    return due * 1000 - now, nil
-  end
-
-  -- Counts a request that is let in.
-  local function take_place(limits, claim, tokens, now)
-    for _, limit in ipairs(limits) do
-      charge_window(limit.window, 1, tokens)
-      limit.window.at = limit.window.second
-      if claim and claim.claimed then claim.places.write_promised(limit.window, claim.claimed[1]) end
-    end
-    if claim and claim.claimed then claim.places.write(claim.key, claim.promises, now) end
-  end
-
-  local BUDGETS = {'tokens_per_day', 'tokens_per_month', 'slot_seconds_per_day', 'slot_seconds_per_month'}
-
-  -- What a budget has left nothing of: {subject, name, limit, used, 0}; nil where all have.
-  local function spent_budget(limit, now)
-    local most = limit.budgets
-    if most[1] + most[2] + most[3] + most[4] == 0 then return nil end
-    local used = redis.call('HMGET', NAMES.budget .. limit.subject, unpack(periods(now)))
-    for i = 1, 4 do
-      if most[i] > 0 and used[i] then
-        local number = tonumber(used[i])
-        if number >= most[i] then return {limit.subject, BUDGETS[i], most[i], number, 0} end
+    -- How many ms until a request may come in, 0 for now; and what it claims, to be handed to `take_places` when it is let in.
+    local function wait_for_place(limits, promised_to, is_retry, tokens, now)
+      local present, is_free, is_promised = 0, true, false
+      for _, limit in ipairs(limits) do
+        local window = open_window(limit.subject, limit.minute, now)
+        limit.window = window
+        present = math.max(present, window.second)
+        is_promised = is_promised or window.promised_until + PROMISE_KEPT_S >= window.second
+        is_free = is_free and (limit.requests == 0 or window.requests < limit.requests)
+          and (limit.tokens == 0 or window.tokens + tokens <= limit.tokens)
       end
+      if is_free and not is_promised then return 0, nil end
+      local key = NAMES.promise .. promised_to
+      for _, limit in ipairs(limits) do read_window(limit.window) end
+      local promises = read_promises(key, present)
+      local claimed = promises[1] and (is_retry or promises[1][1] <= present) and table.remove(promises, 1) or nil
+      if claimed then
+        for _, limit in ipairs(limits) do count_promise(limit.window, claimed[1], -1, claimed[2]) end
+      end
+      local due = first_fit(limits, present, tokens)
+      if due == present then return 0, {key = key, claimed = claimed, promises = promises} end
+      -- Who comes back too early keeps its place; equal bodies of other clients get one each.
+      if claimed and claimed[1] > present then return claimed[1] * 1000 - now, nil end
+      if not due then return PROMISE_S * 1000, nil end
+      promise_place(limits, key, promises, claimed, due, tokens, now)
+      return due * 1000 - now, nil
     end
-    return nil
+
+    -- Counts a request that is let in.
+    local function take_places(limits, claim, tokens, now)
+      local claimed = claim and claim.claimed
+      for _, limit in ipairs(limits) do
+        charge_window(limit.window, 1, tokens)
+        limit.window.at = limit.window.second
+        if claimed then write_promised(limit.window, claimed[1]) end
+      end
+      if claimed then write_promises(claim.key, claim.promises, now) end
+    end
+
+    return wait_for_place, take_places
+  end
+
+  -- Opens the windows of requests that come within a second in which others did, where nothing stands in their way; false where
+  -- `wait_for_place` must look. Nothing is written.
+  local function open_quickly(limits, tokens, now)
+    local second = math.floor(now / 1000)
+    for _, limit in ipairs(limits) do
+      if not limit.minute then return false end
+      local at, requests, used, promised_until, own_requests, own_tokens = struct.unpack('>dddddd', limit.minute)
+      if at < second or at - second > CLOCK_GRAIN_S or promised_until + PROMISE_KEPT_S >= at
+        or (limit.requests > 0 and requests >= limit.requests) or (limit.tokens > 0 and used + tokens > limit.tokens) then
+        return false
+      end
+      limit.window = {subject = limit.subject, second = at, at = at, requests = requests, tokens = used,
+        promised_until = promised_until, own_requests = own_requests, own_tokens = own_tokens}
+    end
+    return true
   end
 
   -- Tells of the requests and tokens a minute, of whichever subject has least left: limit, remaining, ms until all is free.
   local function tell_rates(limits, now, rates)
     for i = 1, 6 do rates[i] = 0 end
-    local function tell(at, most, used, window)
-      local left = math.max(0, most - used)
-      if most > 0 and (rates[at] == 0 or left < rates[at + 1]) then
-        rates[at], rates[at + 1] = most, left
-        rates[at + 2] = used > 0 and math.max(0, (math.min(window.at, window.second) + 61) * 1000 - now) or 0
-      end
-    end
     for _, limit in ipairs(limits) do
-      tell(1, limit.requests, limit.window.requests, limit.window)
-      tell(4, limit.tokens, limit.window.tokens, limit.window)
+      local window = limit.window
+      local free_ms = math.max(0, (math.min(window.at, window.second) + 61) * 1000 - now)
+      local left, tokens_left = math.max(0, limit.requests - window.requests), math.max(0, limit.tokens - window.tokens)
+      if limit.requests > 0 and (rates[1] == 0 or left < rates[2]) then
+        rates[1], rates[2], rates[3] = limit.requests, left, window.requests > 0 and free_ms or 0
+      end
+      if limit.tokens > 0 and (rates[4] == 0 or tokens_left < rates[5]) then
+        rates[4], rates[5], rates[6] = limit.tokens, tokens_left, window.tokens > 0 and free_ms or 0
+      end
     end
   end
 
-  -- Whether limits refuse a request: verdict and ms until it may come again, or nil, nil and what it claims. Nothing is counted
-  -- but a place that is promised.
-  local function judge_limits(limits, promised_to, is_retry, tokens, now, rates, breach)
-    local function found(verdict, number, told)
-      for i, value in ipairs(told) do breach[i] = value end
-      return verdict, number
+  local take_places, the_claim = nil, nil
+
+  -- Whether limits refuse a request: verdict, ms until it may come again and what it breaks ({subject, limit, its number, used,
+  -- wanted}), or nil. Nothing is counted but a place that is promised.
+  local function judge_limits(limits, promised_to, is_retry, tokens, now, rates)
+    local minutely, names = {}, {}
+    for k, limit in ipairs(limits) do
+      names[2 * k - 1], names[2 * k] = NAMES.minute .. limit.subject, NAMES.spent .. limit.subject
     end
-    local minutely = {}
-    for _, limit in ipairs(limits) do
+    local known = redis.call('MGET', unpack(names))
+    for k, limit in ipairs(limits) do
+      limit.minute = known[2 * k - 1]
       if limit.requests + limit.tokens > 0 then minutely[#minutely + 1] = limit end
       if limit.tokens > 0 and tokens > limit.tokens then
-        return found('large', 0, {limit.subject, 'tokens_per_minute', limit.tokens, 0, tokens})
+        return 'large', 0, {limit.subject, 'tokens_per_minute', limit.tokens, 0, tokens}
       end
-      local spent = spent_budget(limit, now)
-      if spent then return found('budget', 0, spent) end
-      -- Only counted here: a write that frees memory would let all later ones pass at maxmemory.
-      local jobs = limit.jobs > 0 and redis.call('ZCOUNT', NAMES.token_jobs .. limit.subject, now + 1, '+inf') or 0
-      if limit.jobs > 0 and jobs >= limit.jobs then return found('jobs', 1000, {limit.subject, 'concurrent_jobs', limit.jobs, jobs, 1}) end
+      if known[2 * k] then
+        local _, day_tokens, day_ms, _, month_tokens, month_ms = spent_now(known[2 * k], now)
+        for i, used in ipairs({day_tokens, month_tokens, day_ms, month_ms}) do
+          local most = limit.budgets[i]
+          if most > 0 and used >= most then
+            local BUDGETS = {'tokens_per_day', 'tokens_per_month', 'slot_seconds_per_day', 'slot_seconds_per_month'}
+            return 'budget', 0, {limit.subject, BUDGETS[i], most, used, 0}
+          end
+        end
+      end
+      if limit.jobs > 0 and redis.call('ZCARD', NAMES.token_jobs .. limit.subject) >= limit.jobs then
+        -- Some of them may have ended with a Redis that was lost. They are only counted here: a write that frees memory would
+        -- let all later ones pass at maxmemory.
+        local jobs = redis.call('ZCOUNT', NAMES.token_jobs .. limit.subject, now + 1, '+inf')
+        if jobs >= limit.jobs then return 'jobs', 1000, {limit.subject, 'concurrent_jobs', limit.jobs, jobs, 1} end
+      end
     end
     if not minutely[1] then return nil end
     limits.minutely = minutely
-    local wait_ms, claim = wait_for_place(minutely, promised_to, is_retry, tokens, now)
-    if wait_ms == 0 then return nil, nil, claim end
+    if open_quickly(minutely, tokens, now) then return nil end
+    local wait_for_place, wait_ms
+    wait_for_place, take_places = place_tools()
+    wait_ms, the_claim = wait_for_place(minutely, promised_to, is_retry, tokens, now)
+    if wait_ms == 0 then return nil end
     tell_rates(minutely, now, rates)
     -- The limit that is met first is told, or, where only promised places stand before it, the first.
     for _, limit in ipairs(minutely) do
       local window = limit.window
       if limit.requests > 0 and window.requests >= limit.requests then
-        return found('rate', wait_ms, {limit.subject, 'requests_per_minute', limit.requests, window.requests, 1})
+        return 'rate', wait_ms, {limit.subject, 'requests_per_minute', limit.requests, window.requests, 1}
       elseif limit.tokens > 0 and window.tokens + tokens > limit.tokens then
-        return found('rate', wait_ms, {limit.subject, 'tokens_per_minute', limit.tokens, window.tokens, tokens})
+        return 'rate', wait_ms, {limit.subject, 'tokens_per_minute', limit.tokens, window.tokens, tokens}
       end
     end
     local first = minutely[1]
-    if first.requests > 0 then return found('rate', wait_ms, {first.subject, 'requests_per_minute', first.requests, first.window.requests, 1}) end
-    return found('rate', wait_ms, {first.subject, 'tokens_per_minute', first.tokens, first.window.tokens, tokens})
-  end
-
-  -- Which subject has as many waiting jobs as it may: as a breach.
-  local function waits_breach(limits, now)
-    for _, limit in ipairs(limits) do
-      local number = limit.waits > 0 and redis.call('ZCOUNT', NAMES.subject_waits .. limit.subject, now + 1, '+inf') or 0
-      if limit.waits > 0 and number >= limit.waits then return {limit.subject, 'waiting_jobs', limit.waits, number, 1} end
-    end
-    return nil
+    if first.requests > 0 then return 'rate', wait_ms, {first.subject, 'requests_per_minute', first.requests, first.window.requests, 1} end
+    return 'rate', wait_ms, {first.subject, 'tokens_per_minute', first.tokens, first.window.tokens, tokens}
   end
 
   -- What a job's facts say of its limits, to be added to them; and, for older versions, the token whose concurrent jobs it
@@ -249,9 +262,10 @@ local function gatekeeper()
   end
 
   -- Counts a job that is let in.
-  local function charge_limits(id, limits, claim, tokens, now, life_ms, deadline, must_wait, rates)
+  local function charge_limits(id, limits, tokens, now, life_ms, deadline, must_wait, rates)
     if limits.minutely then
-      take_place(limits.minutely, claim, tokens, now)
+      if take_places then take_places(limits.minutely, the_claim, tokens, now)
+      else for _, limit in ipairs(limits.minutely) do count_now(limit.window, 1, tokens) end end
       tell_rates(limits.minutely, now, rates)
     end
     for _, limit in ipairs(limits) do
@@ -260,5 +274,5 @@ local function gatekeeper()
     end
   end
 
-  return {judge = judge_limits, waits_breach = waits_breach, kept = kept_limits, charge = charge_limits}
+  return judge_limits, kept_limits, charge_limits
 end
