@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from shared.logging import write_line
 from shared.token_settings import TokenSettings
 
 if TYPE_CHECKING:
@@ -113,13 +114,15 @@ def write_log(record: RequestRecord) -> None:
     """Write the request's line."""
     if not log.isEnabledFor(logging.INFO):
         return
-    log.info(
-        "%s %s", record.method, record.path[:MAX_PATH].decode("ascii", "replace"),
-        extra={
-            "request_id": record.request_id, "status": record.status, "ms": int(record.seconds * 1000),
-            "client": record.client,
-            **{name: getattr(record, name) for name in (OF_JOBS if record.kind is not None else OF_OTHERS)},
-            **({"group": record.group} if record.group is not None else {}),
-            **({"trace": record.trace.id} if record.trace is not None else {}),
-        },
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "request_id": record.request_id, "status": record.status, "ms": int(record.seconds * 1000),
+        "client": record.client,
+    }  # fmt: skip
+    for name in OF_JOBS if record.kind is not None else OF_OTHERS:
+        fields[name] = getattr(record, name)
+    if record.group is not None:
+        fields["group"] = record.group
+    if record.trace is not None:
+        fields["trace"] = record.trace.id
+    path = record.path[:MAX_PATH].decode("ascii", "replace")
+    write_line(log, logging.INFO, fields, "%s %s", record.method, path)

@@ -1,7 +1,8 @@
 """Child processes that are started again when they end: `Child`, for `aqueduct up`.
 
-In: a command, its environment, a name. Out: its lines under that name, and a restart with growing pauses, until
-`terminate` or `kill`. All of it happens on the event loop of the main thread, to which the children's lives are tied.
+In: a command, its environment, a name. Out: what it says under that name (its log it writes itself, see
+`aqueduct/own_log.py`), and a restart with growing pauses, until `terminate` or `kill`. All of it happens on the event
+loop of the main thread, to which the children's lives are tied.
 """
 
 from __future__ import annotations

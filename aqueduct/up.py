@@ -23,6 +23,7 @@ import httpx
 
 from aqueduct.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from aqueduct.errors import CommandError
+from aqueduct.own_log import log_descriptor, say, variable
 from aqueduct.ports import free_port, listen, url_of
 from aqueduct.probing.lookup import backend_check
 from aqueduct.reloads import Reloads
@@ -77,6 +78,7 @@ class _Up:
         self._flower_port = (
             _port_for_flower(plan.settings.flower.host, plan.settings.flower.port) if with_flower else None
         )
+        self._log_fd = log_descriptor()
         self._apis = self._make_apis(api_processes)
         self._workers = self._make_workers()
         self._helpers = self._make_helpers()
@@ -102,11 +104,11 @@ class _Up:
     def _child(self, name: str, given: Mapping[str, str], *arguments: str, pass_fds: Sequence[int] = ()) -> Child:
         # -P: a folder `api` or `workers` where the person happens to be must not be taken for ours.
         command = [sys.executable, "-P", "-m", *arguments]
-        return Child(name, command, self._environment(given), say, pass_fds=pass_fds)
+        return Child(name, command, self._environment(name, given), say, pass_fds=(*pass_fds, self._log_fd))
 
-    def _environment(self, given: Mapping[str, str]) -> dict[str, str]:
+    def _environment(self, name: str, given: Mapping[str, str]) -> dict[str, str]:
         redis = {"AQUEDUCT_REDIS_URL": self._redis.url} if self._redis is not None else {}
-        return {**given, "PYTHONUNBUFFERED": "1", **redis}
+        return {**given, "PYTHONUNBUFFERED": "1", **redis, **variable(self._log_fd, name)}
 
     def _worker(self, name: str, served: Sequence[str]) -> Child:
         child = self._child(name, self._plan.environment_for(models=served), "aqueduct", "worker", "--")
@@ -164,6 +166,7 @@ class _Up:
             for task in others:
                 task.cancel()
             await asyncio.gather(*self._runs.values(), *others, return_exceptions=True)
+            os.close(self._log_fd)
 
     def _run_child(self, child: Child) -> None:
         self._runs[child] = asyncio.create_task(child.run())
@@ -187,7 +190,7 @@ class _Up:
         new = list(plan.settings.models)
         for child in self._workers:  # one that has come back while a model was away is without it, and stays so
             child.tail = tuple(name for name in child.began_with if name in plan.settings.models)
-            child.environment = self._environment(plan.environment_for(models=child.tail))
+            child.environment = self._environment(child.name, plan.environment_for(models=child.tail))
             new = [name for name in new if name not in child.tail]
         if new:
             child = self._worker(f"worker-{len(self._workers) + 1}", new)
@@ -268,7 +271,8 @@ class _Up:
                 await asyncio.sleep(READY_POLL_SECONDS)
         for child in self._children:
             child.settled = True
-        print(self._banner(), flush=True)
+        sys.stdout.write(f"{self._banner()}\n")  # as one, where children write too
+        sys.stdout.flush()
         await self._warn_of_backends()
 
     async def _warn_of_backends(self) -> None:
@@ -390,8 +394,3 @@ def _is_hung_up() -> bool:
 
 def _numbered(name: str, index: int, count: int) -> str:
     return name if count == 1 else f"{name}-{index + 1}"
-
-
-def say(name: str, line: str) -> None:
-    """Print one line of a child, or of ours, under its name."""
-    print(f"{name:<9}| {escaped(line)}", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.jobs import End, TakenJob, request_id
+from shared.logging import write_line
 from shared.room.leases import Why
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def write_log(record: RunRecord) -> None:
         "queue_ms": job.queue_ms, "ms": int((time.time() - record.began_at) * 1000),
     }  # fmt: skip
     if record.why is not None or end is None:
-        log.info("job stopped: %s", record.why, extra=fields)
+        write_line(log, logging.INFO, fields, "job stopped: %s", record.why)
     elif went_well:
-        log.debug("job completed", extra=fields)
+        write_line(log, logging.DEBUG, fields, "job completed")
     else:
-        log.warning("job failed: %s", end.code, extra={**fields, "status": end.status})
+        write_line(log, logging.WARNING, {**fields, "status": end.status}, "job failed: %s", end.code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from aqueduct.errors import WRONG_USAGE, CommandError
+from aqueduct.own_log import take
 
 if TYPE_CHECKING:
     from shared.catalogue import Catalogue
@@ -94,7 +95,7 @@ def catalogue_for(
     resolve_flower_password: bool = False,
     resolve_webhook_secrets: bool = False,
 ) -> Catalogue:
-    """Return the configuration of a process that serves, and set its logging up.
+    """Return the configuration of a process that serves, and set its logging up: that of a child of `up` as it says.
 
     Raises:
         ConfigError: with every problem of the file and the environment.
@@ -103,6 +104,7 @@ def catalogue_for(
     from shared.catalogue import Catalogue, Source  # noqa: PLC0415 - see the package's docstring
     from shared.logging import configure_logging  # noqa: PLC0415
 
+    take(os.environ)
     source = Source(
         config,
         {**os.environ, **overrides},

@@ -168,3 +168,16 @@ def test_other_endpoints_tell_their_token_and_error(system: System) -> None:
         lines = [line_of(system, client.get(path)) for path in ("/v1/models", "/v1/files", "/v1/nothing")]
     seen = [(line["tenant"], line["status"], line["error_code"]) for line in lines]
     assert seen == [("test", 200, None), ("test", 404, "storage_not_set_up"), (None, 404, "unknown_url")]
+
+
+def test_no_line_is_lost_with_a_process_that_is_told_to_end(system: System) -> None:
+    with system.client() as client:
+        ids = [client.get("/v1/models").headers["x-request-id"] for _ in range(50)]
+    assert system.api is not None
+    system.api.terminate()
+    assert system.api.wait(20) == 0
+    lines = [json.loads(line) for line in system.api.log().splitlines()]
+    assert [line["request_id"] for line in lines if line.get("request_id") in ids] == ids
+    assert lines[-1]["message"] == "ended"
+    system.start_api()
+    system.wait_ready()
