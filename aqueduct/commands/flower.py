@@ -19,6 +19,7 @@ from aqueduct.commands.common import Overrides, address_options, catalogue_for, 
 from aqueduct.errors import WRONG_USAGE, CommandError
 from aqueduct.flower_view.columns import SHOWN, add_columns, as_shown
 from aqueduct.flower_view.door import Passes, open_door
+from aqueduct.flower_view.load import lighten
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -61,6 +62,7 @@ def serve(settings: Settings) -> None:
     (login,) = options.basic_auth
     open_door(login, Passes(settings.redis))
     add_columns()
+    lighten()
     application_settings["cookie_secret"] = options.cookie_secret
     flower = Flower(capp=celery_app(settings), options=options, **application_settings)
     signal.signal(signal.SIGTERM, _end)
