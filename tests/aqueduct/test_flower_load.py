@@ -19,8 +19,9 @@ lighten()
 def an_event(number: int, kind: str = "task-succeeded", **fields: Any) -> dict[str, Any]:
     """Return what a worker tells."""
     return {
-        "type": kind, "uuid": f"req_{number}", "name": "chat.completions:m", "hostname": "m-1", "utcoffset": 0, "pid": 1,
-        "timestamp": 1.0 + number, "local_received": 1.0, "clock": number + 1, "kwargs": "{'tenant': 'alice'}", **fields,
+        "type": kind, "uuid": f"req_{number}", "name": "chat.completions:m", "hostname": "m-1", "utcoffset": 0,
+        "pid": 1, "timestamp": 1.0 + number, "local_received": 1.0, "clock": number + 1,
+        "kwargs": "{'tenant': 'alice'}", **fields,
     }  # fmt: skip
 
 
