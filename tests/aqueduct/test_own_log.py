@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from aqueduct.own_log import variable
 from aqueduct.supervisor import USAGE_ERROR, Child
 from tests.aqueduct.test_up import Up
 from tests.support.asynchronous import asynchronous
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, free_port
 from tests.support.waiting import wait_until
 
 CHILD = """
@@ -96,3 +97,31 @@ def test_requests_are_logged_without_up(up: Up) -> None:
     assert all(
         line.startswith("api      | 20") and "INFO aqueduct.api.requests GET /v1/models" in line for line in lines
     )
+
+
+def test_a_terminal_that_closes_leaves_an_answer_its_grace(tmp_path: Path) -> None:
+    """Neither the processes' own lines nor those of their log can be written any more."""
+    port, (ours, theirs) = free_port(), os.openpty()
+    options = ("--data-dir", str(tmp_path), "--port", str(port), "--no-flower")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aqueduct", "up", *options], cwd=ROOT, start_new_session=True,
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - only system calls
+    )  # fmt: skip
+    try:
+        os.close(theirs)
+        seen = b""
+        while b"Ctrl-C ends it" not in seen:
+            seen += os.read(ours, 65536)
+        headers = {"authorization": f"Bearer {json.loads((tmp_path / 'up.json').read_text())['token']}"}
+        body = {"model": "demo-slow", "stream": True, "messages": [{"role": "user", "content": "word " * 40}]}
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+            chunks = answer.iter_raw()
+            next(chunks)
+            os.close(ours)
+            rest = b"".join(chunks)
+        assert rest.endswith(b"data: [DONE]\n\n"), rest[-500:]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
