@@ -44,6 +44,11 @@ class Exchange:
         self.pieces: list[bytes] = []
         self.failure = ""
 
+    @property
+    def longest_silence(self) -> float:
+        """Between two reads of a stream's content; one that came in a single piece was silent until then."""
+        return self.longest_gap if self.last_at > self.first_at else self.ended_at - self.begun_at
+
     def verify_plain(self) -> str:
         """Return what is wrong with a plain answer, or nothing."""
         if problem := self._problem():

@@ -195,14 +195,14 @@ class Load:
         if hung:
             errors["no end"] = hung
         begun = [e for e in exchanges if begin <= e.begun_at < end and e.first_at]
-        most = max((e.tokens for e in exchanges), default=0)  # a short one may come in one piece, without a silence
+        most = max((e.tokens for e in exchanges), default=0)  # those that began with less may lack a silence
         return {
             "streams": sum(begin <= e.ended_at < end for e in exchanges),
             "verified": len(exchanges) - sum(errors.values()) + hung,
             "chunks": chunks,
             "chunks_per_second": chunks / (end - begin),
             "first_ms": spread([e.first_at - e.begun_at for e in begun]),
-            "stall_ms": spread([e.longest_gap for e in exchanges if e.ended_at >= begin and e.tokens == most]),
+            "stall_ms": spread([e.longest_silence for e in exchanges if e.ended_at >= begin and e.tokens == most]),
             "errors": dict(errors),
         }
 

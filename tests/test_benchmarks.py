@@ -78,6 +78,14 @@ def test_a_stream_is_wrong_unless_it_is_complete_in_order_and_unaltered(contents
     assert exchange.verify_stream() == problem
 
 
+def test_a_stream_that_came_in_one_piece_was_silent_until_then() -> None:
+    exchange = Exchange(3)
+    exchange.begun_at, exchange.first_at, exchange.last_at, exchange.ended_at = 1.0, 3.0, 3.0, 3.5
+    assert exchange.longest_silence == 2.5
+    exchange.last_at, exchange.longest_gap = 3.2, 0.2
+    assert exchange.longest_silence == 0.2
+
+
 def test_a_target_is_met_up_to_its_bound_and_neither_met_nor_missed_without_a_figure() -> None:
     assert Aim("", 50.0, "<=", 50, "ms").met == "yes"
     assert Aim("", 50.1, "<=", 50, "ms").met == "NO"
