@@ -1,6 +1,6 @@
 """The gateway's processes during a benchmark: `aqueduct up`, or each by itself; metered under their parts' names.
 
-`api`, `worker` and `flower` stand for all processes of that part; `up` for the supervisor alone, which carries the log.
+`api`, `worker` and `flower` stand for all processes of that part; `up` for the supervisor alone.
 """
 
 from __future__ import annotations

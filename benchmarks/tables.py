@@ -35,7 +35,7 @@ class Comparison:
         self._costs = Table(
             f"CPU us a {unit} by process; how busy the two that measure were, of a core",
             ["at", "total", *_PARTS, *self._peers, *_OURS, "backend busy", "load busy"],
-            note="total: API, workers and Redis, or the peer. Flower, and `up`, which carries the log, are apart.",
+            note="total: API, workers and Redis, or the peer. Flower, and `up` itself, are apart.",
         )
 
     def add(self, name: str, rows: Rows, row: Row, *values: Any) -> None:
