@@ -1,7 +1,6 @@
 -- What operators see of jobs, never a prompt: for each {id, tenant, group, model, lane, state, tries, admitted, taken, begun, ended,
 -- cost, bytes, sink, kind, held, mark}, times in ms and 0 where there was none yet; {id} where there is no such job. `held` is
 -- what holds the whole model of one that waits (shared/holds.py), `mark` the nonce of its attempt.
-local now = clock()
 local out, rooms = {}, {}
 local function held_of(model)
   if rooms[model] == nil then rooms[model] = redis.call('HGET', NAMES.room .. model, 'held') or '' end
@@ -12,12 +11,7 @@ for id in rows() do
   local row = {id}
   if job then
     local known = redis.call('HMGET', NAMES.job .. id, 'begun', 'spec')
-    local ended = 0
-    if job.state == 'ended' then
-      local left, keep = redis.call('PTTL', NAMES.job .. id), keep_of(job)
-      if job.sink == STORED then keep = left > KEEP_MS and DAY_MS or KEEP_MS end
-      ended = math.max(job.admitted, now - (keep - left))
-    end
+    local ended = job.state == 'ended' and ended_at(id, job) or 0
     row = {id, job.tenant, job.group or '', job.model, job.lane, job.cancelled and job.state == 'running' and 'cancelled' or job.state,
       job.tries, job.admitted, job.state ~= 'waiting' and job.taken or 0, tonumber(known[1] or 0), ended, math.floor(job.cost),
       job.bytes, job.sink, string.match(known[2] or '', '"kind":"([^"]*)"') or '', job.state == 'waiting' and held_of(job.model) or '',

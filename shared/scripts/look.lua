@@ -4,8 +4,5 @@ local now = clock()
 local job = load_job(id)
 if not job then return {} end
 local known = redis.call('HMGET', NAMES.job .. id, 'begun')
--- An end is not written down as a time, but gives the record its last lifetime.
-local left, keep = redis.call('PTTL', NAMES.job .. id), keep_of(job)
-if job.sink == STORED then keep = left > KEEP_MS and DAY_MS or KEEP_MS end  -- it is acknowledged, a moment after its end
-local ended = job.state == 'ended' and math.max(job.admitted, now - (keep - left)) or 0
+local ended = job.state == 'ended' and ended_at(id, job) or 0
 return {job.tenant, job.model, job.lane, job.state, job.tries, job.admitted, job.state ~= 'waiting' and job.taken or 0, tonumber(known[1] or 0), ended, now}

@@ -1,8 +1,9 @@
 """A step of a script in; its reply, the moment it ran and everything that Redis then holds out, in one atomic call.
 
 Each script runs unaltered, as a function inside a longer one that notes what it publishes and lists all keys behind it.
-Redis keeps its clock still within a script, so a model can say to the millisecond what must have happened. Time passes
-by moving everything that is stored: that is the same as a clock which moves the other way, whichever way.
+The clock stands still within a script (`room_clock.py` sees to it), so a model can say to the millisecond what must
+have happened. Time passes by moving everything that is stored: that is the same as a clock which moves the other way,
+whichever way.
 """
 
 from __future__ import annotations
@@ -19,35 +20,24 @@ import redis
 from shared import keys
 from shared.redis import Reply
 from shared.scripting import Script
+from tests.shared.room_clock import clock_of
 
-_TTL_CLOCK: Final = """
-local function ttl_clock()
-  redis.call('SET', 'probe', '', 'PX', 1000)
-  local at = redis.call('PEXPIRETIME', 'probe') - 1000
-  redis.call('DEL', 'probe')
-  return at
-end
-"""
-_HEAD: Final = f"""{_TTL_CLOCK}
--- At its very last millisecond a key may be there still, or be gone: here it is gone.
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  if redis.call('PTTL', key) == 0 then redis.call('DEL', key) end
-end
-local published, plain = {{}}, redis
-local redis = setmetatable({{call = function(command, ...)
+_HEAD: Final = """
+local published, plain = {}, redis
+local redis = setmetatable({call = function(command, ...)
   if command == 'PUBLISH' then
     published[#published + 1] = select(1, ...)
     published[#published + 1] = select(2, ...)
   end
   return plain.call(command, ...)
-end}}, {{__index = plain}})
+end}, {__index = plain})
 """
 _TAIL: Final = (
     f"""
 local USAGE, MINUTE, SPENT = '{keys.PREFIXES["usage"]}', '{keys.PREFIXES["minute"]}', '{keys.PREFIXES["spent"]}'
 """
     + """
-local t = redis.call('TIME')
+local began = moment()
 local reply = script()
 local shown = {}
 local ttl_now = ttl_clock()
@@ -71,7 +61,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   else value = redis.call('LRANGE', key, 0, -1) end
   shown[#shown + 1] = {key, kind, redis.call('PTTL', key), value}
 end
-return {reply, t[1] * 1000 + math.floor(t[2] / 1000), ttl_now, cjson.encode(shown), published}
+return {reply, began, ttl_now, cjson.encode(shown), published}
 """
 )
 _SHIFT: Final = """
@@ -148,7 +138,7 @@ class Seen:
     now: int
     """As TIME tells it."""
     ttl_now: int
-    """As lifetimes are counted from: it may differ by a millisecond."""
+    """As lifetimes are counted from, when the step was over: it may differ by a millisecond."""
     keys: dict[str, Shown]
     published: list[tuple[bytes, bytes]]
     """Channel and message."""
@@ -166,8 +156,10 @@ class Snapshot:
 class Probe:
     """Runs scripts on one Redis of the test's own."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, moves_ms: int | None = None) -> None:
+        """With `moves_ms` a clock of ours goes on by so much with each command of a script; without, it stands."""
         self._call = cast(Any, client.execute_command)
+        self._clock = clock_of(str(client.info("server")["redis_version"]), moves_ms)
 
     def run(
         self, script: Script[Any, Any, Any], arguments: Any = (), rows: Sequence[Any] = (), standing: bytes = b""
@@ -202,7 +194,7 @@ class Probe:
     def snapshot(self) -> Snapshot:
         """Remember everything."""
         source = (
-            f"{_TTL_CLOCK} local all = {{}} for _, key in ipairs(redis.call('KEYS', '*')) do "
+            "local all = {} for _, key in ipairs(redis.call('KEYS', '*')) do "
             "local left = redis.call('PTTL', key) "
             "if left ~= 0 then all[#all + 1] = {key, left, redis.call('DUMP', key)} end end return {ttl_clock(), all}"
         )
@@ -222,6 +214,7 @@ class Probe:
         return Seen(reply, now, ttl_now, _parsed(shown), list(zip(published[::2], published[1::2], strict=True)))
 
     def _run(self, source: str, flat: list[Any]) -> Any:
+        source = self._clock + source
         sha1 = _sha1(source)
         try:
             return self._call("EVALSHA", sha1, 0, *flat)
@@ -237,7 +230,7 @@ def _wrapped(script: Script[Any, Any, Any]) -> str:
 
 @cache
 def _shift() -> str:
-    text = _TTL_CLOCK + _SHIFT
+    text = _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
     for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "WINDOW", "MINUTE", "PROMISE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")

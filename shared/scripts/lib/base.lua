@@ -3,7 +3,8 @@
 -- in capitals come from shared/protocol.py. Times are milliseconds of Redis's own clock. Scripts build key names from ids
 -- that they find, so Redis Cluster is refused.
 
--- Redis keeps its clock still while a script runs.
+-- Read once, so that all of a script is of one moment. Before Redis 7.2 the clock goes on meanwhile, and lifetimes are
+-- counted by the one that goes on.
 local the_time = nil
 local function clock()
   if not the_time then

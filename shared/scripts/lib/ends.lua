@@ -24,6 +24,14 @@ local function keep_of(job)
   return job.sink == '' and KEEP_MS or DAY_MS
 end
 
+-- When an ended job ended. That is not written down, but gives its record the last lifetime; what is left of it is of the
+-- moment at which it is asked for, not of the script's.
+local function ended_at(id, job)
+  local left, t, keep = redis.call('PTTL', NAMES.job .. id), redis.call('TIME'), keep_of(job)
+  if job.sink == STORED then keep = left > KEEP_MS and DAY_MS or KEEP_MS end  -- it is acknowledged, a moment after its end
+  return math.max(job.admitted, t[1] * 1000 + math.floor(t[2] / 1000) - (keep - left))
+end
+
 -- Frees everything that a job which has left the running set holds; its record and log stay for `keep_ms` so that a reader
 -- may still catch up; a sink hears of it. Whoever writes the last event gives the log its own lifetime. `begun` is when its
 -- stream began, where that is now.
