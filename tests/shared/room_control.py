@@ -55,5 +55,5 @@ class Control(Rooms):
         clock, finish = tags.get(":clock", 0.0), tags.get(tenant, 0.0)
         job.tag = max(clock, finish)
         owed = tags.get(f":owed:{tenant}", 0.0) if finish >= clock else 0.0
-        self.set_finish(tags, tenant, job.tag + job.asked.cost / job.asked.weight + owed, job.tag)
+        self.set_finish(tags, job, job.tag + job.asked.cost / job.asked.weight + owed, job.tag)
         self.wait(job, job.tag)

@@ -285,15 +285,16 @@ class Rooms(Limits):
         if tenant in tags:
             moved = tokens / job.asked.weight
             finish = tags[tenant] + tags.get(f":owed:{tenant}", 0.0) + moved
-            self.set_finish(tags, tenant, finish, tags[f":last:{tenant}"] + (moved if was_waiting else 0))
+            self.set_finish(tags, job, finish, tags[f":last:{tenant}"] + (moved if was_waiting else 0))
 
     @staticmethod
-    def set_finish(tags: dict[str, float], tenant: str, finish: float, last: float) -> None:
-        """Charge a tenant; what would put it before its last job is owed."""
-        tags[tenant] = max(finish, last)
+    def set_finish(tags: dict[str, float], job: Job, finish: float, last: float) -> None:
+        """Charge a tenant; what would put it less than a token behind its last job is owed."""
+        tenant, least = job.asked.tenant, last + 1 / job.asked.weight
+        tags[tenant] = max(finish, least)
         tags[f":last:{tenant}"] = last
-        if finish < last or f":owed:{tenant}" in tags:
-            tags[f":owed:{tenant}"] = min(0.0, finish - last)
+        if finish < least or f":owed:{tenant}" in tags:
+            tags[f":owed:{tenant}"] = min(0.0, finish - least)
 
     def wait_in_front(self, job: Job) -> None:
         """Let a job wait that was first in line once."""

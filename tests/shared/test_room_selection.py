@@ -207,6 +207,19 @@ async def test_equal_tags_are_served_in_order_of_arrival(room_redis: RedisServer
 
 
 @asynchronous
+async def test_jobs_of_a_tenant_go_in_order_of_arrival_whatever_it_is_owed(room_redis: RedisServer) -> None:
+    """Lines of two batches come one after another, but have ids of the times at which their batches were made."""
+    async with open_bench(room_redis.url, WIDE) as bench:
+        came = sorted((new_id() for _ in range(8)), reverse=True)
+        waiting = [await bench.admit(cost=1000) for _ in range(10)]
+        for job in await bench.take(8):
+            await bench.end(job, used=10)
+        for job_id in came:
+            await bench.admit(job_id, cost=10)
+        assert await bench.take_ids(10) == waiting[8:] + came
+
+
+@asynchronous
 async def test_many_takers_never_exceed_the_concurrency(room_redis: RedisServer) -> None:
     async with open_bench(room_redis.url, {"m": {"concurrency": 7}}) as bench:
         await fill(bench, 30)

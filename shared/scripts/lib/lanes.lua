@@ -25,17 +25,19 @@ local function open_lane(job)
   if tonumber(passes[2] or 0) < present then redis.call('HSET', room, 'pass:' .. job.lane, present) end
 end
 
--- A tenant's finish tag is never before the tag of its last job: a refund that would put it there is owed, and lessens what
--- its next jobs are charged. Else whoever was served would be let in before all who wait, its own jobs included, and be
--- served again.
+-- A tenant's finish tag is behind the tag of its last job, by one token at least: a refund that would put it further back is
+-- owed, and lessens what its next jobs are charged. Else whoever was served would be let in before all who wait, its own jobs
+-- included, and be served again; and jobs of one tag go by their ids, so that of two batches the older one's lines would
+-- always go first, whichever is due first.
 local function owed_field(tenant) return ':owed:' .. tenant end
 local function last_field(tenant) return ':last:' .. tenant end
-local function set_finish(tags, tenant, finish_tag, last, owed_before)
-  if finish_tag >= last and not owed_before then  -- the usual case: nothing is owed, nor was
+local function set_finish(tags, job, finish_tag, last, owed_before)
+  local tenant, least = job.tenant, last + 1 / job.weight
+  if finish_tag >= least and not owed_before then  -- the usual case: nothing is owed, nor was
     redis.call('HSET', tags, tenant, finish_tag, last_field(tenant), last)
   else
-    redis.call('HSET', tags, tenant, math.max(finish_tag, last), last_field(tenant), last,
-      owed_field(tenant), math.min(0, finish_tag - last))
+    redis.call('HSET', tags, tenant, math.max(finish_tag, least), last_field(tenant), last,
+      owed_field(tenant), math.min(0, finish_tag - least))
   end
 end
 
@@ -108,7 +110,7 @@ local function enter_lane(id, job)
   local clock_tag, finish_tag = tonumber(at[1] or 0), tonumber(at[2] or 0)
   local tag = math.max(clock_tag, finish_tag)
   local owed = finish_tag >= clock_tag and tonumber(at[3] or 0) or 0
-  set_finish(tags, job.tenant, tag + job.cost / job.weight + owed, tag, at[3])
+  set_finish(tags, job, tag + job.cost / job.weight + owed, tag, at[3])
   stand(id, job, tag)
   return tag
 end
@@ -164,7 +166,7 @@ local function settle_share(job, tokens, was_waiting)
   if not at[1] then return end
   local moved = tokens / job.weight
   local finish_tag, last = tonumber(at[1]) + tonumber(at[3] or 0) + moved, tonumber(at[2])
-  pcall(set_finish, tags, job.tenant, finish_tag, last and last + (was_waiting and moved or 0) or finish_tag, at[3])
+  pcall(set_finish, tags, job, finish_tag, last and last + (was_waiting and moved or 0) or finish_tag, at[3])
 end
 
 -- Takes a waiting job out of its room, and gives its estimate back to the tenant (cancelled or expired work).
