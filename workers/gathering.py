@@ -34,6 +34,10 @@ class Gathering:
         self._urges += 1
         self._wake()
 
+    def fill(self) -> None:
+        """Let what is ready leave at once: a call carries no more."""
+        self._wake()
+
     def _wake(self) -> None:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)

@@ -1,8 +1,11 @@
 """What running jobs say, on its way to Redis: many jobs' events in one script call, kept until acknowledged.
 
 One call is under way at a time; what becomes ready meanwhile leaves together with the next, and a busy worker waits a
-little for more (`gathering`). So nothing waits while few jobs speak, and many make few round trips. Events carry their
-number, so a call that timed out is simply sent again: the script stores only what is new.
+little for more (`gathering`). So nothing waits while few jobs speak, and many make few round trips. A call carries so
+many jobs at most: what somebody waits for, first words and ends, goes before the chunks of all others, and while more
+than a call's worth is ready a second call is on the way, so that worker, Redis and API work at the same time instead of
+in turn. A job is in one call at a time. Events carry their number, so a call that timed out is simply sent again: the
+script stores only what is new.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from shared.jobs import End, TakenJob, request_id
 from shared.redis import Argument, RedisRefused, RedisUnavailable
 from shared.room.leases import REFUSALS, STORED, STORED_OTHERS_WAIT, Leases, Why
 from workers.gathering import Gathering
+from workers.tuning import MAX_CALL_JOBS, MAX_CALLS
 
 log = logging.getLogger("aqueduct.worker.outbox")
 
@@ -28,7 +32,6 @@ MAX_CHUNKS_BYTES = 32 * 1024
 """Chunks that become one event; larger events do not travel live."""
 MAX_CALL_BYTES = 1024 * 1024
 """One script call stays short: it blocks Redis for everybody."""
-
 REFUSALS_TO_SPLIT = 3
 """After so many refusals of whole calls jobs go out one by one: one of them may be what Redis cannot take."""
 REFUSALS_TO_END = 8
@@ -188,13 +191,17 @@ class JobOutput:
 
 
 class Outbox:
-    """Sends what jobs have put, in batches, one call at a time."""
+    """Sends what jobs have put, in batches: one call at a time, two in a crowd."""
 
     def __init__(self, leases: Leases, background: Background) -> None:
         self._leases = leases
         self._background = background
+        self._urgent: dict[JobOutput, None] = {}
         self._ready: dict[JobOutput, None] = {}
-        self._sender: asyncio.Task[None] | None = None
+        """What is to be sent, in order; what is urgent goes first."""
+        self._under_way: set[JobOutput] = set()
+        """In a call that Redis has not answered."""
+        self._senders = 0
         self._gathering = Gathering()
         self._refusals = 0
         """Of whole calls, one after another."""
@@ -206,33 +213,62 @@ class Outbox:
     @property
     def is_busy(self) -> bool:
         """Whether anything is on its way."""
-        return self._sender is not None and not self._sender.done()
+        return self._senders > 0
 
     def notify(self, output: JobOutput) -> None:
         """Send this job's events with the next call."""
-        self._ready[output] = None
-        if output.is_urgent:
+        if output in self._under_way:
+            return  # the answer to that call finds that there are more
+        if not output.is_urgent:
+            self._ready[output] = None
+        elif output not in self._urgent:
+            self._ready.pop(output, None)
+            self._urgent[output] = None
             self._gathering.urge()
-        if self._sender is None or self._sender.done():
-            # Its failing would keep every job's end from Redis for ever, so it is supervised.
-            self._sender = self._background.essential(self._send(), "outbox")
+        if not self._senders:
+            self._begin()
+        elif len(self._ready) == MAX_CALL_JOBS:
+            self._gathering.fill()
+
+    def _begin(self) -> None:
+        self._senders += 1
+        # Its failing would keep every job's end from Redis for ever, so it is supervised.
+        self._background.essential(self._send(), "outbox")
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether more is ready than a call carries."""
+        return len(self._urgent) + len(self._ready) >= MAX_CALL_JOBS
 
     async def _send(self) -> None:
+        try:
+            await self._send_all()
+        finally:
+            self._senders -= 1  # in the same step as the last look, so that nothing becomes ready unseen
+
+    async def _send_all(self) -> None:
         delay = 0.05
-        while self._ready:
-            parts = self._parts()
+        while parts := self._parts():
+            self._under_way.update(part.output for part in parts)
+            if self._is_crowded and self._senders < MAX_CALLS and not self._refusals:
+                self._begin()
             self._gathering.began(len(parts))
             try:
                 verdicts = await self._leases.append([x for part in parts for x in part.arguments])
             except (RedisUnavailable, RedisRefused) as error:
+                self._under_way.difference_update(part.output for part in parts)
                 self._send_again(parts, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 continue
             delay, self._refusals = 0.05, 0
+            self._under_way.difference_update(part.output for part in parts)
             for part, verdict in zip(parts, verdicts, strict=True):
                 self._told(part, verdict)
-            await self._gathering.pause()
+            if not self._is_crowded:
+                if self._senders > 1:
+                    return  # the other one goes on
+                await self._gathering.pause()
 
     def _send_again(self, parts: list[Part], error: RedisUnavailable | RedisRefused) -> None:
         """Keep what was unknown or refused as a whole: the same numbers go out again, the script knows repeats."""
@@ -246,7 +282,7 @@ class Outbox:
         # Ends first: they free memory, which lets a full Redis take the rest.
         for output in sorted((part.output for part in parts), key=lambda output: output.end is None):
             if output.refused is None:
-                self._ready[output] = None
+                (self._urgent if output.is_urgent else self._ready)[output] = None
 
     def _told(self, part: Part, verdict: int) -> None:
         output = part.output
@@ -266,12 +302,13 @@ class Outbox:
         output.refuse(why)
 
     def _parts(self) -> list[Part]:
+        """Take what the next call carries; nothing where nothing is ready."""
         parts: list[Part] = []
         total = 0
-        limit = 1 if self._refusals >= REFUSALS_TO_SPLIT else len(self._ready)
-        while self._ready and total < MAX_CALL_BYTES and len(parts) < limit:
-            output = next(iter(self._ready))
-            del self._ready[output]
+        limit = 1 if self._refusals >= REFUSALS_TO_SPLIT else MAX_CALL_JOBS
+        while (ready := self._urgent or self._ready) and total < MAX_CALL_BYTES and len(parts) < limit:
+            output = next(iter(ready))
+            del ready[output]
             if output.refused is not None:
                 continue
             part = output.part()

@@ -26,6 +26,12 @@ GATHER_CROWD: Final = 8
 and ends wait for GATHER_URGENT of it where the call before carried a crowd, and else for nothing. Each call costs the
 worker, Redis and the API a step of its own, and chunks of a stream that leave together are one event. `streams`,
 `paced` and `plain` at 64 clients gain, `one` and `plain` at 16 must not lose."""
+MAX_CALL_JOBS: Final = 256
+"""Whose events one call carries: with a thousand streams a call for all of them took 50 ms, and each first token
+waited for one and was part of the next. Half as many bring first tokens sooner still, and make all other chunks wait.
+`paced1000` and `fast` (`make bench ARGS="--against TREE --only …"`)."""
+MAX_CALLS: Final = 2
+"""Under way at the same time, in a crowd: more of them are as one large call."""
 YIELD_SECONDS: Final = 0.0003
 """The consumer's thread steps aside for so long after a ticket: the jobs' thread starts at once instead of waiting for
 the interpreter's lock until the consumer next blocks (measured: 0.3 ms later). `one`."""

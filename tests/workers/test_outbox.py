@@ -15,16 +15,19 @@ from tests.support.processes import RedisServer
 from tests.support.rooms import Bench, open_bench
 from tests.support.waiting import wait_until_async
 from workers.outbox import MAX_CHUNKS_BYTES, MAX_UNACKNOWLEDGED_BYTES, JobOutput, Outbox
+from workers.tuning import MAX_CALL_JOBS
 
 
 @asynccontextmanager
 async def open_output(
     server: RedisServer, jobs: int = 1
 ) -> AsyncIterator[tuple[Bench, list[TakenJob], list[JobOutput]]]:
-    async with open_bench(server.url) as bench:
+    async with open_bench(server.url, {"m": {"concurrency": 1000, "max_queue": 1000}}) as bench:
         for _ in range(jobs):
             await bench.admit()
-        taken = await bench.take(jobs)
+        taken = list[TakenJob]()
+        while len(taken) < jobs:
+            taken += await bench.take(jobs - len(taken))
         outbox = Outbox(bench.leases, Background())
         outputs = [outbox.open(job, lambda why: None) for job in taken]
         yield bench, taken, outputs
@@ -73,6 +76,36 @@ async def test_events_of_many_jobs_are_stored_in_order(module_redis: RedisServer
         for job in jobs:
             assert await bench.log(job.id) == [*map(chunk, range(200)), b"D1 1 1 1\n"]
             assert (await bench.record(job.id))["state"] == "ended"
+
+
+@asynchronous
+async def test_what_somebody_waits_for_goes_before_the_chunks_of_a_crowd(module_redis: RedisServer) -> None:
+    async with open_output(module_redis, jobs=MAX_CALL_JOBS + 12) as (_, _, outputs):
+        outbox, others = outputs[0].outbox, outputs
+        for output in others[2:]:
+            output.put(chunk(0))
+        await wait_until_async(lambda: not outbox.is_busy)
+        for output in others[2:]:
+            output.put_chunks(b"data: 1\n\n")
+        others[0].put(chunk(0))  # its first words
+        others[5].finish(b"D1 1 1 1\n", end=End(status=200, cost=1))
+        call = [part.output for part in outbox._parts()]
+        assert call[:2] == [others[0], others[5]]
+        assert len(call) == MAX_CALL_JOBS
+
+
+@asynchronous
+async def test_a_crowd_whose_calls_are_under_way_together_is_stored_in_order(module_redis: RedisServer) -> None:
+    async with open_output(module_redis, jobs=2 * MAX_CALL_JOBS + 50) as (bench, jobs, outputs):
+        for number in range(20):
+            for place, output in enumerate(outputs):
+                output.put(chunk(number))
+                if place % 97 == number:
+                    await asyncio.sleep(0)
+        ends = [output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)) for output in outputs]
+        assert all(await asyncio.wait_for(asyncio.gather(*ends), 30))
+        for job in jobs:
+            assert await bench.log(job.id) == [*map(chunk, range(20)), b"D1 1 1 1\n"]
 
 
 @asynchronous
