@@ -114,8 +114,12 @@ def test_who_waits_is_told_that_the_model_is_being_started(tmp_path: Path, modul
         site.backend.start()
         for call in (first, second):
             call.wait(20).assert_complete(4)
-        lines = [line for line in site.system.logs().splitlines() if first.request_id in line and "queue_ms" in line]
-        assert any("held=starting" in line for line in lines), lines
+
+        def told() -> bool:
+            lines = [line for line in site.system.logs().splitlines() if first.request_id in line]
+            return any("queue_ms=" in line and "held=starting" in line for line in lines)
+
+        wait_until(told, 5, "the request's line")
 
 
 def test_a_backend_that_had_the_request_is_not_away(tmp_path: Path, module_redis: RedisServer) -> None:
