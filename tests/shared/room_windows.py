@@ -222,7 +222,9 @@ class Limits:
         known = held.get(subject, {})
         if not known or expire[subject] - self.ttl_now < life_ms:
             expire[subject] = self.ttl_now + 2 * life_ms
-            known = {name: end for name, end in known.items() if end > self.now}
+            # What lies behind goes with it: that may be the job itself, which waits again after its deadline.
+            held[subject] = {name: end for name, end in {**known, job_id: until}.items() if end > self.now}
+            return
         held[subject] = {**known, job_id: until}
 
     def leave_waits(self, job: Job) -> None:
