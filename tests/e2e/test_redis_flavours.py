@@ -160,7 +160,10 @@ def test_the_documented_acl_user_may_do_what_is_needed_and_no_more(
     with server.client() as admin:
         entries: Any = admin.acl_log()
         denied = {(one["object"], one["reason"]) for one in entries}
-    assert denied <= {("config|get", "command")}, denied  # only `check` asks for it, and only to warn
+    # Only `check` asks for it, and only to warn. Redis 6.2 tells of no subcommands; what redis-py says there by CLIENT,
+    # to introduce itself, it does not know, and goes on without.
+    allowed = {"config|get"} if find_server().version >= (7, 0) else {"config", "client"}
+    assert denied <= {(name, "command") for name in allowed}, denied
     with redis.Redis.from_url(url) as user:
         for command in (("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "SET", "maxmemory", "1"), ("GET", "somebody-elses")):
             with pytest.raises(redis.exceptions.NoPermissionError):
@@ -255,8 +258,9 @@ class LoadingRedis(RedisServer):
     key_load_delay_microseconds = 0
 
     def _configuration(self, port: int) -> str:
-        slow = ["aof-use-rdb-preamble no", "loading-process-events-interval-bytes 65536",
-                f"key-load-delay {self.key_load_delay_microseconds}"]  # fmt: skip
+        slow = ["aof-use-rdb-preamble no", f"key-load-delay {self.key_load_delay_microseconds}"]
+        if find_server().version >= (7, 0):  # 6.2 answers after every 2 MB only
+            slow.append("loading-process-events-interval-bytes 65536")
         return super()._configuration(port) + "\n".join(slow) + "\n"
 
     def is_loading(self) -> bool:
