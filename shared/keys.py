@@ -30,7 +30,7 @@ PREFIXES: dict[str, str] = {
     "token_jobs": "aq2:token_jobs:",  # sorted set, a subject: ids of its jobs by latest end. While it has jobs
     "subject_waits": "aq2:subject_waits:",  # sorted set, a subject: its waiting jobs by deadline. While they wait
     "minute": "aq2:minute:",  # string, a subject: what the last 61 seconds hold together, packed. Some minutes
-    "window": "aq2:window:",  # hash, a subject: what each of them holds but the last, and is promised. As long
+    "seconds": "aq2:seconds:",  # hash, a subject: what each of them holds but the last, and is promised. As long
     "promise": "aq2:promise:",  # string, token and body: the places promised to it. Until they fall due
     "spent": "aq2:spent:",  # string, a subject: what is spent of this day and month, packed. Till the next is over
     "idempotency": "aq2:idempotency:",  # string, hash of token and Idempotency-Key: job id, body's hash. As the job

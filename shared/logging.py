@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -32,7 +33,7 @@ _SHOWN = (str, int, float, type(None))
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-class _Fields(logging.Formatter):
+class _Fields(logging.Formatter, ABC):
     """Shows the fields given with `extra=` beside the message."""
 
     def __init__(self) -> None:
@@ -45,11 +46,11 @@ class _Fields(logging.Formatter):
         stamp = self.stamp(int(record.created), int(record.msecs))
         return self.line(stamp, record.levelname, record.name, record.getMessage(), fields, record.exc_info)
 
+    @abstractmethod
     def line(
         self, stamp: str, level: str, name: str, message: str, fields: Mapping[str, Any], exc_info: Any = None
     ) -> str:
         """Return one line, and the traceback if there is one."""
-        raise NotImplementedError
 
     def stamp(self, second: int, millisecond: int) -> str:
         """Return when it happened; the part down to the second is made once a second."""

@@ -36,7 +36,7 @@ async def limits_used(client: RedisClient, subjects: Sequence[str]) -> dict[str,
 async def _used(client: RedisClient, subject: str, now_ms: int) -> dict[str, int]:
     minute, window, jobs, waits, spent = await asyncio.gather(
         client.call("GET", PREFIXES["minute"] + subject),
-        client.call("HGETALL", PREFIXES["window"] + subject),
+        client.call("HGETALL", PREFIXES["seconds"] + subject),
         client.call("ZCOUNT", PREFIXES["token_jobs"] + subject, now_ms, "+inf"),
         client.call("ZCOUNT", PREFIXES["subject_waits"] + subject, now_ms, "+inf"),
         client.call("GET", PREFIXES["spent"] + subject),

@@ -90,7 +90,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   elseif string.find(key, TAGS, 1, true) then field(key, ':since')
   elseif string.find(key, ROOM, 1, true) then
     for _, name in ipairs({'ended_at', 'left_at', 'unserved'}) do field(key, name) end
-  elseif string.find(key, WINDOW, 1, true) then
+  elseif string.find(key, SECONDS, 1, true) then
     local all, left = redis.call('HGETALL', key), redis.call('PTTL', key)
     redis.call('DEL', key)
     for i = 1, #all, 2 do
@@ -232,7 +232,7 @@ def _wrapped(script: Script[Any, Any, Any]) -> str:
 def _shift() -> str:
     text = _SHIFT
     names = {**{name.upper(): value for name, value in keys.PREFIXES.items()}, "SWEPT": keys.SWEPT}
-    for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "WINDOW", "MINUTE", "PROMISE", "SWEPT"):
+    for word in ("LANE", "MEMBERS", "TAGS", "JOB", "ROOM", "SECONDS", "MINUTE", "PROMISE", "SWEPT"):
         text = text.replace(f" {word}", f" '{names[word]}'")
     return text
 

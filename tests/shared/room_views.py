@@ -62,7 +62,7 @@ def _with_windows_whole(shown: Mapping[str, Shown]) -> dict[str, Shown]:
     for key, minute in shown.items():
         if key.startswith(NAMES["minute"]):
             at, requests, tokens, _, own_requests, own_tokens = out.pop(key).value.split(" ")
-            name = NAMES["window"] + key.removeprefix(NAMES["minute"])
+            name = NAMES["seconds"] + key.removeprefix(NAMES["minute"])
             seconds = out[name].value if name in out else {}
             place = int(at) % 61
             if f"r{place}" in seconds or f"t{place}" in seconds:
@@ -102,7 +102,7 @@ def _of_limits(model: Model, moved: int) -> Iterator[tuple[str, Wanted]]:
                 yield NAMES[prefix] + subject, (_times(ends, moved), expire[subject])
     for subject, window in model.windows.items():
         wanted = {name: number for name, number in model.seconds_of(subject) if number}
-        yield NAMES["window"] + subject, ({"at": window.at, **wanted}, window.expires)
+        yield NAMES["seconds"] + subject, ({"at": window.at, **wanted}, window.expires)
     for key, promises in model.promises.items():
         yield NAMES["promise"] + key, (promises.places, promises.expires)
     for subject, (used, expires) in model.budgets.items():
@@ -223,7 +223,7 @@ def _spent(value: str) -> dict[str, int]:
 
 def _normal(key: str, shown: Shown, moved_s: int) -> Any:
     value = shown.value
-    if key.startswith(NAMES["window"]):
+    if key.startswith(NAMES["seconds"]):
         return _window(value, moved_s)
     if key.startswith(NAMES["promise"]):
         return tuple((int(due) + moved_s, int(tokens)) for due, tokens in (one.split(":") for one in value.split()))

@@ -405,7 +405,7 @@ async def test_without_limits_nothing_is_counted(room_redis: RedisServer) -> Non
         (job,) = await bench.take()
         await bench.end(job)
         kinds = {key.split(b":")[1].decode() for key in await bench.redis("KEYS", "aq2:*")}
-        assert not kinds & {"minute", "window", "promise", "spent", "token_jobs", "subject_waits"}
+        assert not kinds & {"minute", "seconds", "promise", "spent", "token_jobs", "subject_waits"}
         admitted = (await bench.admitted())[1]
         assert admitted.headers() == []
 

@@ -68,7 +68,7 @@ for _, key in ipairs(redis.call('KEYS', 'aq*')) do
   local left = redis.call('PTTL', key)
   if times[kind] then shift_scores(key)
   elseif kind == 'swept' then shift_string(key)
-  elseif kind == 'window' then shift_window(key)
+  elseif kind == 'seconds' then shift_window(key)
   elseif kind == 'minute' then shift_minute(key)
   elseif kind == 'promise' then shift_promises(key)
   elseif kind == 'job' then shift_job(key)

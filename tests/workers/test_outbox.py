@@ -109,6 +109,22 @@ async def test_a_crowd_whose_calls_are_under_way_together_is_stored_in_order(mod
 
 
 @asynchronous
+async def test_a_crowd_whose_connections_are_cut_is_stored_once_and_in_order(own_redis: RedisServer) -> None:
+    async with open_output(own_redis, jobs=2 * MAX_CALL_JOBS + 50) as (bench, jobs, outputs):
+        for number in range(12):
+            for output in outputs:
+                output.put(chunk(number))
+            if number % 4 == 2:
+                await asyncio.to_thread(own_redis.drop_connections)
+            await asyncio.sleep(0.005)
+        ends = [output.finish(b"D1 1 1 1\n", end=End(status=200, cost=1)) for output in outputs]
+        assert all(await asyncio.wait_for(asyncio.gather(*ends), 30))
+        await asyncio.wait_for(bench.client.connected.wait(), 5)
+        for job in jobs:
+            assert await bench.log(job.id) == [*map(chunk, range(12)), b"D1 1 1 1\n"]
+
+
+@asynchronous
 async def test_events_whose_reply_was_lost_are_sent_again_and_stored_once(own_redis: RedisServer) -> None:
     async with open_output(own_redis) as (bench, (job,), (output,)):
         await end_over_lost_connections(own_redis, bench, output, lambda number: output.put(chunk(number)))

@@ -90,7 +90,7 @@ local function limit_tools()
         window.old = old
         if second - at > 60 then window.requests, window.tokens = 0, 0
         else
-          local gone = redis.call('HMGET', NAMES.window .. subject, unpack(old))
+          local gone = redis.call('HMGET', NAMES.seconds .. subject, unpack(old))
           for j = 1, #gone, 2 do
             window.requests, window.tokens = window.requests - (gone[j] or 0), window.tokens - (gone[j + 1] or 0)
           end
@@ -101,7 +101,7 @@ local function limit_tools()
 
     -- Moves a window on to its present second: what has left it is forgotten, and the last second goes where it will be found.
     local function turn_window(window)
-      local key = NAMES.window .. window.subject
+      local key = NAMES.seconds .. window.subject
       if window.is_anew then redis.call('UNLINK', key); return end
       redis.call('HDEL', key, unpack(window.old))
       if window.second - window.at <= 60 and window.past_requests + window.past_tokens > 0 then
@@ -114,7 +114,7 @@ local function limit_tools()
     local function charge_window(window, requests, tokens)
       local is_other = window.is_anew or window.at ~= window.second
       if is_other then turn_window(window) end
-      if window.broken then redis.call('HDEL', NAMES.window .. window.subject, unpack(window.broken)); window.broken = nil end
+      if window.broken then redis.call('HDEL', NAMES.seconds .. window.subject, unpack(window.broken)); window.broken = nil end
       count_now(window, requests, tokens)
       if is_other then redis.call('PEXPIRE', NAMES.minute .. window.subject, WINDOW_MS) end
     end
@@ -152,10 +152,10 @@ local function limiter()
     if minute then at, requests, tokens, promised_until, own_requests, own_tokens = struct.unpack('>dddddd', minute) end
     if second <= at and second > math.max(at, math.floor(now / 1000)) - 61 then
       local before, field = own_tokens, 't' .. second % 61
-      if second < at then before = tonumber(redis.call('HGET', NAMES.window .. subject, field) or nil) end
+      if second < at then before = tonumber(redis.call('HGET', NAMES.seconds .. subject, field) or nil) end
       if before then
         local kept = math.max(0, before + more)
-        if second < at then redis.call('HSET', NAMES.window .. subject, field, kept) else own_tokens = kept end
+        if second < at then redis.call('HSET', NAMES.seconds .. subject, field, kept) else own_tokens = kept end
         redis.call('SETRANGE', NAMES.minute .. subject, 0, struct.pack('>dddddd', at, requests, math.max(0, tokens + kept - before),
           promised_until, own_requests, own_tokens))
         return

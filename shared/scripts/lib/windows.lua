@@ -13,7 +13,7 @@ local function gatekeeper()
       window.seconds, window.promises = {[window.second] = {window.own_requests, window.own_tokens}}, {}
       if window.is_anew then return end
       if window.at < window.second then window.seconds[window.at] = {window.past_requests, window.past_tokens} end
-      local flat = redis.call('HGETALL', NAMES.window .. window.subject)
+      local flat = redis.call('HGETALL', NAMES.seconds .. window.subject)
       for j = 1, #flat, 2 do
         local kind, number = string.match(flat[j], '^([rtp])(%d+)$')
         number = tonumber(number)
@@ -91,7 +91,7 @@ local function gatekeeper()
 
     local function write_promised(window, second)
       local promised = window.promises[second]
-      local key = NAMES.window .. window.subject
+      local key = NAMES.seconds .. window.subject
       if promised[1] > 0 then redis.call('HSET', key, 'p' .. second, string.format('%.0f %.0f', promised[1], promised[2]))
       else redis.call('HDEL', key, 'p' .. second) end
     end
@@ -108,7 +108,7 @@ local function gatekeeper()
         if claimed then write_promised(window, claimed[1]) end
         count_promise(window, due, 1, tokens)
         write_promised(window, due)
-        redis.call('PEXPIRE', NAMES.window .. window.subject, WINDOW_MS)
+        redis.call('PEXPIRE', NAMES.seconds .. window.subject, WINDOW_MS)
         redis.call('PEXPIRE', NAMES.minute .. window.subject, WINDOW_MS)
       end
     end
