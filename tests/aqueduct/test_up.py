@@ -170,8 +170,8 @@ def test_a_plain_request_in_flight_is_answered_within_the_grace(tmp_path: Path, 
     try:
         up.wait_ready()
         with ThreadPoolExecutor(1) as pool:
-            long = [{"role": "user", "content": "word " * 40}]
-            asked = pool.submit(up.ask, {"model": "demo-slow", "messages": long, "max_tokens": 40})
+            long = [{"role": "user", "content": "word " * 80}]
+            asked = pool.submit(up.ask, {"model": "demo-slow", "messages": long, "max_tokens": 80})
             wait_until(up.running, 10, "the request to run")
             up.process.signal(number)
             wait_until(lambda: "ending; open requests" in up.log, 5, "the end to begin")
@@ -189,7 +189,7 @@ def test_a_request_that_waits_at_the_signal_is_served_within_the_grace(
 ) -> None:
     """Told to end together with the APIs, workers would take nothing more for those who wait there."""
     config = tmp_path / "aqueduct.yaml"
-    backend = {"url": demo_backend.url, "model": "demo?tokens=30&token_seconds=0.15"}
+    backend = {"url": demo_backend.url, "model": "demo?tokens=40&token_seconds=0.2"}
     config.write_text(yaml.safe_dump({"models": {"m": {"concurrency": 1, "backends": [backend]}}}))
     up = Up(tmp_path, "--config", str(config), "--no-flower")
     try:

@@ -203,7 +203,7 @@ def test_a_store_that_is_away_harms_no_answer_and_gets_all_later(system: System,
         home.unlink()
         shutil.move(away, home)
     wait_until(lambda: ids(sdk, **{"while": "away"}) == [made.id], 15, "it")
-    assert "answers are stored again" in system.logs()
+    wait_until(lambda: "answers are stored again" in system.logs(), 10, "the log to tell of that too")
     sdk.chat.completions.delete(made.id)
 
 

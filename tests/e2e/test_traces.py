@@ -143,13 +143,16 @@ def test_one_trace_shows_every_hop_and_goes_on_at_the_backend(site: Site, stream
     (seen,) = [one for one in site.backend.requests() if one["headers"]["x-request-id"] == request_id]
     assert seen["headers"]["traceparent"] == f"00-{caller.trace}-{call.id}-01"
     assert seen["headers"]["tracestate"] == "vendor=x1"
-    (line,) = [line for line in _lines(site) if line.get("request_id") == request_id]
+    wait_until(lambda: _lines(site, request_id), 10, "the request's line")
+    (line,) = _lines(site, request_id)
     assert line["trace"] == caller.trace
 
 
-def _lines(site: Site) -> list[dict[str, Any]]:
+def _lines(site: Site, request_id: str) -> list[dict[str, Any]]:
+    """Return what the API's log holds of a request: it comes just behind the answer."""
     assert site.system.api is not None
-    return [json.loads(line) for line in site.system.api.log().splitlines()]
+    told = [json.loads(line) for line in site.system.api.log().splitlines()]
+    return [line for line in told if line.get("request_id") == request_id]
 
 
 def test_without_a_context_a_request_begins_a_trace_and_one_of_a_group_keeps_it(site: Site) -> None:

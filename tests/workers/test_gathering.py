@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.support.asynchronous import asynchronous
+from tests.support.virtual_time import in_virtual_time
 from workers.gathering import Gathering
 from workers.tuning import GATHER_CROWD, GATHER_SECONDS, GATHER_URGENT
 
@@ -27,7 +27,7 @@ async def paused(gathering: Gathering) -> float:
     return loop.time() - begin
 
 
-@asynchronous
+@in_virtual_time
 async def test_few_parts_wait_for_nothing() -> None:
     gathering = Gathering()
     for _ in range(5):
@@ -38,12 +38,12 @@ async def test_few_parts_wait_for_nothing() -> None:
         pause.send(None)
 
 
-@asynchronous
+@in_virtual_time
 async def test_many_parts_wait_for_more() -> None:
     assert await paused(await busy()) >= GATHER_SECONDS * 0.9
 
 
-@asynchronous
+@in_virtual_time
 async def test_what_is_urgent_cuts_the_pause_short() -> None:
     gathering = await busy()
     loop = asyncio.get_running_loop()
@@ -55,21 +55,21 @@ async def test_what_is_urgent_cuts_the_pause_short() -> None:
     assert loop.time() - begin < GATHER_SECONDS
 
 
-@asynchronous
+@in_virtual_time
 async def test_in_a_crowd_what_is_urgent_waits_for_its_like() -> None:
     gathering = await busy(GATHER_CROWD)
     gathering.urge()
     assert await paused(gathering) >= GATHER_SECONDS * GATHER_URGENT * 0.9
 
 
-@asynchronous
+@in_virtual_time
 async def test_without_a_crowd_what_is_urgent_waits_for_nothing() -> None:
     gathering = await busy(GATHER_CROWD - 1)
     gathering.urge()
     assert await paused(gathering) < 0.001
 
 
-@asynchronous
+@in_virtual_time
 async def test_a_pause_after_silence_is_none() -> None:
     gathering = await busy()
     await asyncio.sleep(0.05)
