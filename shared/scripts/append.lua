@@ -59,48 +59,69 @@ end
 -- By whom a job was cancelled: an operator, or whoever asked for it.
 local function ended_by(key) return redis.call('HEXISTS', key, 'stopped') == 1 and 'e' or 'c' end
 
-local function store(id, attempt, number, ending, first, count)
-  local key, log, job, owners = NAMES.job .. id, NAMES.log .. id, nil, nil
-  if ending ~= '' then
-    job = load_job(id)
-    if not job then return 'u' end
-    if job.attempt ~= attempt then return 's' end
-    if job.state == 'ended' then return others_wait(job.model) end  -- the repeat of an end that was stored
-    if job.cancelled then return ended_by(key) end
-    owners = job.owners
-  else
-    local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
-    if not known[1] then return 'u' end
-    if known[1] ~= attempt or known[4] == 'ended' then return 's' end
-    if known[3] == '1' then return ended_by(key) end
-    owners = known[2]
+-- Whether a log begins with the first words of a stream.
+local function is_stream(length, first, count) return length == 0 and count > 0 and string.sub(ARGV[first], 1, 1) == 'S' end
+
+-- Adds events from one place of the arguments on to a log, and remembers them for the job's owners.
+local function add(log, owners, id, nonce, number, first, count)
+  for j = 0, count - 1 do
+    redis.call('RPUSH', log, ARGV[first + j])
+    frame(owners, id, nonce, number + j, ARGV[first + j])
   end
-  local length = redis.call('LLEN', log)
-  if number > length then return 'g' end
-  if job then leave_running(id, job) end
-  local begins = length == 0 and count > 0 and string.sub(ARGV[first], 1, 1) == 'S'  -- a stream
-  -- The events come before the end, so that no end is stored whose words are not.
+end
+
+-- Events of a job that goes on: what each chunk passes. Nearly always all of them are new, so the log's length is not asked
+-- for, but read off what adding them gives.
+local function store_more(id, attempt, number, first, count)
+  local key, log = NAMES.job .. id, NAMES.log .. id
+  local known = redis.call('HMGET', key, 'attempt', 'owners', 'cancelled', 'state')
+  if not known[1] then return 'u' end
+  if known[1] ~= attempt or known[4] == 'ended' then return 's' end
+  if known[3] == '1' then return ended_by(key) end
+  if count == 0 then return number > redis.call('LLEN', log) and 'g' or 'o' end
   local nonce = nonce_of(attempt)
-  for j = length - number, count - 1 do  -- a repeat that overlaps adds only what is new
-    local payload = ARGV[first + j]
-    redis.call('RPUSH', log, payload)
-    frame(owners, id, nonce, number + j, payload)
+  local length = redis.call('RPUSH', log, ARGV[first]) - 1
+  if length == number then frame(known[2], id, nonce, number, ARGV[first])
+  else
+    redis.call('RPOP', log)
+    if number > length then return 'g' end
+    local repeated = math.min(length - number, count)  -- of a call that had timed out, with more since
+    number, first, count = number + repeated, first + repeated, count - repeated
+    if count > 0 then add(log, known[2], id, nonce, number, first, 1) end
   end
-  if not job then
-    if length == 0 and count > 0 then
-      redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key)))
-      if begins then redis.call('HSET', key, 'begun', now) end
-    end
-    return 'o'
+  if count > 1 then add(log, known[2], id, nonce, number + 1, first + 1, count - 1) end
+  if length == 0 then
+    redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key)))
+    if is_stream(length, first, count) then redis.call('HSET', key, 'begun', now) end
   end
+  return 'o'
+end
+
+local function store_end(id, attempt, number, ending, first, count)
+  local key, log, job = NAMES.job .. id, NAMES.log .. id, load_job(id)
+  if not job then return 'u' end
+  if job.attempt ~= attempt then return 's' end
+  if job.state == 'ended' then return others_wait(job.model) end  -- the repeat of an end that was stored
+  if job.cancelled then return ended_by(key) end
+  local length = redis.call('LLEN', log)  -- asked for: nothing may be added before what can only shrink
+  if number > length then return 'g' end
+  leave_running(id, job)
+  -- The events come before the end, so that no end is stored whose words are not.
+  local repeated = math.min(length - number, count)
+  add(log, job.owners, id, nonce_of(attempt), number + repeated, first + repeated, count - repeated)
   local keep_ms = keep_of(job)
   redis.call('PEXPIRE', log, keep_ms)
   local ok, told = pcall(cjson.decode, ending)
   if not ok or type(told) ~= 'table' then told = {} end
   if job.limits then job.used = used_tokens(told, number + count) end
-  conclude(id, job, keep_ms, begins and now)
+  conclude(id, job, keep_ms, is_stream(length, first, count) and now)
   pcall(settle, id, job, told)
   return others_wait(job.model)
+end
+
+local function store(id, attempt, number, ending, first, count)
+  if ending == '' then return store_more(id, attempt, number, first, count) end
+  return store_end(id, attempt, number, ending, first, count)
 end
 
 for id, attempt, number, ending, first, count in rows() do

@@ -102,22 +102,34 @@ end
 
 local frames = {}
 
+local framed = {}
+
 -- The attempt's nonce, by which a reader tells one run of a job from another; of fixed length.
 local function nonce_of(attempt) return #attempt > NONCE_BYTES and string.sub(attempt, -NONCE_BYTES) or NO_NONCE end
 
--- Remembers one event for a job's owners; publish_frames sends them all, one message an owner.
+-- Remembers one event for a job's owners; publish_frames sends them all, one message an owner. Head and payload stay apart,
+-- as Redis hashes every byte of each string that Lua makes.
 local function frame(owners, id, nonce, number, payload)
-  local one
-  if #payload > INLINE_BYTES then one = id .. nonce .. struct.pack('>I4I4', number, LOG_ONLY)
-  else one = id .. nonce .. struct.pack('>I4I4', number, #payload) .. payload end
-  for owner in each_owner(owners) do
-    local list = frames[owner]
-    if not list then list = {}; frames[owner] = list end
-    list[#list + 1] = one
+  local lists = framed[owners]
+  if not lists then
+    lists = {}
+    for owner in each_owner(owners) do
+      frames[owner] = frames[owner] or {}
+      lists[#lists + 1] = frames[owner]
+    end
+    framed[owners] = lists
+  end
+  local size, inline = #payload, true
+  if size > INLINE_BYTES then size, inline = LOG_ONLY, false end
+  local head = id .. nonce .. struct.pack('>I4I4', number, size)
+  for i = 1, #lists do
+    local list = lists[i]
+    list[#list + 1] = head
+    if inline then list[#list + 1] = payload end
   end
 end
 
 local function publish_frames()
   for owner, list in pairs(frames) do redis.call('PUBLISH', NAMES.events .. owner, table.concat(list)) end
-  frames = {}
+  frames, framed = {}, {}
 end
