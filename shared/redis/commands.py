@@ -1,13 +1,15 @@
-"""Many callers' small commands in, one write a loop tick out, replies matched in order.
+"""Many callers' small commands in, one write a loop turn out, replies matched in order.
 
-A caller that is cancelled or times out never disturbs the order of replies: its reply is read and dropped.
+A caller that is cancelled or times out never disturbs the order of replies: its reply is read and dropped. How long
+Redis is silent is told by a timer's ticks, not by the clock: what lies unread while this process is busy or stopped is
+no silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import math
 from collections import deque
 from typing import Final
 
@@ -24,12 +26,16 @@ TICK_SECONDS: Final = 0.25
 
 
 class RedisClient(Link):
-    """Commands and scripts over one connection; everything said in one loop tick leaves in one write."""
+    """Commands and scripts over one connection; everything said in one loop turn leaves in one write."""
 
     def __init__(self, url: str, name: str = "commands", timeout_seconds: float = 1.7) -> None:
         super().__init__(url, name)
-        self._timeout_seconds = timeout_seconds
-        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        # The first tick may come at once after a command, so that it alone tells of no time at all.
+        self._most_ticks = math.ceil(timeout_seconds / TICK_SECONDS) + 1
+        self._stale_ticks = math.ceil(STALE_SECONDS / TICK_SECONDS) + 1
+        self._ticks = 0
+        self._pending: deque[tuple[asyncio.Future[Reply], int]] = deque()
+        """In order of sending, with the tick at which that was."""
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._watchdog: asyncio.TimerHandle | None = None
@@ -45,7 +51,7 @@ class RedisClient(Link):
             future.set_exception(RedisUnavailable("Redis is not connected"))
             return future
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]
-        self._pending.append((future, time.monotonic()))
+        self._pending.append((future, self._ticks))
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -64,16 +70,15 @@ class RedisClient(Link):
     def _watch(self) -> None:
         """Time out the oldest callers; one timer a connection instead of one a command."""
         self._watchdog = None if self._closed else self._loop.call_later(TICK_SECONDS, self._watch)
+        self._ticks += 1
         if not self._pending:
             return
-        now = time.monotonic()
         for future, sent_at in self._pending:
-            age = now - sent_at
-            if age < self._timeout_seconds:
+            if self._ticks - sent_at < self._most_ticks:
                 break
             if not future.done():
                 future.set_exception(RedisUnavailable("Redis did not answer in time"))
-        if now - self._pending[0][1] > STALE_SECONDS:
+        if self._ticks - self._pending[0][1] >= self._stale_ticks:
             self._drop()
 
     def _on_reply(self, reply: Reply) -> None:

@@ -31,6 +31,7 @@ from shared.lanes import Lane
 from shared.protocol import INLINE_BYTES, process_name
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable
 from shared.redis.bulk import Bulk
+from shared.redis.turns import Turns
 from shared.room.facts import with_facts
 from shared.room.limits import Limits, Rate, limit_error, limits_of, promised_to, rate_headers, rates_of
 from shared.room.scripts import (
@@ -58,6 +59,9 @@ from shared.scripting import Scripts, flag
 from shared.settings import ModelSettings
 from shared.token_settings import TokenSettings
 
+MAX_ASKED = 256
+"""Admissions on their way to Redis, which runs so many in some 30 ms; and the bytes of their bodies."""
+MAX_ASKED_BYTES = 8 * 1024 * 1024
 ADMIT_SECONDS = 1.6
 """An admission that Redis runs later than this is refused by the script itself: the caller was told 503."""
 STORED_BODY_MS = 60_000
@@ -184,6 +188,7 @@ class Admissions:
         catalogue.follow(self._changed)
         self._life_ms = round(catalogue.settings.testing.owner_seconds * 1000)
         self._loop = asyncio.get_running_loop()
+        self._turns = Turns(MAX_ASKED, MAX_ASKED_BYTES)
 
     def _changed(self) -> None:
         """Make what each admission says of its model, so that none has to."""
@@ -221,23 +226,44 @@ class Admissions:
         BrokerUnavailable (the job may then still be admitted: cancel it).
         """
         try:
-            limits, (model_limits, standing) = limits_of(job.token), self._limits[job.model]
-            asked = self._arguments(job, limits, model_limits, not_after_ms)
             if len(job.body) <= INLINE_BYTES:
-                return _admitted(job, await self._scripts.run(ADMIT, asked, limits.kept, standing))
+                return await self._ask(job, not_after_ms)
             # Whether there is room is asked first: what is refused is not even stored.
-            asking = asked._replace(ask="1")
-            place = _admitted(job, await self._scripts.run(ADMIT, asking, limits.kept, standing))
+            place = await self._ask(job, not_after_ms, is_question=True)
             if place.job_id != job.id:
                 return place
             await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-            asked = self._arguments(job, limits, model_limits, not_after_ms)
-            return _admitted(job, await self._scripts.run(ADMIT, asked, limits.kept, standing))
+            return await self._ask(job, not_after_ms)
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
 
+    async def _ask(self, job: Admission, not_after_ms: float | None, *, is_question: bool = False) -> Admitted:
+        """Run the script once it is this one's turn: so many are on their way that Redis answers each in time.
+
+        Of a burst, the rest waits here for as long as Redis answers at all.
+        """
+        size = len(job.body) if len(job.body) <= INLINE_BYTES else 0
+        await self._turns.take(size)
+        try:
+            limits, (model_limits, standing) = limits_of(job.token), self._limits[job.model]
+            asked = self._arguments(job, limits, model_limits, not_after_ms, is_question=is_question)
+            reply = await self._scripts.run(ADMIT, asked, limits.kept, standing)
+        except RedisUnavailable as error:
+            why = str(error)
+            self._turns.refuse(lambda: RedisUnavailable(why))
+            raise
+        finally:
+            self._turns.give_back(size)
+        return _admitted(job, reply)
+
     def _arguments(
-        self, job: Admission, limits: Limits, model_limits: AdmitLimits, not_after_ms: float | None
+        self,
+        job: Admission,
+        limits: Limits,
+        model_limits: AdmitLimits,
+        not_after_ms: float | None,
+        *,
+        is_question: bool,
     ) -> AdmitArguments:
         token, group = job.token, job.token.in_group
         spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
@@ -257,7 +283,7 @@ class Admissions:
             spec=spec,
             owner=job.owner,
             must_finish=flag(job.must_finish),
-            ask="",
+            ask=flag(is_question),
             max_wait_ms=round(max_wait_seconds * 1000),
             not_after=round(min(not_after, 1e15)),
             promised_to=promised_to(token, job.body) if limits.are_minutely else "",

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from shared.redis import RedisClient, RedisRefused, RedisUnavailable, Subscriber
-from tests.support.asynchronous import asynchronous
+from tests.support.asynchronous import asynchronous, on_each_loop
 from tests.support.processes import RedisServer
 from tests.support.waiting import wait_until_async
 
@@ -120,6 +120,16 @@ async def test_without_a_connection_a_call_fails_at_once(own_redis: RedisServer)
         await asyncio.to_thread(own_redis.restart)
         await wait_until_async(lambda: answers(client, "again"), 5)
         assert client.run_id != first_run
+
+
+@on_each_loop
+async def test_what_lies_unread_while_this_process_stood_still_is_no_silence(room_redis: RedisServer) -> None:
+    async with connected(room_redis) as client:
+        sent = client.call("ECHO", "sent")
+        await asyncio.sleep(0)
+        unsent = client.call("ECHO", "unsent")
+        time.sleep(3)  # noqa: ASYNC251  longer than Redis may be silent
+        assert await asyncio.gather(sent, unsent) == [b"sent", b"unsent"]
 
 
 @asynchronous
