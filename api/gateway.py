@@ -17,7 +17,6 @@ from api.bodies import Bodies
 from api.debugging import DebugTable
 from api.dispatch import Dispatcher
 from api.ended import RequestEnds
-from api.entrance import Entrance
 from api.files.desk import FileDesk
 from api.forgetting import Forgetting
 from api.inquiries import Inquiries
@@ -124,13 +123,12 @@ class Gateway:
         self.usage = Roller(client, store, self.owner)
         if store is not None:
             self._open_desks(store, settings, bulk)
-        bodies, entrance = Bodies(settings), Entrance()
+        bodies = Bodies(settings)
         dispatcher = Dispatcher(self.admissions, catalogue, self.owner, has_store=settings.storage.url is not None)
         self.endpoints = {
             kind.name: JobEndpoint(
                 kind=kind,
                 settings=settings.api,
-                entrance=entrance,
                 tokens=self.tokens,
                 debugging=self.debugging,
                 bodies=bodies,

@@ -16,7 +16,6 @@ from api.bodies import Bodies
 from api.debugging import DebugTable
 from api.delivery import Delivery
 from api.dispatch import Dispatcher
-from api.entrance import Entrance
 from api.exchange import ClientGone, Exchange, Receive, Scope, Send
 from api.relay import Relay, State
 from api.relay_hub import RelayHub
@@ -63,7 +62,6 @@ class JobEndpoint:
         *,
         kind: Kind,
         settings: ApiSettings,
-        entrance: Entrance,
         tokens: TokenTable,
         debugging: DebugTable,
         bodies: Bodies,
@@ -81,7 +79,6 @@ class JobEndpoint:
         """
         self._kind = kind
         self._settings = settings
-        self._entrance = entrance
         self._tokens = tokens
         self._debugging = debugging
         self._bodies = bodies
@@ -117,7 +114,6 @@ class JobEndpoint:
             record.backend = self._dispatcher.backend(record.model, record.place)
 
     async def _answer(self, exchange: Exchange, caller: TokenSettings | None) -> None:
-        await self._entrance.enter()
         token = caller or await self._tokens.find(exchange.header(b"authorization"))
         exchange.record.is_of(token)
         if self.draining:

@@ -37,10 +37,15 @@ LOADS: dict[str, dict[str, Any]] = {
         "operation": "streams", "model": "bench-100", "clients": 500, "tokens": 200, "seconds": 3.0, "ramp_seconds": 2,
         "warmup_seconds": 2.5, "drain_seconds": 30,
     },
+    "burst": {"operation": "burst", "model": "bench-20", "clients": 4000, "tokens": 2},
+    "beside": {
+        "operation": "crowd", "model": "bench-20", "others": 1000, "others_tokens": 60, "clients": 1000, "tokens": 20,
+        "settle_seconds": 2.5,
+    },
 }  # fmt: skip
 """By name, what one measurement is."""
 
-ON_DEMAND = ("paced1000", "fast")
+ON_DEMAND = ("paced1000", "fast", "burst", "beside")
 """Only measured by name: they take long."""
 
 

@@ -94,6 +94,10 @@ def figures(row: Row) -> dict[str, float]:
     for name in ("latency_ms", "first_ms", "stall_ms"):
         if name in row:
             told[name.replace("_ms", " p50 ms")] = row[name]["p50"]
+    if "first_ms" in row:
+        told["last first ms"] = row["first_ms"]["max"]
+    if "gap_ms" in row:
+        told["others' gap p99 ms"] = row["gap_ms"]["p99"]
     return told
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger("aqueduct.redis")
 
 STALE_SECONDS: Final = 5.0
 """A connection whose oldest command waits longer is given up: half-open connections never answer."""
-TICK_SECONDS: Final = 0.25
+TICK_SECONDS: Final = 0.1
 
 
 class RedisClient(Link):

@@ -129,7 +129,7 @@ async def test_what_lies_unread_while_this_process_stood_still_is_no_silence(roo
         await asyncio.sleep(0)
         unsent = client.call("ECHO", "unsent")
         time.sleep(3)  # noqa: ASYNC251  longer than Redis may be silent
-        assert await asyncio.gather(sent, unsent) == [b"sent", b"unsent"]
+        assert [await sent, await unsent] == [b"sent", b"unsent"]
 
 
 @asynchronous
