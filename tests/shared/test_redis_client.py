@@ -128,7 +128,7 @@ async def test_what_lies_unread_while_this_process_stood_still_is_no_silence(roo
         sent = client.call("ECHO", "sent")
         await asyncio.sleep(0)
         unsent = client.call("ECHO", "unsent")
-        time.sleep(3)  # noqa: ASYNC251  longer than Redis may be silent
+        time.sleep(2)  # noqa: ASYNC251  longer than Redis may be silent
         assert [await sent, await unsent] == [b"sent", b"unsent"]
 
 
