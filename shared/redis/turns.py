@@ -31,7 +31,7 @@ class Turns:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._grant()  # it may have been the one that was too heavy for now
-            else:
+            elif turn.exception() is None:
                 self.give_back(size)
             raise
 

@@ -173,6 +173,16 @@ class Look(NamedTuple):
     now: int
 
 
+class _Terms(NamedTuple):
+    """What an admission goes by, of the catalogue as it was when it was asked for."""
+
+    limits: Limits
+    model_limits: AdmitLimits
+    standing: bytes
+    """The same as it travels."""
+    max_wait_seconds: float
+
+
 class Admissions:
     """One API process's side of the waiting rooms."""
 
@@ -226,18 +236,22 @@ class Admissions:
         BrokerUnavailable (the job may then still be admitted: cancel it).
         """
         try:
+            # Known before anything is waited for: a reload may take the model away meanwhile.
+            terms = _Terms(limits_of(job.token), *self._limits[job.model], self.longest_wait(job))
             if len(job.body) <= INLINE_BYTES:
-                return await self._ask(job, not_after_ms)
+                return await self._ask(job, terms, not_after_ms)
             # Whether there is room is asked first: what is refused is not even stored.
-            place = await self._ask(job, not_after_ms, is_question=True)
+            place = await self._ask(job, terms, not_after_ms, is_question=True)
             if place.job_id != job.id:
                 return place
             await self._bulk.store(keys.body(job.id), job.body, STORED_BODY_MS)
-            return await self._ask(job, not_after_ms)
+            return await self._ask(job, terms, not_after_ms)
         except (RedisUnavailable, RedisRefused) as error:
             raise broker_error(error) from error
 
-    async def _ask(self, job: Admission, not_after_ms: float | None, *, is_question: bool = False) -> Admitted:
+    async def _ask(
+        self, job: Admission, terms: _Terms, not_after_ms: float | None, *, is_question: bool = False
+    ) -> Admitted:
         """Run the script once it is this one's turn: so many are on their way that Redis answers each in time.
 
         Of a burst, the rest waits here for as long as Redis answers at all.
@@ -245,9 +259,8 @@ class Admissions:
         size = len(job.body) if len(job.body) <= INLINE_BYTES else 0
         await self._turns.take(size)
         try:
-            limits, (model_limits, standing) = limits_of(job.token), self._limits[job.model]
-            asked = self._arguments(job, limits, model_limits, not_after_ms, is_question=is_question)
-            reply = await self._scripts.run(ADMIT, asked, limits.kept, standing)
+            asked = self._arguments(job, terms, not_after_ms, is_question=is_question)
+            reply = await self._scripts.run(ADMIT, asked, terms.limits.kept, terms.standing)
         except RedisUnavailable as error:
             why = str(error)
             self._turns.refuse(lambda: RedisUnavailable(why))
@@ -257,19 +270,12 @@ class Admissions:
         return _admitted(job, reply)
 
     def _arguments(
-        self,
-        job: Admission,
-        limits: Limits,
-        model_limits: AdmitLimits,
-        not_after_ms: float | None,
-        *,
-        is_question: bool,
+        self, job: Admission, terms: _Terms, not_after_ms: float | None, *, is_question: bool
     ) -> AdmitArguments:
         token, group = job.token, job.token.in_group
         spec = (job.spec if group is None else job.spec.within(group.name)).to_json()
         is_large = len(job.body) > INLINE_BYTES
         not_after = self.redis_now_ms() + ADMIT_SECONDS * 1000 if not_after_ms is None else not_after_ms
-        max_wait_seconds = self.longest_wait(job)
         asked = AdmitArguments(
             id=job.id,
             model=job.model,
@@ -284,9 +290,9 @@ class Admissions:
             owner=job.owner,
             must_finish=flag(job.must_finish),
             ask=flag(is_question),
-            max_wait_ms=round(max_wait_seconds * 1000),
+            max_wait_ms=round(terms.max_wait_seconds * 1000),
             not_after=round(min(not_after, 1e15)),
-            promised_to=promised_to(token, job.body) if limits.are_minutely else "",
+            promised_to=promised_to(token, job.body) if terms.limits.are_minutely else "",
             is_retry=flag(job.is_retry),
             idempotency=job.idempotency.key if job.idempotency else "",
             body_hash=job.idempotency.body if job.idempotency else "",
@@ -296,7 +302,7 @@ class Admissions:
             group_weight=group.weight if group is not None else 0,
             kind=job.spec.kind,
         )
-        return with_facts(asked, model_limits)
+        return with_facts(asked, terms.model_limits)
 
     def longest_wait(self, job: Admission) -> float:
         """Return the seconds that a job may wait; past a plain request's own read timeout nobody listens any more."""

@@ -81,15 +81,15 @@ local function store_more(id, attempt, number, first, count)
   if count == 0 then return number > redis.call('LLEN', log) and 'g' or 'o' end
   local nonce = nonce_of(attempt)
   local length = redis.call('RPUSH', log, ARGV[first]) - 1
-  if length == number then frame(known[2], id, nonce, number, ARGV[first])
-  else
+  if length ~= number then
     redis.call('RPOP', log)
     if number > length then return 'g' end
     local repeated = math.min(length - number, count)  -- of a call that had timed out, with more since
-    number, first, count = number + repeated, first + repeated, count - repeated
-    if count > 0 then add(log, known[2], id, nonce, number, first, 1) end
+    add(log, known[2], id, nonce, number + repeated, first + repeated, count - repeated)
+    return 'o'
   end
-  if count > 1 then add(log, known[2], id, nonce, number + 1, first + 1, count - 1) end
+  frame(known[2], id, nonce, number, ARGV[first])
+  add(log, known[2], id, nonce, number + 1, first + 1, count - 1)
   if length == 0 then
     redis.call('PEXPIRE', log, math.max(60000, redis.call('PTTL', key)))
     if is_stream(length, first, count) then redis.call('HSET', key, 'begun', now) end
